@@ -1,0 +1,1 @@
+"""Stress hardware, collect readings, judge them."""

@@ -1,0 +1,1 @@
+"""Faults and their undo, game days, the experiment catalogue and the lab."""

@@ -1,0 +1,163 @@
+"""overproof: the command line. Mounts the sub-commands and maps what happened to exit codes.
+
+Nothing heavy is imported before a command needs it: ``overproof --help`` answers in under 200 ms.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from probes.errors import ConfigError, Interrupted, RecordError, SuiteError, TargetError
+from probes.interrupt import interrupt_on_signals
+from probes.outcome import Outcome, worst
+
+if TYPE_CHECKING:
+    from reports.run import Run
+    from reports.session import Judge
+
+EXIT_CODE = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
+EXIT_USAGE, EXIT_UNREACHABLE, EXIT_CRASHED, EXIT_INTERRUPTED = 2, 3, 4, 130
+
+# The module of each job that has ``judge_run(run) -> list[Finding]``.
+JUDGES = {"burnin": "burnin.judging", "load": "loadtests.judging", "gameday": "experiments.judging"}
+# ``schema KIND``: module and pydantic model behind each kind of file.
+SCHEMAS = {
+    "workload": ("loadtests.workload", "WorkloadSpec"),
+    "plan": ("burnin.plan", "PlanSpec"),
+    "slo": ("probes.slo_spec", "SloSpec"),
+    "experiment": ("experiments.experiment", "ExtensionSpec"),
+}
+
+app = typer.Typer(
+    name="overproof",
+    help="Proof-test AI clusters: burn in the hardware, load the service, break it on purpose.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def judge(
+    run: Annotated[Path, typer.Argument(help="Folder of a recorded run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Judge a recorded run again with today's rules, and render its report anew."""
+    from reports.publish import publish
+    from reports.run import load_run
+    from reports.session import rejudge
+    from reports.terminal import print_result
+
+    recorded = load_run(run)
+    rejudge(recorded, _judge_of(recorded))
+    recorded = load_run(run)
+    publish(recorded)
+    print_result(recorded, as_json=as_json)
+    return recorded.outcome
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a recorded run, finished or not.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Render the report of a recorded run from what its folder holds."""
+    from reports.publish import publish
+    from reports.run import load_run
+    from reports.session import rejudge
+    from reports.terminal import print_result
+
+    recorded = load_run(run)
+    if not recorded.findings:  # it ended before it was judged, as after kill -9
+        rejudge(recorded, _judge_of(recorded))
+        recorded = load_run(run)
+    publish(recorded)
+    print_result(recorded, as_json=as_json)
+    return recorded.outcome
+
+
+def _judge_of(run: Run) -> Judge:
+    module = JUDGES.get(run.header.kind)
+    if module is None:
+        raise ConfigError(f"{run.path}: kind {run.header.kind!r} is unknown; one of {', '.join(JUDGES)}")
+    found: Judge = importlib.import_module(module).judge_run
+    return found
+
+
+@app.command()
+def schema(kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS)}.")]) -> None:
+    """Print the JSON Schema of a file, for editors."""
+    if kind not in SCHEMAS:
+        raise ConfigError(f"schema: kind {kind!r} is unknown; one of {', '.join(SCHEMAS)}")
+    module, model = SCHEMAS[kind]
+    shape = getattr(importlib.import_module(module), model)
+    sys.stdout.write(json.dumps(shape.model_json_schema(), indent=2) + "\n")
+
+
+def _mount() -> None:
+    """Add each job's commands; their files import only typer until a command runs."""
+    for name, module in {"burnin": "burnin.cli", "load": "loadtests.cli", "gameday": "experiments.cli"}.items():
+        app.add_typer(importlib.import_module(module).app, name=name)
+    app.add_typer(importlib.import_module("experiments.lab_cli").app, name="lab")
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code that design and README promise."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command and return its exit code; nothing escapes as a traceback."""
+    interrupt_on_signals()
+    try:
+        _mount()
+        result = app(args=arguments, prog_name="overproof", standalone_mode=False)
+    except Interrupted as stop:
+        return _say(f"interrupted by {stop.signal_name}", stop, EXIT_INTERRUPTED)
+    except (TargetError, RecordError) as error:
+        return _say(str(error), error, EXIT_UNREACHABLE)
+    except SuiteError as error:
+        return _say(str(error), error, EXIT_USAGE)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except BaseException as error:
+        return _unexpected(error)
+    return EXIT_CODE[result] if isinstance(result, Outcome) else int(result or 0)
+
+
+def _unexpected(error: BaseException) -> int:
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a wrong flag, seen by click
+        context = getattr(error, "ctx", None)
+        usage = f"{context.get_usage()}\n" if context is not None else ""
+        return _say(usage + error.format_message(), error, EXIT_USAGE)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return _say("interrupted", error, EXIT_INTERRUPTED)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else EXIT_CRASHED
+    return _say(f"overproof itself crashed: {type(error).__name__}: {error}; trace: {_keep_trace(error)}", error, 4)
+
+
+def _say(text: str, error: BaseException, code: int) -> int:
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    sys.stderr.write(f"overproof: {text}{notes}\n")
+    return code
+
+
+def _keep_trace(error: BaseException) -> str:
+    descriptor, path = tempfile.mkstemp(prefix="overproof-trace-", suffix=".txt")
+    with os.fdopen(descriptor, "w") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Child processes that cannot outlive us.
+
+A child leads a session of its own, so that a Ctrl-C reaches only the parent, which then stops its children
+in order. Its standard input is a lifeline: when the parent is gone, even by kill -9, it reads end of file
+and leaves. The parent ends a child by closing the lifeline, then SIGTERM, then SIGKILL to its whole group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs one of our modules, whatever folder the user stands in.
+
+    ``-P`` keeps that folder off the import path: it may hold a ``probes.py`` of someone else.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def start_child(
+    command: Sequence[str],
+    *,
+    stdout: int | IO[Any] | None = subprocess.PIPE,
+    stderr: int | IO[Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[str]:
+    """Start a command in a session of its own with a lifeline on standard input (text mode)."""
+    return subprocess.Popen(
+        list(command),
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env=None if env is None else dict(env),
+        cwd=cwd,
+        text=True,
+        bufsize=1,
+        start_new_session=True,
+    )
+
+
+def end_child(child: subprocess.Popen[str], *, grace_s: float = 5.0) -> bool:
+    """End a child and everything in its group; return whether its group is gone.
+
+    False names the one thing that SIGKILL cannot end: a process stuck in the kernel.
+    """
+    if child.stdin is not None:
+        with contextlib.suppress(OSError):  # the pipe may be broken already: that is what we want
+            child.stdin.close()
+    if child.poll() is None:
+        signal_group(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=grace_s)
+    signal_group(child.pid, signal.SIGKILL)
+    try:
+        child.wait(timeout=grace_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a child's whole group, if any of it is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def watch_lifeline(on_loss: Callable[[], None]) -> threading.Thread:
+    """Call ``on_loss`` from a daemon thread once standard input ends: the parent has gone.
+
+    Whatever the parent still writes is dropped, so read what you expect from it before.
+    """
+    thread = threading.Thread(target=_drain, args=(on_loss,), name="lifeline", daemon=True)
+    thread.start()
+    return thread
+
+
+def _drain(on_loss: Callable[[], None]) -> None:
+    descriptor = 0
+    while True:
+        try:
+            if not os.read(descriptor, 4096):
+                break
+        except OSError:
+            break
+    on_loss()
+
+
+def process_start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot (/proc/PID/stat, field 22).
+
+    None: there is no such process. With the pid it names a process for good: pids are used again.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def is_alive(pid: int, start_time: int | None) -> bool:
+    """Say whether the very process that had this pid and start time still runs (a zombie does not)."""
+    return start_time is not None and process_start_time(pid) == start_time
+
+
+def wait_until(
+    condition: Callable[[], bool], *, timeout_s: float, interval_s: float = 0.05
+) -> bool:
+    """Poll until the condition holds or the time is up; return whether it held."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(interval_s)
+    return True

@@ -1,0 +1,55 @@
+"""One request, as the load client saw it: the row that every rule over traffic reads.
+
+Times are CLOCK_REALTIME in nanoseconds of the client's host. Arrivals of stream data carry the kernel's
+receive timestamp where the kernel gave one; ``lag_ms_max`` says how far the client itself was behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from probes.json_types import JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One row of ``requests/*.parquet``."""
+
+    index: int  # position in the run's one schedule of arrivals
+    worker: int  # which load process sent it
+    endpoint: str
+    t_intended_ns: int  # when the schedule wanted it sent
+    t_sent_ns: int | None  # None: it was never sent (dropped, or the connection failed)
+    t_first_ns: int | None  # first event with content or reasoning; None: there was none
+    t_last_ns: int | None  # last event with content or reasoning
+    t_end_ns: int | None  # end of the answer, or when it was given up; None: it was never begun
+    connect_ms: float | None  # None: the connection was reused or never made
+    status: int | None  # HTTP status; None: no answer head came
+    error: str | None  # kind of failure, as in ``loadtests``' table; None: the request succeeded
+    error_detail: str = ""  # first 200 characters of what went wrong
+    replica: str = ""  # who answered, where a header says so
+    finish_reason: str = ""
+    is_done: bool = False  # ``[DONE]`` came
+    events: int = 0  # stream events with content or reasoning
+    chars: int = 0
+    tokens_in: int | None = None  # from the server's ``usage``; None: it sent none
+    tokens_out: int | None = None
+    gaps_us: tuple[int, ...] = ()  # time between successive content events
+    reads: int = 0
+    reads_unstamped: int = 0  # reads without a kernel timestamp: the clock was used
+    reads_coalesced: int = 0  # reads that held several events: their gaps are censored
+    lag_ms_max: float = 0.0  # longest time that received data waited for the client
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the answer came whole; says nothing of how fast."""
+        return self.error is None
+
+
+_NAMES = frozenset(field.name for field in fields(Request))
+
+
+def request_from_json(row: JsonObject) -> Request:
+    """Read a row back; columns of a newer version are dropped."""
+    known = {name: value for name, value in row.items() if name in _NAMES}
+    return Request(**known | {"gaps_us": tuple(known.get("gaps_us") or ())})

@@ -1,0 +1,1 @@
+"""The run record on disk, and every way to show it."""

@@ -1,0 +1,109 @@
+"""A recorded run, opened for reading: whatever is there, however it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from probes.child import is_alive
+from probes.event import Event, event_from_line
+from probes.finding import Finding, finding_from_json, verdict
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
+from reports.record import EVENTS_FILE, FINDINGS_FILE, RunHeader, load_header
+
+# The event that a run writes when it has done all that it set out to do.
+FINISHED = "run.finished"
+INTERRUPTED = "run.interrupted"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run. Reading is lazy; a torn last line (a crash mid-write) is left out."""
+
+    path: Path
+    header: RunHeader
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """The timeline in order of time, clocks of other hosts corrected to the controller's."""
+        offsets = self.header.clock_offset_s
+        events = [_corrected(event, offsets) for event in _read_events(self.path / EVENTS_FILE)]
+        return sorted(events, key=lambda event: event.t_ns)
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What judging concluded; empty where nobody has judged yet."""
+        return [finding_from_json(row) for row in read_ndjson(self.path / FINDINGS_FILE)]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The merged outcome; a run that has no findings or did not finish is never PASS."""
+        merged = verdict(self.findings)
+        if self.state != "finished" and merged is Outcome.PASS:
+            return Outcome.INCONCLUSIVE
+        return merged
+
+    @property
+    def state(self) -> str:
+        """Return ``finished``, ``running`` or ``interrupted``; the last also after kill -9."""
+        kinds = {event.kind for event in self.events}
+        if FINISHED in kinds:
+            return "finished"
+        if INTERRUPTED in kinds:
+            return "interrupted"
+        return "running" if is_alive(self.header.pid, self.header.pid_start_time) else "interrupted"
+
+    def events_of(self, *kinds: str) -> list[Event]:
+        """Return the events of these kinds, in order of time."""
+        return [event for event in self.events if event.kind in kinds]
+
+
+def load_run(path: Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    folder = path.resolve()
+    return Run(path=folder, header=load_header(folder))
+
+
+def read_ndjson(path: Path) -> Iterator[JsonObject]:
+    """Yield the whole lines of a file; a missing file has none, a torn or garbled line is passed over."""
+    try:
+        file = path.open(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+def _read_events(path: Path) -> Iterator[Event]:
+    for row in read_ndjson(path):
+        try:
+            yield event_from_line(json.dumps(row))
+        except ValueError:
+            continue
+
+
+def _corrected(event: Event, offset_s: dict[str, float]) -> Event:
+    offset = offset_s.get(event.host, 0.0)
+    if not offset:
+        return event
+    return Event(
+        t_ns=event.t_ns - round(offset * 1e9),
+        host=event.host,
+        source=event.source,
+        kind=event.kind,
+        data=event.data,
+    )

@@ -1,0 +1,107 @@
+"""One execution of one job, from its first line in the record to its report.
+
+Whatever ends the run (its own end, Ctrl-C, a full disk, a bug of ours), the record is closed, judged and
+rendered from what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+
+from probes.errors import Interrupted, RecordError, SuiteError
+from probes.finding import Finding
+from probes.outcome import Outcome
+from reports.publish import publish
+from reports.record import RunWriter, write_findings
+from reports.run import FINISHED, INTERRUPTED, Run, load_run
+from reports.table import seal
+
+Judge = Callable[[Run], list[Finding]]
+CRASHED = "run.crashed"
+STOPPED = "run.stopped"
+
+
+@contextlib.contextmanager
+def recording(writer: RunWriter, judge: Judge) -> Iterator[RunWriter]:
+    """Run the body as the job that this record is about; afterwards judge and render, whatever happened.
+
+    Children must have been ended by the body: only then may their parts be sealed.
+    """
+    try:
+        with writer:
+            yield writer
+            writer.event("controller", FINISHED)
+    except BaseException as error:
+        _note_end(writer, error)
+        error.add_note(f"record: {writer.path}")
+        raise
+    finally:
+        conclude(writer, judge)
+
+
+def conclude(writer: RunWriter, judge: Judge) -> Run:
+    """Seal, judge and render; on a disk that is still full, do as much of it as fits."""
+    with contextlib.suppress(RecordError):
+        seal(writer.path)
+    run = load_run(writer.path)
+    with contextlib.suppress(RecordError, OSError):
+        rejudge(run, judge)
+        publish(load_run(writer.path))
+    return load_run(writer.path)
+
+
+def rejudge(run: Run, judge: Judge) -> list[Finding]:
+    """Judge a recorded run, perhaps again, and put the findings into its folder."""
+    findings = [*_judged(run, judge), judge_completeness(run)]
+    write_findings(run.path, findings)
+    return findings
+
+
+def _judged(run: Run, judge: Judge) -> list[Finding]:
+    try:
+        return judge(run)
+    except Exception as error:  # a rule that breaks must neither pass nor hide the record
+        return [
+            Finding(
+                rule="judging",
+                subject=f"run:{run.header.id}",
+                outcome=Outcome.INCONCLUSIVE,
+                observed=f"a rule broke: {type(error).__name__}: {error}",
+                expected="every rule can read this record",
+                evidence={"trace": traceback.format_exc()},
+                next_step="report this with the run folder; `overproof judge` can be repeated after an update",
+            )
+        ]
+
+
+def judge_completeness(run: Run) -> Finding:
+    """A run that did not reach its end has not shown what it was to show."""
+    ends = run.events_of(INTERRUPTED, STOPPED, CRASHED)
+    state = run.state
+    if ends:
+        reason = ends[-1].data.get("signal") or ends[-1].data.get("reason")
+        observed = f"{ends[-1].kind.removeprefix('run.')}: {reason}"
+    else:
+        observed = {"finished": "ran to its end", "running": "still running"}.get(state, "the process is gone")
+    return Finding(
+        rule="completeness",
+        subject=f"run:{run.header.id}",
+        outcome=Outcome.PASS if state == "finished" and not ends else Outcome.INCONCLUSIVE,
+        observed=observed,
+        expected="the run reaches its end",
+        next_step="" if state == "finished" else "run it again",
+    )
+
+
+def _note_end(writer: RunWriter, error: BaseException) -> None:
+    """Put the end on the timeline, if the disk still takes a line."""
+    with contextlib.suppress(RecordError), writer:
+        if isinstance(error, (Interrupted, KeyboardInterrupt)):
+            writer.event("controller", INTERRUPTED, signal=getattr(error, "signal_name", "SIGINT"))
+        elif isinstance(error, SuiteError):
+            writer.event("controller", STOPPED, reason=str(error))
+        else:
+            trace = "".join(traceback.format_exception(error))
+            writer.event("controller", CRASHED, reason=f"{type(error).__name__}: {error}", trace=trace)
