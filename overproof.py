@@ -18,7 +18,7 @@ import typer
 
 from probes.errors import ConfigError, Interrupted, RecordError, SuiteError, TargetError
 from probes.interrupt import interrupt_on_signals
-from probes.outcome import Outcome, worst
+from probes.outcome import Outcome
 
 if TYPE_CHECKING:
     from reports.run import Run
@@ -94,6 +94,37 @@ def _judge_of(run: Run) -> Judge:
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder that receives the three runs.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Burn in, load and break this machine: the three jobs in at most 3 minutes, no GPU, no cluster."""
+    from reports.run import load_run
+    from reports.terminal import print_results
+
+    runs = []
+    for job in DEMO:
+        _demo_job(job, out, seed)
+        runs.append(load_run(out / "latest"))
+    print_results(runs, as_json=as_json)
+    return worst(run.outcome for run in runs)
+
+
+def _demo_job(job: str, out: Path, seed: int) -> None:
+    """Run one job of the demo for real, its own result on stderr like all that is not the demo's result."""
+    module, arguments = DEMO[job]
+    sys.stderr.write(f"\n{job}: overproof {' '.join(arguments)}\n")
+    command = importlib.import_module(module).app
+    with contextlib.redirect_stdout(sys.stderr):
+        command(
+            args=[*arguments[1:], "--out", str(out), "--seed", str(seed)],
+            prog_name=f"overproof {arguments[0]}",
+            standalone_mode=False,
+        )
+
+
+@app.command()
 def schema(kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS)}.")]) -> None:
     """Print the JSON Schema of a file, for editors."""
     if kind not in SCHEMAS:
@@ -105,7 +136,11 @@ def schema(kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS
 
 def _mount() -> None:
     """Add each job's commands; their files import only typer until a command runs."""
-    for name, module in {"burnin": "burnin.cli", "load": "loadtests.cli", "gameday": "experiments.cli"}.items():
+    for name, module in {
+        "burnin": "burnin.cli",
+        "load": "loadtests.cli",
+        "gameday": "experiments.cli",
+    }.items():
         app.add_typer(importlib.import_module(module).app, name=name)
     app.add_typer(importlib.import_module("experiments.lab_cli").app, name="lab")
 
@@ -143,7 +178,9 @@ def _unexpected(error: BaseException) -> int:
         return _say("interrupted", error, EXIT_INTERRUPTED)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else EXIT_CRASHED
-    return _say(f"overproof itself crashed: {type(error).__name__}: {error}; trace: {_keep_trace(error)}", error, 4)
+    return _say(
+        f"overproof itself crashed: {type(error).__name__}: {error}; trace: {_keep_trace(error)}", error, 4
+    )
 
 
 def _say(text: str, error: BaseException, code: int) -> int:

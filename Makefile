@@ -1,0 +1,34 @@
+# `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench format
+
+help:
+	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
+	@echo "make test    every test that can run here; says what was left out and why"
+	@echo "make check   format, lint, types, import directions"
+	@echo "make bench   measured figures, beside what a user would use instead"
+	@echo "make format  let ruff rewrite the files"
+
+demo:
+	@.ci/setup demo
+	@.venv/bin/overproof demo
+
+test:
+	@.ci/setup dev
+	@.venv/bin/python -m pytest $(ARGS)
+
+check:
+	@.ci/setup dev
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.benchmarks
+
+format:
+	@.ci/setup dev
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .

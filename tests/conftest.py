@@ -1,0 +1,75 @@
+"""What all tests share: programs they need, and the rule that nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+# Carried by every process that a test starts, however far down, so that leftovers can be found.
+_MARK = "OVERPROOF_TEST_SESSION"
+_SESSION = secrets.token_hex(8)
+_PACKAGES = {"sshd": "openssh-server"}
+_left_out: dict[str, list[str]] = defaultdict(list)
+
+
+def pytest_configure() -> None:
+    os.environ[_MARK] = _SESSION
+
+
+def _is_there(program: str) -> bool:
+    if program == "root":
+        return os.geteuid() == 0
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
+
+
+def _missing(item: pytest.Item) -> str | None:
+    """Return what the test needs and this machine lacks."""
+    if item.get_closest_marker("gpu") and not Path("/dev/nvidiactl").exists():
+        return "an NVIDIA GPU"
+    wanted = [str(program) for mark in item.iter_markers("needs") for program in mark.args]
+    return next((program for program in wanted if not _is_there(program)), None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = _missing(item)
+    if missing is None:
+        return
+    if os.environ.get("CI") == "true" and missing != "an NVIDIA GPU":
+        pytest.fail(f"needs {missing}, which the set-up should have installed", pytrace=False)
+    _left_out[missing].append(item.nodeid)
+    pytest.skip(f"needs {missing}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for missing, tests in sorted(_left_out.items()):
+        package = _PACKAGES.get(missing, missing)
+        terminalreporter.line(
+            f"left out on this machine: {len(tests)} tests need {missing} (Debian: {package})"
+        )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    leftovers = _leftovers()
+    for pid, command in leftovers:
+        print(f"\nleft running by a test: pid {pid}: {command}")  # noqa: T201
+    if leftovers:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _leftovers() -> list[tuple[int, str]]:
+    """Return the processes that carry this session's mark and are not this one."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            if pid != os.getpid() and f"{_MARK}={_SESSION}".encode() in (folder / "environ").read_bytes():
+                found.append((pid, (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]))
+        except OSError:
+            continue  # it ended meanwhile, or is not ours to look at
+    return found
