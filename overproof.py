@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it: ``overproof --help`` answer
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ import typer
 
 from probes.errors import ConfigError, Interrupted, RecordError, SuiteError, TargetError
 from probes.interrupt import interrupt_on_signals
-from probes.outcome import Outcome
+from probes.outcome import Outcome, worst
 
 if TYPE_CHECKING:
     from reports.run import Run
@@ -35,6 +36,13 @@ SCHEMAS = {
     "plan": ("burnin.plan", "PlanSpec"),
     "slo": ("probes.slo_spec", "SloSpec"),
     "experiment": ("experiments.experiment", "ExtensionSpec"),
+}
+
+_HERE = Path(__file__).parent
+DEMO = {
+    "burn-in": ["burnin", "run", "--profile", "quick", "--duration-s", "25"],
+    "load": ["load", "run", str(_HERE / "loadtests" / "workloads" / "demo.yaml")],
+    "game day": ["gameday", "run", str(_HERE / "experiments" / "catalogue" / "local" / "replica-kill.yaml")],
 }
 
 app = typer.Typer(
@@ -112,16 +120,11 @@ def demo(
 
 
 def _demo_job(job: str, out: Path, seed: int) -> None:
-    """Run one job of the demo for real, its own result on stderr like all that is not the demo's result."""
-    module, arguments = DEMO[job]
+    """Run one job of the demo for real; its own result goes to stderr, like all that is not the demo's."""
+    arguments = [*DEMO[job], "--out", str(out), "--seed", str(seed)]
     sys.stderr.write(f"\n{job}: overproof {' '.join(arguments)}\n")
-    command = importlib.import_module(module).app
     with contextlib.redirect_stdout(sys.stderr):
-        command(
-            args=[*arguments[1:], "--out", str(out), "--seed", str(seed)],
-            prog_name=f"overproof {arguments[0]}",
-            standalone_mode=False,
-        )
+        app(args=arguments, prog_name="overproof", standalone_mode=False)
 
 
 @app.command()
@@ -134,7 +137,7 @@ def schema(kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS
     sys.stdout.write(json.dumps(shape.model_json_schema(), indent=2) + "\n")
 
 
-def _mount() -> None:
+def mount() -> None:
     """Add each job's commands; their files import only typer until a command runs."""
     for name, module in {
         "burnin": "burnin.cli",
@@ -154,7 +157,7 @@ def run_command(arguments: list[str]) -> int:
     """Run one command and return its exit code; nothing escapes as a traceback."""
     interrupt_on_signals()
     try:
-        _mount()
+        mount()
         result = app(args=arguments, prog_name="overproof", standalone_mode=False)
     except Interrupted as stop:
         return _say(f"interrupted by {stop.signal_name}", stop, EXIT_INTERRUPTED)

@@ -1,0 +1,78 @@
+"""A command, rule, metric or exit code that the reference does not name is a defect."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer.main
+
+import overproof
+from probes.slo import METRICS
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("burnin", "loadtests", "experiments", "probes", "reports")
+REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+
+
+def _rules() -> Iterator[str]:
+    """Yield each literal that is passed as ``rule=`` anywhere in the source."""
+    for path in (path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "rule" and isinstance(node.value, ast.Constant):
+                yield str(node.value.value)
+
+
+def test_every_rule_is_in_the_reference() -> None:
+    rules = set(_rules())
+
+    assert len(rules) > 10
+    assert {rule for rule in rules if f"`{rule}`" not in REFERENCE} == set()
+
+
+def test_every_metric_is_in_the_reference_with_its_unit() -> None:
+    missing = [
+        name for name, metric in METRICS.items() if not re.search(rf"`{name}` \| {metric.unit} ", REFERENCE)
+    ]
+
+    assert missing == []
+
+
+def test_every_command_is_in_the_reference() -> None:
+    overproof.mount()
+    group = typer.main.get_command(overproof.app)
+    names = [
+        f"overproof {name} {sub}".strip()
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+        for sub in getattr(command, "commands", {"": None})
+    ]
+
+    assert len(names) > 8
+    assert [name for name in names if f"`{name}" not in REFERENCE] == []
+
+
+def test_every_exit_code_is_in_the_reference_and_the_readme() -> None:
+    codes = {
+        *overproof.EXIT_CODE.values(),
+        *(getattr(overproof, n) for n in dir(overproof) if n.startswith("EXIT_U")),
+    }
+    codes |= {overproof.EXIT_CRASHED, overproof.EXIT_INTERRUPTED}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert codes == {0, 1, 2, 3, 4, 130}
+    for code in codes:
+        assert re.search(rf"^\| {code} \|", REFERENCE, re.MULTILINE)
+        assert re.search(rf"^\| {code} \|", readme, re.MULTILINE)
+
+
+def test_every_example_file_named_in_readme_and_docs_exists() -> None:
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {
+        match
+        for text in texts
+        for match in re.findall(r"`([\w/.-]+/[\w.-]+\.(?:yaml|py))`", text.read_text())
+    }
+
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
