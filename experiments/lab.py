@@ -1,0 +1,310 @@
+"""The lab: a gateway and supervised replicas of the simulated endpoint, as processes on this machine.
+
+``python -P -m experiments.lab --folder DIR`` is the supervisor. It starts each replica as a child with a
+lifeline, and starts a dead one again after a stated back-off, with a stated time to load its model, unless
+told not to. With ``--lifeline`` it leaves with its parent; without, it stays until SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.gateway import HOST, Gateway
+from experiments.lab_control import (
+    LOG_FILE,
+    SOCKET_FILE,
+    STATE_FILE,
+    Process,
+    process_to_json,
+    socket_path,
+    this_process,
+)
+from probes.child import end_child, process_start_time, python_module, start_child, watch_lifeline
+from probes.errors import ConfigError, SuiteError
+from probes.json_types import JsonObject
+from reports.record import write_atomically
+
+BACKOFF_S = 1.0  # from a replica's death to its next start
+LOAD_S = 3.0  # time that a restarted replica takes to load its model before it listens
+ANNOUNCE_TIMEOUT_S = 30.0
+LEAVE_TIMEOUT_S = 5.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabPlan:
+    """What a lab is to be."""
+
+    folder: Path
+    port: int = 0  # of the gateway; 0: any free one
+    replicas: int = 3
+    seed: int = 1
+    is_restarting: bool = True
+    backoff_s: float = BACKOFF_S
+    load_s: float = LOAD_S
+    replica_arguments: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class SupervisedReplica:
+    """One replica and what became of it so far."""
+
+    name: str
+    seed: int
+    child: subprocess.Popen[str] | None = None
+    process: Process | None = None  # None: there is none at the moment
+    is_listening: bool = False  # this process has said on which port
+    restarts: int = 0
+    start_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """Runs the gateway, the replicas and the control socket until it is told to leave."""
+
+    def __init__(self, plan: LabPlan) -> None:
+        self.plan = plan
+        self.gateway = Gateway()
+        self.replicas = [
+            SupervisedReplica(f"replica-{i}", plan.seed * 1000 + i) for i in range(plan.replicas)
+        ]
+        self.leaving = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start everything, say so on standard output, and stay until asked to leave."""
+        await self._listen()
+        tasks = [asyncio.create_task(self.gateway.check_forever())]
+        tasks += [asyncio.create_task(self._supervise(replica)) for replica in self.replicas]
+        control = await asyncio.start_unix_server(self._answer, sock=self._control_socket())
+        self._write_state()
+        print(json.dumps({"pid": os.getpid(), "port": self.gateway.port}), flush=True)  # noqa: T201
+        leaving = asyncio.create_task(self.leaving.wait())
+        try:
+            # A task that ends has failed: better no lab than one that is not looked after.
+            await asyncio.wait([leaving, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            control.close()
+            for task in [leaving, *tasks]:
+                task.cancel()
+            broken = await asyncio.gather(*tasks, return_exceptions=True)
+            await self._end()
+        for error in broken:
+            if isinstance(error, Exception):
+                raise error
+
+    async def _listen(self) -> None:
+        try:
+            await self.gateway.start(self.plan.port)
+        except OSError as error:
+            raise ConfigError(
+                f"lab: port {self.plan.port} of {HOST} cannot be used: {os.strerror(error.errno or 0)}; "
+                "choose another with --port, or 0 for any free one"
+            ) from error
+
+    async def _end(self) -> None:
+        children = [replica.child for replica in self.replicas if replica.child is not None]
+        await asyncio.gather(*(asyncio.to_thread(end_child, child, grace_s=2.0) for child in children))
+        await self.gateway.close()
+        for name in (STATE_FILE, SOCKET_FILE):
+            (self.plan.folder / name).unlink(missing_ok=True)
+
+    async def _supervise(self, replica: SupervisedReplica) -> None:
+        await self._start(replica, load_s=0.0)
+        while True:
+            while replica.child is not None and replica.child.poll() is None:
+                await asyncio.sleep(_POLL_S)
+            self._forget(replica)
+            if not self.plan.is_restarting:
+                await replica.start_wanted.wait()
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(replica.start_wanted.wait(), self.plan.backoff_s)
+            replica.restarts += 1
+            await self._start(replica, load_s=self.plan.load_s)
+
+    def _forget(self, replica: SupervisedReplica) -> None:
+        """Note a death. The gateway is not told: it has to find out by itself, as a real one has."""
+        if replica.child is not None:
+            end_child(replica.child, grace_s=0.1)  # closes its pipes
+        replica.child, replica.process, replica.is_listening = None, None, False
+        replica.start_wanted.clear()
+        self._write_state()
+
+    async def _start(self, replica: SupervisedReplica, *, load_s: float) -> None:
+        arguments = ["--port", "0", "--seed", str(replica.seed), "--name", replica.name, "--lifeline"]
+        arguments += [*self.plan.replica_arguments, "--start-delay-s", str(load_s)]
+        replica.child = start_child(python_module("loadtests.endpoint", *arguments))
+        pid = replica.child.pid
+        replica.process = Process(pid=pid, start_time=process_start_time(pid))
+        self._write_state()
+        stdout = replica.child.stdout
+        assert stdout is not None
+        try:
+            line = await asyncio.wait_for(asyncio.to_thread(stdout.readline), ANNOUNCE_TIMEOUT_S + load_s)
+            self.gateway.register(replica.name, int(json.loads(line)["port"]))
+            replica.is_listening = True
+        except (TimeoutError, ValueError, KeyError, TypeError) as error:
+            sys.stderr.write(f"{replica.name}: did not say on which port it listens: {error!r}\n")
+            end_child(replica.child, grace_s=0.1)
+
+    def _status(self) -> JsonObject:
+        return {
+            "supervisor": process_to_json(this_process()),
+            "url": f"http://{HOST}:{self.gateway.port}",
+            "is_restarting": self.plan.is_restarting,
+            "backoff_s": self.plan.backoff_s,
+            "load_s": self.plan.load_s,
+            "seed": self.plan.seed,
+            "replicas": [self._describe(replica) for replica in self.replicas],
+        }
+
+    def _describe(self, replica: SupervisedReplica) -> JsonObject:
+        backend = self.gateway.backends.get(replica.name)
+        process = replica.process if replica.process is not None and replica.process.is_alive else None
+        is_routed = backend is not None and backend.is_routed
+        return {
+            "name": replica.name,
+            "pid": process.pid if process else None,
+            "start_time": process.start_time if process else None,
+            "port": backend.port if backend else None,
+            "is_routed": is_routed,
+            "is_serving": process is not None and replica.is_listening and is_routed,
+            "in_flight": backend.in_flight if backend else 0,
+            "restarts": replica.restarts,
+        }
+
+    def _write_state(self) -> None:
+        write_atomically(self.plan.folder / STATE_FILE, json.dumps(self._status(), indent=1) + "\n")
+
+    def _control_socket(self) -> socket.socket:
+        (self.plan.folder / SOCKET_FILE).unlink(missing_ok=True)
+        link = socket.socket(socket.AF_UNIX)
+        with socket_path(self.plan.folder) as path:
+            link.bind(path)
+        (self.plan.folder / SOCKET_FILE).chmod(0o600)
+        return link
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                request = json.loads(await reader.readline())
+                writer.write(json.dumps(self._obey(request)).encode() + b"\n")
+                await writer.drain()
+        except (ValueError, OSError, TimeoutError):
+            pass  # who asks nonsense, or leaves, gets no answer
+        finally:
+            writer.close()
+
+    def _obey(self, request: JsonObject) -> JsonObject:
+        if request.get("do") == "status":
+            return self._status()
+        if request.get("do") == "start":
+            for replica in self.replicas:
+                if replica.name == request.get("replica"):
+                    if replica.child is None:
+                        replica.start_wanted.set()
+                    return self._status()
+            return {"error": f"there is no replica {request.get('replica')!r}"}
+        return {"error": f"{request.get('do')!r} is unknown; one of status, start"}
+
+
+def lock_folder(folder: Path) -> int:
+    """Take the folder for one lab; the lock goes with the process.
+
+    Raises:
+        ConfigError: another lab has it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"lab {folder}: the folder cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigError(f"lab {folder}: one runs here already; `overproof lab down` stops it") from error
+    return descriptor
+
+
+def lab_command(plan: LabPlan, *, lifeline: bool) -> list[str]:
+    """Return the command that runs this lab."""
+    arguments = ["--folder", str(plan.folder), "--port", str(plan.port), "--replicas", str(plan.replicas)]
+    arguments += ["--seed", str(plan.seed), "--backoff-s", str(plan.backoff_s), "--load-s", str(plan.load_s)]
+    arguments += [] if plan.is_restarting else ["--no-restart"]
+    arguments += ["--lifeline"] if lifeline else []
+    arguments += [f"--replica-argument={argument}" for argument in plan.replica_arguments]
+    return python_module("experiments.lab", *arguments)
+
+
+def log_file(folder: Path) -> Path:
+    """Return where the lab's processes write what they have to say."""
+    return folder / LOG_FILE
+
+
+def main() -> int:
+    """Run a lab."""
+    parser = argparse.ArgumentParser(prog="experiments.lab", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-restart", action="store_true")
+    parser.add_argument("--backoff-s", type=float, default=BACKOFF_S)
+    parser.add_argument("--load-s", type=float, default=LOAD_S)
+    parser.add_argument("--replica-argument", action="append", default=[])
+    parser.add_argument("--lifeline", action="store_true")
+    given = parser.parse_args()
+    plan = LabPlan(
+        folder=given.folder.resolve(),
+        port=given.port,
+        replicas=given.replicas,
+        seed=given.seed,
+        is_restarting=not given.no_restart,
+        backoff_s=given.backoff_s,
+        load_s=given.load_s,
+        replica_arguments=tuple(given.replica_argument),
+    )
+    try:
+        lock_folder(plan.folder)
+        asyncio.run(_run(plan, lifeline=given.lifeline))
+    except SuiteError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+async def _run(plan: LabPlan, *, lifeline: bool) -> None:
+    supervisor = Supervisor(plan)
+    loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        # Whatever holds up an orderly end, the process goes; its replicas follow by their own lifelines.
+        timer = threading.Timer(LEAVE_TIMEOUT_S, os._exit, [1])
+        timer.daemon = True
+        timer.start()
+        supervisor.leaving.set()
+
+    def parent_gone() -> None:
+        loop.call_soon_threadsafe(leave)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, leave)
+    if lifeline:
+        watch_lifeline(parent_gone)
+    await supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
