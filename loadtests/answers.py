@@ -1,4 +1,4 @@
-"""What the simulated endpoint says: tokens that depend on the prompt alone, in the shapes of the OpenAI API."""
+"""What the simulated endpoint says: tokens that depend on the prompt alone, in OpenAI's shapes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from probes.json_types import JsonObject
 
-WORDS = (
+_TEXT = (
     "load bends before it breaks and a rested node holds what a tired one drops so measure twice then "
     "trust the slower clock because heat noise and chance all sign the same logbook while quiet faults wait"
-).split()
+)
+WORDS = tuple(_TEXT.split())
 _SUM = re.compile(r"(\d{1,12}) \+ (\d{1,12}) =")
 OUTPUT_TOKENS_DEFAULT = 64
 

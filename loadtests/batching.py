@@ -62,7 +62,7 @@ class Batch:
             self.queue.remove(sequence)
 
     def begin_step(self) -> float | None:
-        """Fill free slots, take in prompt tokens, and return how long this step takes; None: nothing to do."""
+        """Fill free slots, take in prompts, return how long this step takes; None: nothing to do."""
         while self.queue and len(self.running) < self.limits.slots:
             self.running.append(self.queue.popleft())
         if not self.running:

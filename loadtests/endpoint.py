@@ -99,12 +99,16 @@ async def _serve(options: argparse.Namespace, settings: ServiceSettings) -> None
             f"{options.host}:{options.port}: cannot listen there: {reason}; choose another --port"
         ) from error
     if options.lifeline:
-        watch_lifeline(lambda: loop.call_soon_threadsafe(stop.set))
+        watch_lifeline(lambda: _stop_from_thread(loop, stop))
     port = server.sockets[0].getsockname()[1]
     sys.stdout.write(to_json_line({"port": port, "pid": os.getpid(), "name": settings.name}))
     sys.stdout.flush()
     await stop.wait()
     server.close()
+
+
+def _stop_from_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(stop.set)
 
 
 def _main() -> int:

@@ -73,9 +73,7 @@ class Connection(asyncio.Protocol):
     def _route(self) -> None:
         assert self._request is not None
         method, target = self._request.method.decode(), self._request.target.decode().partition("?")[0]
-        if target == "/health":
-            self._send_whole(*self._health())
-        elif not self._service.is_loaded:
+        if target == "/health" or not self._service.is_loaded:
             self._send_whole(*self._health())
         elif target == "/v1/models" and method == "GET":
             self._send_whole(200, models_document(self._service.settings.model))

@@ -25,7 +25,7 @@ class Request:
     t_end_ns: int | None  # end of the answer, or when it was given up; None: it was never begun
     connect_ms: float | None  # None: the connection was reused or never made
     status: int | None  # HTTP status; None: no answer head came
-    error: str | None  # kind of failure, as in ``loadtests``' table; None: the request succeeded
+    error: str | None  # kind of failure, as in ``probes.traffic.ERRORS``; None: the request succeeded
     error_detail: str = ""  # first 200 characters of what went wrong
     replica: str = ""  # who answered, where a header says so
     finish_reason: str = ""
@@ -34,11 +34,13 @@ class Request:
     chars: int = 0
     tokens_in: int | None = None  # from the server's ``usage``; None: it sent none
     tokens_out: int | None = None
-    gaps_us: tuple[int, ...] = ()  # time between successive content events
+    gaps_us: tuple[int, ...] = ()  # time between successive content events; 0: in one read with the one before
     reads: int = 0
     reads_unstamped: int = 0  # reads without a kernel timestamp: the clock was used
     reads_coalesced: int = 0  # reads that held several events: their gaps are censored
     lag_ms_max: float = 0.0  # longest time that received data waited for the client
+    first_uncertain_ms: float = 0.0  # the first content may have come this much before ``t_first_ns``
+    last_uncertain_ms: float = 0.0  # and the last this much before ``t_last_ns``
 
     @property
     def is_good(self) -> bool:

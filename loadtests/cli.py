@@ -1,0 +1,56 @@
+"""``overproof load``: load tests, and the simulated endpoint on its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probes.outcome import Outcome
+
+app = typer.Typer(
+    help="Load an inference endpoint and judge what came back.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    workload: Annotated[Path, typer.Argument(help="YAML file of the workload.")],
+    endpoint: Annotated[
+        str | None, typer.Option(help="Address to load; without one the built-in simulated endpoint.")
+    ] = None,
+    duration_s: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds in which requests arrive, instead of the file's.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed of arrivals and prompts.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    path: Annotated[Path | None, typer.Option(hidden=True, help="The run's own folder.")] = None,
+    lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
+) -> Outcome:
+    """Send the workload's requests at its rate, whatever the endpoint does, and judge the answers."""
+    from loadtests.load_run import Finish, LoadRequest, run_load, stop_with_parent
+    from loadtests.workload import load_workload, override
+    from reports.terminal import print_result
+
+    finish = Finish()
+    if lifeline:
+        stop_with_parent()
+    spec = override(load_workload(workload), url=endpoint, duration_s=duration_s)
+    recorded = run_load(LoadRequest(spec=spec, out=out, seed=seed, path=path, is_quiet=as_json), finish)
+    print_result(recorded, as_json=as_json)
+    return recorded.outcome
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+)
+def endpoint(context: typer.Context) -> None:
+    """Serve the built-in simulated endpoint until Ctrl-C."""
+    from loadtests.endpoint import run_endpoint
+
+    run_endpoint(context.args)

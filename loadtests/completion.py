@@ -1,0 +1,175 @@
+"""What a chat completion said, counted event by event, and whether it came whole.
+
+Parsing each event as JSON would cost more than all the rest. So the first event with content is parsed and
+taken as a template: a later one that begins and ends with the same bytes, and holds between them nothing that
+JSON would have escaped, has the same structure for certain. Everything else is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+
+from probes.json_types import JsonObject
+
+DETAIL_CHARS_MAX = 200
+_SENTINEL = "\x00"
+
+
+class Completion:
+    """The tally of one answer. ``problem`` is an error kind of ``probes.traffic``; None: nothing is wrong."""
+
+    def __init__(self) -> None:
+        self.events = 0  # with content or reasoning
+        self.chars = 0
+        self.is_done = False
+        self.finish_reason = ""
+        self.tokens_in: int | None = None
+        self.tokens_out: int | None = None
+        self.problem: str | None = None
+        self.problem_detail = ""
+        self._before: bytes | None = None  # None: no template yet
+        self._after = b""
+
+    def take_event(self, data: bytes) -> bool:
+        """Count one event; return whether it had content."""
+        before = self._before
+        if before is not None and data.startswith(before) and data.endswith(self._after):
+            text = data[len(before) : len(data) - len(self._after)]
+            length = _plain_length(text)
+            if length and len(data) > len(before) + len(self._after):
+                self.events += 1
+                self.chars += length
+                return True
+        return self._take_parsed(data)
+
+    def _take_parsed(self, data: bytes) -> bool:
+        if self.is_done:
+            self._note("bad_event", f"after [DONE]: {_shown(data)}")
+            return False
+        if data == b"[DONE]":
+            self.is_done = True
+            return False
+        document = self._parse(data)
+        if document is None:
+            return False
+        text = self._take_document(document, part="delta")
+        if not text:
+            return False
+        self.events += 1
+        self.chars += len(text)
+        self._learn(data, document, text)
+        return True
+
+    def take_whole(self, body: bytes) -> bool:
+        """Count an answer that was not streamed; return whether it had content."""
+        document = self._parse(body)
+        if document is None:
+            return False
+        text = self._take_document(document, part="message")
+        self.is_done = self.problem is None  # one document has no [DONE]: being whole is its end mark
+        self.events, self.chars = int(bool(text)), len(text)
+        return bool(text)
+
+    def _parse(self, data: bytes) -> JsonObject | None:
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            self._note("bad_event", f"not a JSON object: {_shown(data)}")
+            return None
+        if document.get("error"):
+            self._note("error_event", _shown(data))
+            return None
+        return document
+
+    def _take_document(self, document: JsonObject, *, part: str) -> str:
+        usage = document.get("usage")
+        if isinstance(usage, dict):
+            self.tokens_in = _whole(usage.get("prompt_tokens"))
+            self.tokens_out = _whole(usage.get("completion_tokens"))
+        choices = document.get("choices")
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            self._note("bad_event", f"no list of choices: {str(document)[:DETAIL_CHARS_MAX]}")
+            return ""
+        text = ""
+        for choice in choices:
+            if choice.get("finish_reason"):
+                self.finish_reason = str(choice["finish_reason"])
+            text += _content(choice.get(part))
+        return text
+
+    def _learn(self, data: bytes, document: JsonObject, text: str) -> None:
+        """Keep an event as the template, if putting another text in its place is proven to be just that."""
+        choices = document["choices"]
+        quoted = b'"%b"' % text.encode("utf-8", "replace")
+        if len(choices) != 1 or choices[0].get("finish_reason") or document.get("usage"):
+            return
+        if not _plain_length(quoted[1:-1]) or data.count(quoted) != 1:
+            return
+        before, _, after = data.partition(quoted)
+        before, after = before + b'"', b'"' + after
+        wanted = json.loads(data.replace(quoted, b'"\\u0000"'))
+        if _content(wanted["choices"][0].get("delta")) == _SENTINEL:
+            self._before, self._after = before, after
+
+    def _note(self, kind: str, detail: str) -> None:
+        """Keep the first problem: what follows is often its consequence."""
+        if self.problem is None:
+            self.problem, self.problem_detail = kind, detail
+
+    def judge_whole(self, *, is_streamed: bool, output_tokens: int) -> tuple[str | None, str]:
+        """Return the error kind and detail of an answer whose body has come to its end as HTTP has it."""
+        if self.problem is not None:
+            return self.problem, self.problem_detail
+        if is_streamed and not self.is_done:
+            return "no_done", f"the stream ended after {self.events} events with content and no [DONE]"
+        if not self.events:
+            return "empty", f"no content came (usage: {self.tokens_out} tokens)"
+        if not self.finish_reason:
+            return "no_finish_reason", f"after {self.events} events with content"
+        return self._judge_usage(is_streamed=is_streamed, output_tokens=output_tokens)
+
+    def _judge_usage(self, *, is_streamed: bool, output_tokens: int) -> tuple[str | None, str]:
+        if self.tokens_out is None:
+            return None, ""
+        if is_streamed and self.events > self.tokens_out:
+            return "usage_mismatch", f"{self.events} events with content, usage says {self.tokens_out} tokens"
+        if self.finish_reason == "length" and self.tokens_out != output_tokens:
+            return "usage_mismatch", (
+                f"finish_reason is 'length' at {self.tokens_out} tokens, the limit was {output_tokens}"
+            )
+        return None, ""
+
+
+def _content(part: object) -> str:
+    """Return the text of a delta or message: content, reasoning, or the arguments of tool calls."""
+    if not isinstance(part, dict):
+        return ""
+    text = "".join(
+        part[key] for key in ("content", "reasoning_content", "reasoning") if isinstance(part.get(key), str)
+    )
+    for call in part.get("tool_calls") or ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            text += str(function.get("name") or "") + str(function.get("arguments") or "")
+    return text
+
+
+def _plain_length(text: bytes) -> int:
+    """Return how many characters a JSON string's inside has; 0: it is empty or needs a real parser."""
+    if b'"' in text or b"\\" in text:
+        return 0
+    try:
+        decoded = text.decode()
+    except UnicodeDecodeError:
+        return 0
+    return len(decoded) if decoded.isprintable() else 0
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _shown(data: bytes) -> str:
+    return data[:DETAIL_CHARS_MAX].decode("utf-8", "replace")

@@ -1,0 +1,197 @@
+"""Runs one load test: endpoint where none is given, preflight, Locust in a process of its own, the record."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from loadtests import plan as plans
+from loadtests.judging import judge_run
+from loadtests.plan import LoadPlan, write_plan
+from loadtests.preflight import check_endpoint
+from loadtests.workload import WorkloadSpec, read_api_key
+from probes.child import end_child, python_module, start_child, watch_lifeline
+from probes.errors import ConfigError, RecordError, TargetError
+from probes.json_types import JsonObject
+from reports.live import Progress
+from reports.record import RunWriter, create_run
+from reports.run import Run, load_run, read_ndjson
+from reports.session import recording
+
+_ENDPOINT_START_S = 20.0
+_CHILD_START_S = 60.0
+# After the last request has had its time: writing rows, leaving Locust.
+_CHILD_END_S = 30.0
+_POLL_S = 0.2
+_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """What the command line asks for."""
+
+    spec: WorkloadSpec
+    out: Path
+    seed: int
+    path: Path | None = None  # None: a top-level run with a name of its own
+    is_quiet: bool = False
+
+
+class Finish:
+    """SIGUSR1 asks for a normal end before the schedule's: no new arrivals, the rest drained."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        signal.signal(signal.SIGUSR1, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.is_asked = True
+
+
+def stop_with_parent() -> None:
+    """Stop as by SIGTERM once standard input ends: whoever started this run has gone."""
+    watch_lifeline(lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def run_load(request: LoadRequest, finish: Finish) -> Run:
+    """Run a load test and return its judged record.
+
+    Raises:
+        TargetError: the endpoint cannot be reached or is none.
+        RecordError: the disk is full.
+    """
+    read_api_key(request.spec.endpoint)  # a missing key is an error before anything is touched
+    writer = create_run(
+        request.out,
+        kind="load",
+        spec=request.spec.model_dump(mode="json"),
+        seed=request.seed,
+        is_child=request.path is not None,
+        path=request.path,
+    )
+    with recording(writer, judge_run), Progress("load", quiet=request.is_quiet) as progress:
+        with _endpoint(request, writer, progress) as url:
+            progress.step("endpoint", "running", url)
+            model = check_endpoint(url, request.spec.endpoint)
+            writer.event("load", "endpoint.answered", url=url, model=model)
+            progress.step("endpoint", "done", f"{url} answers as {model!r}")
+            plan = LoadPlan(run=writer.path, spec=request.spec, seed=request.seed, url=url, model=model)
+            _drive(plan, writer, progress, finish)
+    return load_run(writer.path)
+
+
+@contextlib.contextmanager
+def _endpoint(request: LoadRequest, writer: RunWriter, progress: Progress) -> Iterator[str]:
+    """Yield the address to load; without one, that of a simulated endpoint that lives as long as the run."""
+    if request.spec.endpoint.url is not None:
+        yield request.spec.endpoint.url
+        return
+    progress.step("endpoint", "running", "none given: starting the built-in simulated endpoint")
+    with (writer.path / "endpoint.log").open("w") as log:
+        child = start_child(
+            python_module(
+                "loadtests.endpoint", "--lifeline", "--name", "simulated", "--seed", str(request.seed)
+            ),
+            stderr=log,
+        )
+        try:
+            said = _first_line(child)
+            url = f"http://127.0.0.1:{said['port']}"
+            writer.event("load", "endpoint.started", url=url, pid=child.pid, is_simulated=True)
+            yield url
+        finally:
+            end_child(child)
+
+
+def _first_line(child: subprocess.Popen[str]) -> JsonObject:
+    assert child.stdout is not None
+    ready, _, _ = select.select([child.stdout], [], [], _ENDPOINT_START_S)
+    line = child.stdout.readline() if ready else ""
+    if not line:
+        raise TargetError(f"the built-in endpoint did not start within {_ENDPOINT_START_S:g} s")
+    said: JsonObject = json.loads(line)
+    return said
+
+
+def _locust_command() -> list[str]:
+    locustfile = Path(__file__).with_name("locustfile.py")
+    loopback = ["--web-host", "127.0.0.1", "--master-bind-host", "127.0.0.1"]
+    users = ["--headless", "--users", "1", "--spawn-rate", "1"]
+    return [
+        *python_module("locust", "--locustfile", str(locustfile), *users, *loopback),
+        *("--only-summary", "--loglevel", "WARNING", "--exit-code-on-error", "0"),
+    ]
+
+
+def _locust_environment(plan_file: Path) -> dict[str, str]:
+    """Return our environment without what Locust would take for its own options."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    return ours | {plans.PLAN_VARIABLE: str(plan_file.resolve())}
+
+
+def _drive(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Finish) -> None:
+    """Start the load process and follow it to its end."""
+    progress.step("load", "running", f"{plan.workload.duration_s:g} s of {plan.workload.name}")
+    log_path = writer.path / "locust.log"
+    with log_path.open("w") as log:
+        child = start_child(
+            _locust_command(),
+            stdout=log,
+            stderr=log,
+            env=_locust_environment(write_plan(plan)),
+            cwd=_PACKAGE_ROOT,  # Locust puts its working folder first on the import path
+        )
+        try:
+            _follow(child, plan, progress, finish)
+        finally:
+            is_gone = end_child(child)
+            writer.event("load", "load.process_ended", pid=child.pid, code=child.returncode, is_gone=is_gone)
+    if child.returncode == plans.EXIT_RECORD:
+        raise RecordError(_last_line(log_path))
+    if child.returncode == 2:
+        raise ConfigError(_last_line(log_path))
+    progress.step("load", "done", _figures(plan.run))
+
+
+def _follow(child: subprocess.Popen[str], plan: LoadPlan, progress: Progress, finish: Finish) -> None:
+    workload = plan.workload
+    deadline = time.monotonic() + _CHILD_START_S + workload.duration_s + workload.endpoint.timeout_s
+    deadline += _CHILD_END_S
+    has_told = False
+    while child.poll() is None and time.monotonic() < deadline:
+        if finish.is_asked and not has_told and _has_started(plan.run):
+            child.send_signal(signal.SIGUSR1)
+            has_told = True
+        progress.step("load", "running", _figures(plan.run))
+        time.sleep(_POLL_S)
+
+
+def _has_started(run: Path) -> bool:
+    """Whether the load process is past its start, where SIGUSR1 would end it at once."""
+    return any(row.get("kind") == plans.STARTED for row in read_ndjson(run / "events.ndjson"))
+
+
+def _figures(run: Path) -> str:
+    """Return the latest figures of the client, from the end of its series."""
+    try:
+        with (run / "series" / "client-0.ndjson").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2048))
+            row = json.loads(file.read().splitlines()[-1])
+    except (OSError, ValueError, IndexError):
+        return "starting"
+    return f"{row['arrivals']} arrived, {row['ended']} ended, {row['failed']} failed, {row['in_flight']} under way"
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines()
+    return lines[-1].removeprefix("overproof load: ") if lines else f"{path}: the load process said nothing"

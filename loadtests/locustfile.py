@@ -1,0 +1,207 @@
+"""The load as Locust runs it: one dispatcher user per process, Locust's own statistics fed at the true end.
+
+The only file that imports locust, because that import patches the standard library. Locust by itself counts a
+request when its head arrives and takes a stream that ends early for a success; here it gets one event per
+request, when the answer has ended and has been found whole or not.
+"""
+
+from __future__ import annotations
+
+# isort: off
+import locust  # first: it patches the standard library
+import locust.env
+import locust.runners
+
+# isort: on
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from loadtests import plan as plans
+from loadtests.control import run_controls
+from loadtests.dispatcher import Dispatcher, make_target
+from loadtests.reader import Target
+from loadtests.recorder import Recorder
+from loadtests.workload import COMPLETIONS_PATH, read_api_key
+from probes.errors import RecordError, SuiteError
+from probes.request import Request
+from reports.record import RunWriter, load_header
+
+_START_DELAY_S = 0.2
+# Open files that this process may need beside one per request.
+_FILES_EXTRA = 200
+_log = logging.getLogger("overproof")
+
+
+class IntegrityError(Exception):
+    """What Locust shows for a failed request: the error kind."""
+
+
+class Load:
+    """The state of one load process, made when Locust has started."""
+
+    def __init__(self, environment: locust.env.Environment) -> None:
+        self._environment = environment
+        self._plan = plans.load_plan(Path(os.environ[plans.PLAN_VARIABLE]))
+        self._writer = RunWriter(self._plan.run, load_header(self._plan.run))
+        self._target: Target = make_target(self._plan, api_key=read_api_key(self._plan.workload.endpoint))
+        self.worker, workers = _place(environment)
+        self._recorder = Recorder(self._writer, self._tell_locust, worker=self.worker)
+        self.dispatcher = Dispatcher(
+            self._plan, self._target, self._recorder.put, worker=self.worker, workers=workers
+        )
+        self._has_ended = False
+
+    def run(self) -> None:
+        """Prove the reader, walk the schedule, wait for the answers."""
+        gevent.spawn(_guarded, self._recorder.run, self.dispatcher)
+        self._prove()
+        t0_ns = time.time_ns() + round(_START_DELAY_S * 1e9)
+        self._writer.event("load", plans.STARTED, t0_ns=t0_ns, worker=self.worker, url=self._plan.url)
+        self.dispatcher.walk(t0_ns=t0_ns)
+        arrivals = self.dispatcher.counts.arrivals
+        self._writer.event("load", plans.ARRIVALS_ENDED, worker=self.worker, arrivals=arrivals)
+        self.dispatcher.drain(timeout_s=self._plan.workload.endpoint.timeout_s + 1)
+        self.end("drained")
+
+    def _prove(self) -> None:
+        results = run_controls(self._target)
+        self._writer.event(
+            "load",
+            plans.READY,
+            worker=self.worker,
+            controls=[
+                {"name": r.name, "wanted": r.wanted, "found": r.found, "is_proven": r.is_proven}
+                for r in results
+            ],
+            is_stamped=all(r.is_stamped for r in results),
+        )
+
+    def end(self, reason: str) -> None:
+        """Write what is still unwritten, once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self.dispatcher.abandon("was still under way when the load was stopped")
+        self._recorder.flush()
+        self._recorder.write_figures(self.dispatcher)
+        counts = self.dispatcher.counts
+        self._writer.event(
+            "load",
+            plans.ENDED,
+            worker=self.worker,
+            reason=reason,
+            arrivals=counts.arrivals,
+            ended=counts.ended,
+            failed=counts.failed,
+            dropped=counts.dropped,
+            events=counts.events,
+        )
+
+    def _tell_locust(self, row: Request) -> None:
+        began_ns = row.t_sent_ns or row.t_intended_ns
+        self._environment.events.request.fire(
+            request_type="POST",
+            name=COMPLETIONS_PATH,
+            response_time=((row.t_end_ns or began_ns) - began_ns) / 1e6,
+            response_length=row.chars,
+            exception=None if row.error is None else IntegrityError(row.error),
+            context={},
+            start_time=began_ns / 1e9,
+            url=row.endpoint,
+        )
+
+
+def _place(environment: locust.env.Environment) -> tuple[int, int]:
+    """Return this process's index among the workers, and how many there are."""
+    runner = environment.runner
+    if isinstance(runner, locust.runners.WorkerRunner):
+        options = environment.parsed_options
+        return int(runner.worker_index), int(getattr(options, "expect_workers", None) or 1)
+    return 0, 1
+
+
+def _guarded(function: Any, *arguments: Any) -> None:
+    """Run a greenlet's body; what stops it stops the process, since a load without a record is worthless."""
+    try:
+        function(*arguments)
+    except RecordError as error:
+        _leave(str(error), plans.EXIT_RECORD)
+    except SuiteError as error:
+        _leave(str(error), 2)
+    except Exception as error:
+        _log.exception("the load broke")
+        _leave(f"{type(error).__name__}: {error}", 4)
+
+
+def _leave(text: str, code: int) -> None:
+    sys.stderr.write(f"overproof load: {text}\n")
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Dispatch(locust.User):
+    """Walks the schedule; Locust starts one per process."""
+
+    fixed_count = 1
+
+    @locust.task
+    def walk(self) -> None:
+        """Run the whole load, then end Locust."""
+        load = _load_of(self.environment)
+        _guarded(load.run)
+        gevent.spawn(self.environment.runner.quit)
+        gevent.sleep(3600)  # until the runner ends this greenlet, so that Locust does not begin again
+
+
+def _load_of(environment: Any) -> Load:
+    if not hasattr(environment, "overproof_load"):
+        environment.overproof_load = Load(environment)
+    load: Load = environment.overproof_load
+    return load
+
+
+@locust.events.init.add_listener
+def _prepare(environment: Any, **_: object) -> None:
+    _raise_file_limit()
+    environment.process_exit_code = 0  # failed requests are findings, not a failure of this process
+    gevent.signal_handler(signal.SIGUSR1, lambda: _load_of(environment).dispatcher.finish())
+    if not sys.stdin.isatty():
+        _hold_lifeline(environment)
+
+
+@locust.events.quitting.add_listener
+def _end(environment: Any, **_: object) -> None:
+    if hasattr(environment, "overproof_load"):
+        _guarded(_load_of(environment).end, "stopped")
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _hold_lifeline(environment: Any) -> None:
+    """Leave when standard input ends. In the hub: a thread of the standard library is a greenlet here."""
+    watcher = gevent.get_hub().loop.io(0, 1)
+
+    def look() -> None:
+        if not os.read(0, 4096):
+            watcher.stop()
+            gevent.spawn(_leave_alone, environment)
+
+    watcher.start(look)
+    environment.overproof_lifeline = watcher  # a watcher that nobody holds is collected
+
+
+def _leave_alone(environment: Any) -> None:
+    _end(environment)
+    _leave("the controller has gone", 1)

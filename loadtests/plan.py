@@ -1,0 +1,71 @@
+"""What the controller hands to its load process: a file in the run folder, which holds no secret."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.workload import Workload, WorkloadSpec
+from probes.errors import ConfigError
+from reports.record import write_atomically
+
+PLAN_FILE = "load.json"
+PLAN_VARIABLE = "OVERPROOF_LOAD_PLAN"  # names the file for the load process
+# Exit code of a load process that could no longer write its rows.
+EXIT_RECORD = 3
+
+# Events of the load process on the run's timeline.
+READY = "load.ready"  # the positive controls are done
+STARTED = "load.started"  # t0_ns: the moment the schedule counts from
+ARRIVALS_ENDED = "load.arrivals_ended"
+ENDED = "load.ended"  # every request has its row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """One run's load."""
+
+    run: Path
+    spec: WorkloadSpec
+    seed: int
+    url: str
+    model: str
+
+    @property
+    def workload(self) -> Workload:
+        """The workload as the rest of the code takes it."""
+        return self.spec.to_workload()
+
+
+def write_plan(plan: LoadPlan) -> Path:
+    """Write the plan into its run folder and return the file."""
+    path = plan.run / PLAN_FILE
+    document = {
+        "run": str(plan.run.resolve()),
+        "spec": plan.spec.model_dump(mode="json"),
+        "seed": plan.seed,
+        "url": plan.url,
+        "model": plan.model,
+    }
+    write_atomically(path, json.dumps(document))
+    return path
+
+
+def load_plan(path: Path) -> LoadPlan:
+    """Read a plan back.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return LoadPlan(
+            run=Path(data["run"]),
+            spec=WorkloadSpec.model_validate(data["spec"]),
+            seed=data["seed"],
+            url=data["url"],
+            model=data["model"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a load plan: {error}") from error
