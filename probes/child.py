@@ -62,11 +62,19 @@ def end_child(child: subprocess.Popen[str], *, grace_s: float = 5.0) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=grace_s)
     signal_group(child.pid, signal.SIGKILL)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(timeout=grace_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    return wait_until(lambda: not _group_members(child.pid), timeout_s=grace_s, interval_s=0.01)
+
+
+def _group_members(group: int) -> list[int]:
+    """Return the processes of a group that still run; the dead that nobody has collected do not count."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        fields = _stat_fields(int(folder.name))
+        if fields and fields[0] not in ("Z", "X") and int(fields[2]) == group:
+            found.append(int(folder.name))
+    return found
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:
@@ -101,12 +109,17 @@ def process_start_time(pid: int) -> int | None:
 
     None: there is no such process. With the pid it names a process for good: pids are used again.
     """
+    fields = _stat_fields(pid)
+    return None if not fields or fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Return what follows the name in /proc/PID/stat, state first; nothing where there is no such process."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()  # a name can hold any byte
     except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+        return []
+    return stat.rpartition(b")")[2].decode().split()
 
 
 def is_alive(pid: int, start_time: int | None) -> bool:
@@ -114,9 +127,7 @@ def is_alive(pid: int, start_time: int | None) -> bool:
     return start_time is not None and process_start_time(pid) == start_time
 
 
-def wait_until(
-    condition: Callable[[], bool], *, timeout_s: float, interval_s: float = 0.05
-) -> bool:
+def wait_until(condition: Callable[[], bool], *, timeout_s: float, interval_s: float = 0.05) -> bool:
     """Poll until the condition holds or the time is up; return whether it held."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -22,7 +22,7 @@ class RecordError(SuiteError):
     """The run record can no longer be written, as on a full disk. Exit code 3."""
 
 
-class Interrupted(BaseException):  # noqa: N818  (like KeyboardInterrupt, it is not an error)
+class Interrupted(BaseException):
     """SIGINT, SIGTERM or SIGHUP asked us to stop. Exit code 130.
 
     A ``BaseException``, so that no library between us and the signal can take it for a failed action.

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass, field
 
 from probes.json_types import JsonObject
 
 SAMPLE = "sample"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ def now(source: str, kind: str, **data: object) -> Event:
 
 
 def event_to_line(event: Event) -> str:
-    """Return the event as one line of JSON with its newline. NaN becomes the string "nan": JSON has no word for it."""
+    """Return the event as one line of JSON with its newline; NaN becomes the string "nan"."""
     fields = {"t_ns": event.t_ns, "host": event.host, "source": event.source, "kind": event.kind}
     return to_json_line(fields | {"data": event.data})
 
@@ -44,31 +46,47 @@ def event_from_line(line: str) -> Event:
     Raises:
         ValueError: the line is torn or is not an event.
     """
-    fields = json.loads(line)
+    return event_from_json(json.loads(line))
+
+
+def event_from_json(fields: object) -> Event:
+    """Read an event back from its JSON values.
+
+    Raises:
+        ValueError: they are not an event.
+    """
     if not isinstance(fields, dict) or not {"t_ns", "host", "source", "kind"} <= fields.keys():
-        raise ValueError(f"not an event: {line[:200]!r}")
+        raise ValueError(f"not an event: {fields!r:.200}")
+    t_ns, data = fields["t_ns"], fields.get("data") or {}
+    if not isinstance(t_ns, int) or not isinstance(data, dict):
+        raise ValueError(f"not an event: {fields!r:.200}")
     return Event(
-        t_ns=int(fields["t_ns"]),
+        t_ns=t_ns,
         host=str(fields["host"]),
         source=str(fields["source"]),
         kind=str(fields["kind"]),
-        data=dict(fields.get("data") or {}),
+        data=data,
     )
 
 
 def to_json_line(value: object) -> str:
-    """Return compact JSON plus newline; NaN and infinities, which JSON lacks, become strings."""
+    """Return compact JSON plus newline; NaN and infinities, which JSON lacks, become strings.
+
+    Half a surrogate pair, as from a file name that is not UTF-8, becomes the replacement character: no file
+    and no table could take it.
+    """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str) + "\n"
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=str)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), default=str) + "\n"
+        text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), default=str)
+    return (text if text.isascii() else _SURROGATE.sub("\ufffd", text)) + "\n"
 
 
 def _finite(value: object) -> object:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return repr(value)
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return value

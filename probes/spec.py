@@ -63,7 +63,9 @@ def _parse(path: Path) -> tuple[str, yaml.Node]:
     if root is None:
         raise ConfigError(f"{path}: the file is empty; `overproof schema` shows what belongs in it")
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path}:{root.start_mark.line + 1}: wanted keys with values, got {root.value!r:.80}")
+        raise ConfigError(
+            f"{path}:{root.start_mark.line + 1}: wanted keys with values, got {root.value!r:.80}"
+        )
     _refuse_duplicates(path, root)
     return text, root
 

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from reports.record import write_atomically
 from reports.run import Run
+
+REPORT_FILE = "report.html"
+JUNIT_FILE = "junit.xml"
+SUMMARY_FILE = "summary.md"
 
 
 def publish(run: Run) -> None:
-    """Render every form of the report into the run's folder."""
-    del run
+    """Render every form of the report into the run's folder; each file is whole or the one before.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    from reports.html import render_sheet
+    from reports.junit import render_junit
+    from reports.markdown import append_github_summary, summarize
+    from reports.sheet import build_sheet
+
+    write_atomically(run.path / JUNIT_FILE, render_junit(run))
+    sheet = build_sheet(run)
+    summary = summarize(sheet)
+    write_atomically(run.path / SUMMARY_FILE, summary)
+    write_atomically(run.path / REPORT_FILE, render_sheet(sheet))
+    if not (run.path.parent / "run.json").exists():  # a load test inside a game day is part of its summary
+        append_github_summary(summary)

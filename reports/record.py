@@ -6,6 +6,7 @@ appending, so after kill -9 at any moment every line that was written is whole a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -165,7 +166,14 @@ def write_whole(descriptor: int, data: bytes, path: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         release_reserve(find_run_folder(path))
+        _end_torn_line(descriptor)
         raise RecordError(f"{path}: cannot be written: {error.strerror}; the run stops here") from error
+
+
+def _end_torn_line(descriptor: int) -> None:
+    """Half a line that found no more room must not swallow the next one, which will say what happened."""
+    with contextlib.suppress(OSError):  # a lone newline does no harm, and there may be no room for it either
+        os.write(descriptor, b"\n")
 
 
 def find_run_folder(path: Path) -> Path:
@@ -279,7 +287,8 @@ def load_header(folder: Path) -> RunHeader:
         raise ConfigError(f"{path}: has no schema_version; it was not written by overproof")
     if data["schema_version"] > SCHEMA_VERSION:
         raise ConfigError(
-            f"{path}: schema_version {data['schema_version']}, this overproof reads up to {SCHEMA_VERSION}; update it"
+            f"{path}: schema_version {data['schema_version']}, "
+            f"this overproof reads up to {SCHEMA_VERSION}; update it"
         )
     try:
         return RunHeader(**{name: data[name] for name in RunHeader.__slots__ if name in data})

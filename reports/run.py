@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from probes.child import is_alive
-from probes.event import Event, event_from_line
+from probes.event import Event, event_from_json
 from probes.finding import Finding, finding_from_json, verdict
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -18,6 +18,9 @@ from reports.record import EVENTS_FILE, FINDINGS_FILE, RunHeader, load_header
 # The event that a run writes when it has done all that it set out to do.
 FINISHED = "run.finished"
 INTERRUPTED = "run.interrupted"
+STOPPED = "run.stopped"  # something made it impossible to go on, such as a full disk
+CRASHED = "run.crashed"  # a bug of ours
+_ENDS = {FINISHED: "finished", INTERRUPTED: "interrupted", STOPPED: "stopped", CRASHED: "crashed"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,19 @@ class Run:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """What judging concluded; empty where nobody has judged yet."""
-        return [finding_from_json(row) for row in read_ndjson(self.path / FINDINGS_FILE)]
+        """What judging concluded; empty where nobody has judged yet.
+
+        A line that cannot be read may have been a failure: it counts as undecided, never as nothing.
+        """
+        path = self.path / FINDINGS_FILE
+        findings: list[Finding] = []
+        unreadable = count_unreadable(path)
+        for row in read_ndjson(path):
+            try:
+                findings.append(finding_from_json(row))
+            except (TypeError, ValueError, AttributeError):
+                unreadable += 1
+        return [*findings, *([_lost_findings(self, unreadable)] if unreadable else [])]
 
     @property
     def outcome(self) -> Outcome:
@@ -49,17 +63,26 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Return ``finished``, ``running`` or ``interrupted``; the last also after kill -9."""
-        kinds = {event.kind for event in self.events}
-        if FINISHED in kinds:
-            return "finished"
-        if INTERRUPTED in kinds:
-            return "interrupted"
+        """Return finished, running, interrupted (also after kill -9), stopped or crashed."""
+        ends = self.events_of(*_ENDS)
+        if ends:
+            return _ENDS[ends[-1].kind]
         return "running" if is_alive(self.header.pid, self.header.pid_start_time) else "interrupted"
 
     def events_of(self, *kinds: str) -> list[Event]:
         """Return the events of these kinds, in order of time."""
         return [event for event in self.events if event.kind in kinds]
+
+
+def _lost_findings(run: Run, lines: int) -> Finding:
+    return Finding(
+        rule="completeness",
+        subject=f"run:{run.header.id}",
+        outcome=Outcome.INCONCLUSIVE,
+        observed=f"{lines} lines of {FINDINGS_FILE} cannot be read",
+        expected="every finding can be read",
+        next_step=f"judge the record again: overproof judge {run.path}",
+    )
 
 
 def load_run(path: Path) -> Run:
@@ -80,18 +103,31 @@ def read_ndjson(path: Path) -> Iterator[JsonObject]:
         return
     with file:
         for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
+            row = _parse(line)
             if isinstance(row, dict):
                 yield row
+
+
+def _parse(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def count_unreadable(path: Path) -> int:
+    """Return how many lines of an NDJSON file are torn or garbled; a missing file has none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return sum(1 for line in file if line.strip() and not isinstance(_parse(line), dict))
+    except FileNotFoundError:
+        return 0
 
 
 def _read_events(path: Path) -> Iterator[Event]:
     for row in read_ndjson(path):
         try:
-            yield event_from_line(json.dumps(row))
+            yield event_from_json(row)
         except ValueError:
             continue
 

@@ -14,13 +14,12 @@ from probes.errors import Interrupted, RecordError, SuiteError
 from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.publish import publish
-from reports.record import RunWriter, write_findings
-from reports.run import FINISHED, INTERRUPTED, Run, load_run
+from reports.record import EVENTS_FILE, REQUESTS_FOLDER, SERIES_FOLDER, RunWriter, write_findings
+from reports.run import CRASHED, FINISHED, INTERRUPTED, STOPPED, Run, count_unreadable, load_run
 from reports.table import seal
 
 Judge = Callable[[Run], list[Finding]]
-CRASHED = "run.crashed"
-STOPPED = "run.stopped"
+UNREADABLE = "record.unreadable"
 
 
 @contextlib.contextmanager
@@ -43,8 +42,9 @@ def recording(writer: RunWriter, judge: Judge) -> Iterator[RunWriter]:
 
 def conclude(writer: RunWriter, judge: Judge) -> Run:
     """Seal, judge and render; on a disk that is still full, do as much of it as fits."""
-    with contextlib.suppress(RecordError):
-        seal(writer.path)
+    with contextlib.suppress(RecordError), writer:
+        for part, lines in seal(writer.path).items():
+            writer.event("record", UNREADABLE, part=part, lines=lines)
     run = load_run(writer.path)
     with contextlib.suppress(RecordError, OSError):
         rejudge(run, judge)
@@ -71,7 +71,7 @@ def _judged(run: Run, judge: Judge) -> list[Finding]:
                 observed=f"a rule broke: {type(error).__name__}: {error}",
                 expected="every rule can read this record",
                 evidence={"trace": traceback.format_exc()},
-                next_step="report this with the run folder; `overproof judge` can be repeated after an update",
+                next_step="report this with the run folder; after an update, `overproof judge RUN` repeats it",
             )
         ]
 
@@ -79,20 +79,36 @@ def _judged(run: Run, judge: Judge) -> list[Finding]:
 def judge_completeness(run: Run) -> Finding:
     """A run that did not reach its end has not shown what it was to show."""
     ends = run.events_of(INTERRUPTED, STOPPED, CRASHED)
-    state = run.state
+    lost = _lost_lines(run)
     if ends:
         reason = ends[-1].data.get("signal") or ends[-1].data.get("reason")
         observed = f"{ends[-1].kind.removeprefix('run.')}: {reason}"
+    elif lost:
+        observed = f"lines of the record cannot be read: {lost}"
     else:
-        observed = {"finished": "ran to its end", "running": "still running"}.get(state, "the process is gone")
+        observed = {"finished": "ran to its end", "running": "still running"}.get(
+            run.state, "the process is gone"
+        )
+    is_complete = run.state == "finished" and not ends and not lost
     return Finding(
         rule="completeness",
         subject=f"run:{run.header.id}",
-        outcome=Outcome.PASS if state == "finished" and not ends else Outcome.INCONCLUSIVE,
+        outcome=Outcome.PASS if is_complete else Outcome.INCONCLUSIVE,
         observed=observed,
-        expected="the run reaches its end",
-        next_step="" if state == "finished" else "run it again",
+        expected="the run reaches its end and every line of its record can be read",
+        next_step="" if is_complete else "run it again",
     )
+
+
+def _lost_lines(run: Run) -> str:
+    """Name the parts of the record that have torn lines: what they held cannot have passed."""
+    lost = {str(e.data.get("part")): e.data.get("lines") for e in run.events_of(UNREADABLE)}
+    unsealed = (*run.path.glob(f"{SERIES_FOLDER}/*.ndjson"), *run.path.glob(f"{REQUESTS_FOLDER}/*.ndjson"))
+    for file in (run.path / EVENTS_FILE, *unsealed):
+        lines = count_unreadable(file)
+        if lines:
+            lost[file.name] = lines
+    return ", ".join(f"{lines} in {part}" for part, lines in lost.items())
 
 
 def _note_end(writer: RunWriter, error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import duckdb
@@ -12,72 +13,125 @@ from probes.request import Request, request_from_json
 from reports.record import REQUESTS_FOLDER, SERIES_FOLDER
 from reports.run import Run, read_ndjson
 
+_INT64 = range(-(2**63), 2**63)
+_EXACT_IN_DOUBLE = range(-(2**53), 2**53 + 1)
+# What a column may hold together; whatever else meets in one column is kept as JSON, each value as it was.
+_SCALARS = {
+    frozenset({"BOOLEAN"}): "BOOLEAN",
+    frozenset({"SMALLINT"}): "BIGINT",
+    frozenset({"BIGINT"}): "BIGINT",
+    frozenset({"SMALLINT", "BIGINT"}): "BIGINT",
+    frozenset({"DOUBLE"}): "DOUBLE",
+    frozenset({"DOUBLE", "SMALLINT"}): "DOUBLE",  # SMALLINT: exact as a double too
+    frozenset({"VARCHAR"}): "VARCHAR",
+}
+_LIST = "[]"
+_LINES_OF_ANY_LENGTH = "maximum_object_size=67108864"
 
-def seal(folder: Path) -> None:
-    """Turn the finished NDJSON parts of a run into Parquet and remove them.
+
+def seal(folder: Path) -> dict[str, int]:
+    """Turn the finished NDJSON parts of a run into Parquet; return the unreadable lines of each part.
 
     Call it when their writers have ended. A part that cannot be converted stays, and stays readable.
+
+    Raises:
+        RecordError: a part could not be converted; the others were.
     """
-    for part in sorted([*folder.glob(f"{SERIES_FOLDER}/*.ndjson"), *folder.glob(f"{REQUESTS_FOLDER}/*.ndjson")]):
-        _seal_part(part)
+    unreadable: dict[str, int] = {}
+    problems: list[str] = []
+    for name in (SERIES_FOLDER, REQUESTS_FOLDER):
+        for part in sorted(folder.glob(f"{name}/*.ndjson")):
+            try:
+                lost = _seal_part(part)
+            except RecordError as error:
+                problems.append(str(error))
+                continue
+            if lost:
+                unreadable[f"{name}/{part.stem}"] = lost
+    if problems:
+        raise RecordError("; ".join(problems))
+    return unreadable
 
 
-def _seal_part(part: Path) -> None:
-    columns = _columns(part)
+def _seal_part(part: Path) -> int:
+    columns, rows, lost = _survey(part)
     target, beside = part.with_suffix(".parquet"), part.with_suffix(".parquet.part")
     try:
         if columns:
             _convert(part, beside, columns)
+            _check(beside, rows)
             beside.replace(target)
         part.unlink()
     except (duckdb.Error, OSError) as error:
         beside.unlink(missing_ok=True)
         raise RecordError(f"{part}: cannot be turned into Parquet: {error}; the part is kept") from error
+    return lost
 
 
 def _convert(part: Path, target: Path, columns: dict[str, str]) -> None:
-    """Convert with stated column types: DuckDB's own guesses would turn a name like 2026-11-21 into a date."""
-    somewhere = " OR ".join(f'"{name}" IS NOT NULL' for name in columns)  # a torn line reads as all NULL
+    """Convert with stated column types: DuckDB's guesses would turn a name like 2026-11-21 into a date."""
+    # A torn line reads as nothing but NULL, and so does a row of nulls, which says nothing either.
+    somewhere = " OR ".join(f"{_identifier(name)} IS NOT NULL" for name in columns)
+    rows = f"read_json(?, format='newline_delimited', ignore_errors=true, columns=?, {_LINES_OF_ANY_LENGTH})"
+    # Names and path stand quoted in the text: DuckDB takes them as parameters nowhere.
+    parquet = f"{_literal(target)} (FORMAT parquet, COMPRESSION zstd)"
+    copy = f"COPY (SELECT * FROM {rows} WHERE {somewhere}) TO {parquet}"  # noqa: S608
     with duckdb.connect() as connection:
-        connection.execute(
-            f"COPY (SELECT * FROM read_json(?, format='newline_delimited', ignore_errors=true, columns=?)"
-            f" WHERE {somewhere}) TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd)",
-            [str(part), columns],
-        )
+        connection.execute(copy, [str(part), columns])
 
 
-def _columns(part: Path) -> dict[str, str]:
-    """Return the DuckDB type of each key of an NDJSON file; mixed types are kept as text."""
-    found: dict[str, str] = {}
+def _check(sealed: Path, rows: int) -> None:
+    """Nothing may be lost on the way: a value that DuckDB cannot take makes it drop the whole row."""
+    with duckdb.connect() as connection:
+        found = connection.execute("SELECT count(*) FROM read_parquet(?)", [str(sealed)]).fetchone()
+    if found is None or found[0] != rows:
+        raise duckdb.ConversionException(f"{rows} rows went in, {found and found[0]} came out")
+
+
+def _survey(part: Path) -> tuple[dict[str, str], int, int]:
+    """Return the type of each key of an NDJSON file, its rows that say something, and its lost lines."""
+    kinds: dict[str, set[str]] = {}
+    rows = lines = 0
     for row in read_ndjson(part):
+        lines += 1
+        rows += any(value is not None for value in row.values())
         for key, value in row.items():
-            known, this = found.get(key), _type(value)
-            if known is None or known == this or this is None:
-                found[key] = known or this or ""
-            else:
-                found[key] = _WIDER.get(frozenset((known, this)), known if not this else "VARCHAR")
-    return {key: kind or "VARCHAR" for key, kind in found.items()}
+            known = kinds.setdefault(key, set())
+            if value is not None:
+                known.add(_kind(value))
+    with part.open("rb") as file:
+        lost = sum(1 for line in file if line.strip()) - lines
+    if len({key.lower() for key in kinds}) != len(kinds):
+        raise RecordError(f"{part}: has keys that differ only in case, which no table can; the part is kept")
+    return {key: _column_type(known) for key, known in kinds.items()}, rows, lost
 
 
-_WIDER = {
-    frozenset(("", kind)): kind
-    for kind in ("BOOLEAN", "BIGINT", "DOUBLE", "VARCHAR", "BIGINT[]", "DOUBLE[]", "VARCHAR[]", "JSON")
-} | {
-    frozenset(("BIGINT", "DOUBLE")): "DOUBLE",
-    frozenset(("BIGINT[]", "DOUBLE[]")): "DOUBLE[]",
-}
-
-
-def _type(value: object) -> str | None:
-    """Return the DuckDB type of one value; None where it says nothing (null, an empty list)."""
-    if value is None or value == []:
-        return None
+def _kind(value: object) -> str:
+    """Return the narrowest type of one value; JSON where a table has no exact one."""
+    if isinstance(value, bool):
+        return "BOOLEAN"
+    if isinstance(value, int):
+        return "SMALLINT" if value in _EXACT_IN_DOUBLE else "BIGINT" if value in _INT64 else "JSON"
+    if isinstance(value, float):
+        return "DOUBLE"
+    if isinstance(value, str):
+        return "VARCHAR"
     if isinstance(value, list):
-        kinds = {_type(item) for item in value} - {None}
-        return f"{kinds.pop()}[]" if len(kinds) == 1 else "DOUBLE[]" if kinds == {"BIGINT", "DOUBLE"} else "VARCHAR[]"
-    if isinstance(value, dict):
-        return "JSON"
-    return {bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE"}.get(type(value), "VARCHAR")
+        kinds = frozenset(map(_kind, value))
+        return f"{_SCALARS.get(kinds, 'JSON')}{_LIST}" if kinds else _LIST
+    return "JSON"
+
+
+def _column_type(kinds: set[str]) -> str:
+    """Return the type that holds every value of a column exactly."""
+    if not kinds:
+        return "VARCHAR"
+    if any(_LIST in kind for kind in kinds):
+        items = frozenset(kind.removesuffix(_LIST) for kind in kinds if kind != _LIST)
+        is_list = all(kind.endswith(_LIST) for kind in kinds) and "JSON" not in items
+        item = "BIGINT" if not items else _SCALARS.get(items)
+        return f"{item}{_LIST}" if is_list and item else "JSON"
+    return _SCALARS.get(frozenset(kinds), "JSON")
 
 
 def read_series(run: Run, series: str) -> list[JsonObject]:
@@ -87,16 +141,19 @@ def read_series(run: Run, series: str) -> list[JsonObject]:
 
 def series_names(run: Run) -> list[str]:
     """Return the names of the series that a run has."""
-    folder = run.path / SERIES_FOLDER
-    return sorted({path.stem for path in folder.glob("*") if path.suffix in (".parquet", ".ndjson")})
+    return _stems(run.path / SERIES_FOLDER)
 
 
 def read_requests(folder: Path) -> list[Request]:
     """Return every request of a load run, by intended time, from all workers and parts."""
-    parts = {path.stem for path in (folder / REQUESTS_FOLDER).glob("*") if path.suffix in (".parquet", ".ndjson")}
-    rows = [row for part in sorted(parts) for row in _read(folder / REQUESTS_FOLDER, part)]
+    parts = folder / REQUESTS_FOLDER
+    rows = (row for stem in _stems(parts) for row in _read(parts, stem))
     requests = [request_from_json(row) for row in rows if row.get("t_intended_ns") is not None]
     return sorted(requests, key=lambda request: (request.t_intended_ns, request.index))
+
+
+def _stems(folder: Path) -> list[str]:
+    return sorted({path.stem for path in folder.glob("*") if path.suffix in (".parquet", ".ndjson")})
 
 
 def _read(folder: Path, stem: str) -> list[JsonObject]:
@@ -105,12 +162,29 @@ def _read(folder: Path, stem: str) -> list[JsonObject]:
         return list(read_ndjson(folder / f"{stem}.ndjson"))
     try:
         with duckdb.connect() as connection:
+            connection.execute("SET threads = 1")  # keeps the order of the file
             cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(sealed)])
-            names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            description = cursor.description or []
+            rows = cursor.fetchall()
     except duckdb.Error as error:
         raise RecordError(f"{sealed}: cannot be read: {error}") from error
+    names = [str(column[0]) for column in description]
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    for column in description:
+        if str(column[1]) == "JSON":
+            _decode(found, str(column[0]))
+    return found
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def _decode(rows: list[JsonObject], column: str) -> None:
+    for row in rows:
+        if row[column] is not None:
+            row[column] = json.loads(row[column])
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

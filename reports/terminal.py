@@ -4,15 +4,170 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from probes.finding import finding_to_json
+from probes.finding import Finding, finding_to_json
 from probes.json_types import JsonObject
+from probes.outcome import Outcome
+from reports.publish import REPORT_FILE
 from reports.run import Run
+from reports.text import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from reports.sheet import Sheet
+
+_COLOURS: dict[Outcome | None, str] = {
+    Outcome.PASS: "green",
+    Outcome.INCONCLUSIVE: "yellow",
+    Outcome.FAIL: "red",
+    None: "dim",
+}
+DECIDING_MAX = 10
+REST_MAX = 40
+_PLAIN_WIDTH = 2000  # where nobody looks at columns, nothing is cut and nothing wrapped
 
 
 def print_result(run: Run, *, as_json: bool) -> None:
     """Print the verdict and the findings; the run's path is the last line, or inside the JSON."""
-    sys.stdout.write(json.dumps(result_document(run)) + "\n" if as_json else f"{run.outcome}\n{run.path}\n")
+    if as_json:
+        sys.stdout.write(json.dumps(result_document(run)) + "\n")
+        return
+    console = _console()
+    for line in _result(run, is_tty=console.is_terminal):
+        console.print(line, no_wrap=not console.is_terminal, crop=False, overflow="ignore")
+    sys.stdout.write(f"{run.path}\n")
+
+
+def print_results(runs: Sequence[Run], *, as_json: bool) -> None:
+    """Print the outcomes of several runs and where their reports are, one line each."""
+    if as_json:
+        sys.stdout.write(json.dumps({"runs": [result_document(run) for run in runs]}) + "\n")
+        return
+    from rich.text import Text
+
+    from reports.verdict import KIND_TITLES
+
+    console = _console()
+    console.print()
+    for run in runs:
+        title = KIND_TITLES.get(run.header.kind, one_line(run.header.kind))
+        line = Text.assemble(
+            _outcome(run.outcome, pad=True), f"  {title:<10}  ", (str(run.path / REPORT_FILE))
+        )
+        console.print(line, no_wrap=True, crop=False, overflow="ignore")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    is_tty = sys.stdout.isatty()
+    return Console(
+        file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if is_tty else _PLAIN_WIDTH
+    )
+
+
+def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
+    """Yield the lines of a result, the verdict first."""
+    from rich.text import Text
+
+    from reports.sheet import build_sheet
+
+    sheet = build_sheet(run)
+    verdict = sheet.verdict
+    facts = dict(sheet.facts)
+    device = facts.pop("Device", "")
+    first = f"  {sheet.title}" + (f" of {device}" if device else "") + f" on {one_line(facts.pop('Host'))}"
+    yield Text.assemble(_outcome(verdict.outcome), (first, "bold"))
+    yield Text(verdict.sentence)
+    yield Text(", ".join(f"{name.lower()} {one_line(value)}" for name, value in facts.items()), style="dim")
+    yield from _moments(sheet)
+    decided = [*verdict.failed, *verdict.undecided]
+    for finding in decided[:DECIDING_MAX]:
+        yield Text()
+        yield from _deciding(finding)
+    if len(decided) > DECIDING_MAX:
+        yield Text(f"and {len(decided) - DECIDING_MAX} more in the report")
+    yield from _rest(sheet, is_tty=is_tty)
+    for problem in sheet.timeline.problems:
+        yield Text(f"not shown: {one_line(problem)}", style="yellow")
+    yield Text()
+    yield Text.assemble(("report  ", "dim"), str(run.path / REPORT_FILE))
+
+
+def _outcome(outcome: Outcome, *, pad: bool = False) -> tuple[str, str]:
+    from reports.verdict import SIGNS
+
+    text = f"{SIGNS[outcome]} {outcome}"
+    return (f"{text:<14}" if pad else text), f"bold {_COLOURS[outcome]}"
+
+
+def _moments(sheet: Sheet) -> Iterator[Text]:
+    from rich.text import Text
+
+    if not sheet.moments:
+        return
+    parts = (
+        f"{m.label} at {m.t_s:.1f} s" if m.after_s is None else f"{m.label} {m.after_s:+.1f} s"
+        for m in sheet.moments
+    )
+    yield Text()
+    yield Text(" → ".join(parts), style="bold")
+
+
+def _deciding(finding: Finding) -> Iterator[Text]:
+    from rich.text import Text
+
+    from reports.verdict import SIGNS
+
+    colour = _COLOURS[finding.outcome]
+    yield Text.assemble(
+        (f"{SIGNS[finding.outcome]} {finding.outcome} ", f"bold {colour}"),
+        (f"{one_line(finding.rule)} ", "bold"),
+        (one_line(finding.subject), "dim"),
+    )
+    yield Text(f"  observed  {one_line(finding.observed, 600)}")
+    yield Text(f"  expected  {one_line(finding.expected, 600)}")
+    if finding.next_step:
+        yield Text(f"  next      {one_line(finding.next_step, 600)}", style="bold")
+
+
+def _rest(sheet: Sheet, *, is_tty: bool) -> Iterator[Text]:
+    """Yield what did not decide, one line each; on a terminal, cut to its width."""
+    from rich.text import Text
+
+    from reports.verdict import SIGNS
+
+    verdict = sheet.verdict
+    rest = [*verdict.passed, *verdict.waived, *verdict.not_applicable]
+    if not rest:
+        return
+    yield Text()
+    width = max((len(one_line(f.rule)) for f in rest[:REST_MAX]), default=0)
+    subject_width = min(max((len(one_line(f.subject)) for f in rest[:REST_MAX]), default=0), 28)
+    for finding in rest[:REST_MAX]:
+        word = "waived" if finding.waiver is not None else "n/a" if finding.outcome is None else "pass"
+        subject = one_line(finding.subject, subject_width if is_tty else 300)
+        line = Text.assemble(
+            (f"{SIGNS[finding.outcome]} {word:<7}", _COLOURS[finding.outcome if finding.counts else None]),
+            f"{one_line(finding.rule):<{width}}  ",
+            (f"{subject:<{subject_width}}  ", "dim"),
+            one_line(finding.observed, 600),
+        )
+        if is_tty:
+            line.truncate(_terminal_width(), overflow="ellipsis")
+        yield line
+    if len(rest) > REST_MAX:
+        yield Text(f"and {len(rest) - REST_MAX} more in the report", style="dim")
+
+
+def _terminal_width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def result_document(run: Run) -> JsonObject:

@@ -1,0 +1,145 @@
+"""The one linked timeline of a run: its record in, panels, bands and markers out. Draws nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from probes.errors import RecordError
+from probes.event import Event
+from probes.json_types import JsonObject
+from probes.request import Request
+from reports.panel import Band, Marker, Panel
+from reports.record import REQUESTS_FOLDER
+from reports.run import Run
+from reports.table import read_requests
+from reports.telemetry import telemetry_panels
+from reports.traffic import traffic_panels
+
+# The moments of a game day, in the order in which they are expected.
+MOMENTS = {
+    "t_inject": "inject",
+    "t_detect": "detect",
+    "t_mitigate": "mitigate",
+    "t_recover": "recover",
+    "t_redundant": "redundant",
+}
+_FAULT_START = ("fault.injected", "fault.verified")
+_FAULT_END = ("fault.undone", "fault.undo_verified", "undo.verified", "undo.done")
+_CHILD = "load"  # the run of the traffic, inside a game day's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """Everything on the run's clock, in seconds since its start."""
+
+    t0_ns: int
+    end_s: float
+    panels: tuple[Panel, ...]
+    bands: tuple[Band, ...]
+    markers: tuple[Marker, ...]
+    problems: tuple[str, ...]  # parts of the record that could not be read
+
+
+def build_timeline(run: Run) -> Timeline:
+    """Put what a run recorded on one clock; what cannot be read is named, never left out in silence."""
+    t0_ns = run.header.started_ns
+    problems: list[str] = []
+    panels: list[Panel] = []
+    try:
+        panels += traffic_panels(read_traffic(run), t0_ns)
+    except RecordError as error:
+        problems.append(str(error))
+    try:
+        panels += telemetry_panels(run, t0_ns)
+    except RecordError as error:
+        problems.append(str(error))
+    bands = (*_fault_bands(run, t0_ns), *_stage_bands(run, t0_ns))
+    markers = tuple(_markers(run, t0_ns))
+    return Timeline(
+        t0_ns=t0_ns,
+        end_s=_end_s(run, panels, t0_ns),
+        panels=tuple(_with_values(panels)),
+        bands=bands,
+        markers=markers,
+        problems=tuple(problems),
+    )
+
+
+def read_traffic(run: Run) -> list[Request]:
+    """Return the requests of a run, or of the load test that ran inside it."""
+    return read_requests(traffic_folder(run))
+
+
+def traffic_folder(run: Run) -> Path:
+    """Return the folder whose ``requests/`` holds this run's traffic."""
+    own = any((run.path / REQUESTS_FOLDER).glob("*.*"))
+    return run.path if own or not (run.path / _CHILD).is_dir() else run.path / _CHILD
+
+
+def _with_values(panels: list[Panel]) -> Iterator[Panel]:
+    for panel in panels:
+        filled = tuple(series for series in panel.series if series.points)
+        if filled:
+            yield replace(panel, series=filled)
+
+
+def _end_s(run: Run, panels: list[Panel], t0_ns: int) -> float:
+    ends = [(run.events[-1].t_ns - t0_ns) / 1e9] if run.events else []
+    ends += [series.points[-1][0] for panel in panels for series in panel.series if series.points]
+    return max([*ends, 1.0])
+
+
+def _fault_bands(run: Run, t0_ns: int) -> Iterator[Band]:
+    """Yield each fault from its injection to its undo; the first of several signs of each counts."""
+    open_since: dict[str, Event] = {}
+    for event in run.events_of(*_FAULT_START, *_FAULT_END):
+        name = _name_of(event.data, "fault")
+        if event.kind in _FAULT_START:
+            open_since.setdefault(name, event)
+        elif name in open_since:
+            yield _band("fault", name, open_since.pop(name), event, t0_ns)
+    for name, event in open_since.items():
+        yield _band("fault", name, event, None, t0_ns)
+
+
+def _stage_bands(run: Run, t0_ns: int) -> Iterator[Band]:
+    open_since: dict[str, Event] = {}
+    for event in run.events:
+        head, _, verb = event.kind.rpartition(".")
+        if head not in ("stage", "phase"):
+            continue
+        name = _name_of(event.data, head)
+        if verb == "started":
+            open_since.setdefault(name, event)
+        elif verb in ("finished", "ended", "done", "aborted") and name in open_since:
+            yield _band("stage", name, open_since.pop(name), event, t0_ns)
+    for name, event in open_since.items():
+        yield _band("stage", name, event, None, t0_ns)
+
+
+def _name_of(data: JsonObject, fallback: str) -> str:
+    return next((str(data[key]) for key in ("name", "fault", "stage", "phase") if data.get(key)), fallback)
+
+
+def _band(kind: str, label: str, start: Event, end: Event | None, t0_ns: int) -> Band:
+    return Band(
+        kind=kind,
+        label=label,
+        start_s=(start.t_ns - t0_ns) / 1e9,
+        end_s=None if end is None else (end.t_ns - t0_ns) / 1e9,
+    )
+
+
+def _markers(run: Run, t0_ns: int) -> Iterator[Marker]:
+    """Yield the moments that judging derived; they stand, in nanoseconds, in the findings' evidence."""
+    known: dict[str, int] = {}
+    for finding in run.findings:
+        for name in MOMENTS:
+            t_ns = finding.evidence.get(f"{name}_ns")
+            if isinstance(t_ns, int) and not isinstance(t_ns, bool):
+                known.setdefault(name, t_ns)
+    for name, label in MOMENTS.items():
+        if name in known:
+            yield Marker(name=name, label=label, t_s=(known[name] - t0_ns) / 1e9)
