@@ -28,11 +28,20 @@ from experiments.lab_control import (
     STATE_FILE,
     Process,
     process_to_json,
+    read_lab,
     socket_path,
+    stop_lab,
     this_process,
 )
-from probes.child import end_child, process_start_time, python_module, start_child, watch_lifeline
-from probes.errors import ConfigError, SuiteError
+from probes.child import (
+    end_child,
+    process_start_time,
+    python_module,
+    start_child,
+    wait_until,
+    watch_lifeline,
+)
+from probes.errors import ConfigError, SuiteError, TargetError
 from probes.json_types import JsonObject
 from reports.record import write_atomically
 
@@ -138,12 +147,12 @@ class Supervisor:
         if replica.child is not None:
             end_child(replica.child, grace_s=0.1)  # closes its pipes
         replica.child, replica.process, replica.is_listening = None, None, False
-        replica.start_wanted.clear()
         self._write_state()
 
     async def _start(self, replica: SupervisedReplica, *, load_s: float) -> None:
         arguments = ["--port", "0", "--seed", str(replica.seed), "--name", replica.name, "--lifeline"]
         arguments += [*self.plan.replica_arguments, "--start-delay-s", str(load_s)]
+        replica.start_wanted.clear()
         replica.child = start_child(python_module("loadtests.endpoint", *arguments))
         pid = replica.child.pid
         replica.process = Process(pid=pid, start_time=process_start_time(pid))
@@ -212,7 +221,7 @@ class Supervisor:
         if request.get("do") == "start":
             for replica in self.replicas:
                 if replica.name == request.get("replica"):
-                    if replica.child is None:
+                    if replica.process is None or not replica.process.is_alive:
                         replica.start_wanted.set()
                     return self._status()
             return {"error": f"there is no replica {request.get('replica')!r}"}
@@ -246,6 +255,57 @@ def lab_command(plan: LabPlan, *, lifeline: bool) -> list[str]:
     arguments += ["--lifeline"] if lifeline else []
     arguments += [f"--replica-argument={argument}" for argument in plan.replica_arguments]
     return python_module("experiments.lab", *arguments)
+
+
+def start_detached(plan: LabPlan, *, timeout_s: float) -> None:
+    """Start a lab that outlives us, and wait until every replica serves.
+
+    Raises:
+        ConfigError: its port or folder cannot be used.
+        TargetError: it did not come up in time; it is stopped again.
+    """
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        log = log_file(plan.folder).open("w")
+    except OSError as error:
+        raise ConfigError(f"lab {plan.folder}: the folder cannot be written: {error.strerror}") from error
+    with log:
+        child = subprocess.Popen(
+            lab_command(plan, lifeline=False),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    is_up = False
+    try:
+        wait_until(lambda: child.poll() is not None or all_serve(plan.folder), timeout_s=timeout_s)
+        is_up = all_serve(plan.folder)
+    finally:
+        if not is_up:
+            child.terminate()
+            stop_lab(plan.folder)
+            child.wait(timeout=timeout_s)
+    if child.returncode is not None:
+        raise (ConfigError if child.returncode == 2 else TargetError)(last_words(plan.folder))
+    if not is_up:
+        raise TargetError(f"lab {plan.folder}: not every replica serves within {timeout_s:g} s")
+    child.returncode = 0  # it stays, on purpose: Popen must not wait for it nor warn
+
+
+def all_serve(folder: Path) -> bool:
+    """Say whether a lab runs in this folder and every replica of it serves."""
+    try:
+        lab = read_lab(folder)
+    except TargetError:
+        return False
+    return len(lab.serving) == len(lab.replicas)
+
+
+def last_words(folder: Path) -> str:
+    """Return the last line of the lab's log."""
+    lines = log_file(folder).read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"lab {folder}: ended without a word"
 
 
 def log_file(folder: Path) -> Path:

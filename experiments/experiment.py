@@ -1,0 +1,222 @@
+"""An experiment file: a Chaos Toolkit experiment with an ``extensions`` entry named ``overproof``.
+
+Chaos Toolkit passes over keys that it does not know: with ``rollback:`` for ``rollbacks:`` it undoes nothing.
+So the shape is checked here, with lines, before Chaos Toolkit's own check is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, field_validator
+
+from probes.errors import ConfigError
+from probes.json_types import JsonObject
+from probes.slo import Slo
+from probes.slo_spec import SloSpec, to_slos
+from probes.spec import Spec, check_spec, load_yaml
+
+NAME = "overproof"
+ACTIONS_MODULE = "experiments.actions"
+PHASES = ("before", "during", "after")
+ACTIVITY_DEADLINE_S = 60.0  # of an activity that states none
+SHAPE_NOTE = "overproof schema experiment shows the extension's keys"
+
+
+class PhaseSlosSpec(Spec):
+    """Promises for each phase: before the fault, until everything is back, and after."""
+
+    before: tuple[SloSpec, ...] = Field(min_length=1)
+    during: tuple[SloSpec, ...] = Field(min_length=1)
+    after: tuple[SloSpec, ...] = Field(min_length=1)
+
+    @field_validator("before", "during", "after")
+    @classmethod
+    def _can_be_told_apart(cls, specs: tuple[SloSpec, ...]) -> tuple[SloSpec, ...]:
+        to_slos(specs)
+        return specs
+
+
+class ExtensionSpec(Spec):
+    """The ``overproof`` entry under ``extensions``."""
+
+    name: Literal["overproof"]
+    target: Literal["lab"] = Field(
+        description="What may be hit. The lab is the only target that needs no plan."
+    )
+    workload: str = Field(description="Workload file, relative to the experiment's folder.")
+    slos: PhaseSlosSpec
+    steady_s: float = Field(
+        default=10.0, gt=0, le=3600, description="Seconds of good traffic before the fault."
+    )
+    recovery_s: float = Field(
+        gt=0, le=3600, description="Seconds within which traffic and redundancy are back."
+    )
+    after_s: float = Field(default=10.0, gt=0, le=3600, description="Seconds of traffic watched afterwards.")
+    requests_min: int = Field(default=30, ge=1, description="Requests that each phase needs at least.")
+
+
+class ProviderSpec(Spec):
+    """Who carries out an activity; what else it takes is checked by Chaos Toolkit."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: Literal["python", "process", "http"]
+
+
+class ActivitySpec(Spec):
+    """A probe or an action."""
+
+    type: Literal["probe", "action"] | None = None
+    name: str | None = None
+    ref: str | None = None
+    provider: ProviderSpec | None = None
+    tolerance: Any = None
+    timeout: float | None = Field(default=None, gt=0)
+    pauses: dict[str, Any] | None = None
+    background: bool | None = None
+    controls: Any = None
+    secrets: Any = None
+    configuration: Any = None
+    dry: Any = None
+
+
+class HypothesisSpec(Spec):
+    """What is true of the system when it is well."""
+
+    title: str
+    probes: list[ActivitySpec] = Field(default_factory=list)
+    controls: Any = None
+
+
+class ExperimentSpec(Spec):
+    """The keys of a Chaos Toolkit experiment."""
+
+    title: str
+    description: str
+    version: Any = None
+    tags: list[str] | None = None
+    contributions: Any = None
+    configuration: dict[str, Any] | None = None
+    secrets: dict[str, Any] | None = None
+    controls: Any = None
+    runtime: dict[str, Any] | None = None
+    dry: Any = None
+    hypothesis: HypothesisSpec | None = Field(default=None, alias="steady-state-hypothesis")
+    method: list[ActivitySpec]
+    rollbacks: list[ActivitySpec] = Field(default_factory=list)
+    extensions: list[dict[str, Any]] = Field(default_factory=list)
+
+    @field_validator("extensions")
+    @classmethod
+    def _has_ours(cls, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if [entry.get("name") for entry in entries].count(NAME) != 1:
+            raise ValueError(f"one entry named {NAME!r} is wanted here; {SHAPE_NOTE}")
+        return entries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """A checked experiment file."""
+
+    path: Path
+    title: str
+    document: JsonObject  # as Chaos Toolkit takes it
+    workload: Path
+    slos: dict[str, tuple[Slo, ...]]  # by phase
+    steady_s: float
+    recovery_s: float
+    after_s: float
+    requests_min: int
+
+    @property
+    def chaos_deadline_s(self) -> float:
+        """How long Chaos Toolkit may take when every activity uses up its own deadline."""
+        hypothesis = self.document.get("steady-state-hypothesis") or {}
+        probes = [*hypothesis.get("probes", ())] * 2  # before and after the method
+        activities = [*probes, *self.document["method"], *self.document.get("rollbacks", ())]
+        return 30.0 + sum(deadline_s(activity) + _pauses_s(activity) for activity in activities)
+
+
+def deadline_s(activity: JsonObject) -> float:
+    """Return how long an activity may take; Chaos Toolkit itself ignores this for Python."""
+    provider = activity.get("provider") or {}
+    stated = activity.get("timeout") or provider.get("timeout")
+    return float(stated) if isinstance(stated, (int, float)) else ACTIVITY_DEADLINE_S
+
+
+def _pauses_s(activity: JsonObject) -> float:
+    pauses = (activity.get("pauses") or {}).values()
+    return sum(float(pause) for pause in pauses if isinstance(pause, (int, float)))
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read and check an experiment file, with Chaos Toolkit's own check last.
+
+    Raises:
+        ConfigError: it cannot be read or is not a sound experiment for the lab.
+    """
+    document = load_yaml(path)
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    shape = check_spec(document, ExperimentSpec, path=path, root=root)
+    assert isinstance(document, dict)
+    index = next(i for i, entry in enumerate(shape.extensions) if entry.get("name") == NAME)
+    extension = check_spec(
+        document["extensions"][index], ExtensionSpec, path=path, root=_extension_node(root, index)
+    )
+    _refuse_other_targets(path, document)
+    _check_with_chaostoolkit(path, document)
+    return Experiment(
+        path=path,
+        title=shape.title,
+        document=document,
+        workload=_workload(path, extension),
+        slos={phase: to_slos(getattr(extension.slos, phase)) for phase in PHASES},
+        steady_s=extension.steady_s,
+        recovery_s=extension.recovery_s,
+        after_s=extension.after_s,
+        requests_min=extension.requests_min,
+    )
+
+
+def _workload(path: Path, extension: ExtensionSpec) -> Path:
+    workload = path.parent / extension.workload
+    if not workload.is_file():
+        raise ConfigError(
+            f"{path}: extensions.{NAME}.workload: {extension.workload!r} is no file in {path.parent}"
+        )
+    return workload.resolve()
+
+
+def _extension_node(root: yaml.Node | None, index: int) -> yaml.Node | None:
+    assert isinstance(root, yaml.MappingNode)
+    entries = next(value for key, value in root.value if key.value == "extensions")
+    assert isinstance(entries, yaml.SequenceNode)
+    node = entries.value[index]
+    assert isinstance(node, yaml.Node)
+    return node
+
+
+def _refuse_other_targets(path: Path, document: JsonObject) -> None:
+    """Refuse actions that are not the lab's own: what they hit cannot be known without a plan."""
+    for activity in [*document["method"], *document.get("rollbacks", ())]:
+        provider = activity.get("provider") or {}
+        if activity.get("type") == "action" and provider.get("module") != ACTIONS_MODULE:
+            raise ConfigError(
+                f"{path}: action {activity.get('name')!r} is none of {ACTIONS_MODULE}: "
+                "without a plan a game day touches the lab only"
+            )
+
+
+def _check_with_chaostoolkit(path: Path, document: JsonObject) -> None:
+    from chaoslib.exceptions import ChaosException
+    from chaoslib.experiment import ensure_experiment_is_valid
+
+    logging.getLogger("chaostoolkit").addHandler(logging.NullHandler())
+    try:
+        ensure_experiment_is_valid(document)
+    except ChaosException as error:
+        raise ConfigError(f"{path}: Chaos Toolkit refuses it: {error}") from error

@@ -1,0 +1,1 @@
+"""Faults: each captures what it will change, injects, verifies that it took hold, and can undo it."""

@@ -1,0 +1,65 @@
+"""What a fault is, and the table of those there are.
+
+The ledger names a fault by its key in this table and keeps plain JSON arguments, so undoing never runs code
+that a file on the disk has chosen.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from probes.errors import ConfigError, TargetError
+from probes.json_types import JsonObject
+
+# Name -> "module:attribute" of the fault; imported when it is used.
+FAULTS = {"replica.kill": "experiments.faults.replica:KILL"}
+
+
+class FaultRefused(TargetError):
+    """The target is not, or no longer, one that may be hit. Nothing was injected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """Whether a fault took hold on its target, and what was seen there."""
+
+    is_verified: bool
+    observed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undoing:
+    """What undoing came to."""
+
+    is_restored: bool  # seen, not assumed
+    did: str  # what we had to do; says so when it was nothing
+    has_acted: bool  # False: it had healed without us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A fault as four functions over plain JSON. ``captured`` is what ``capture`` returned."""
+
+    name: str
+    fidelity: str  # S synthetic signal, P process, N network, K Kubernetes, H hardware knob
+    subject: Callable[[JsonObject], str]  # of the captured state
+    recheck: Callable[[JsonObject], None]  # raises FaultRefused when the bounds no longer hold
+    inject: Callable[[JsonObject], None]
+    verify: Callable[[JsonObject], Verification]
+    undo: Callable[[JsonObject], Undoing]  # idempotent, also when the fault was armed and never injected
+
+
+def load_fault(name: str) -> Fault:
+    """Return the fault of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in FAULTS:
+        raise ConfigError(f"fault {name!r} is unknown to this overproof; one of {', '.join(FAULTS)}")
+    module, _, attribute = FAULTS[name].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    assert isinstance(found, Fault)
+    return found

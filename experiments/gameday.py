@@ -1,0 +1,362 @@
+"""A game day: lab, load, Chaos Toolkit and the record, held together by this controller.
+
+Whatever ends it (its own end, Ctrl-C, a crash of a child, a full disk), what was broken is put back first,
+then load and lab are ended, then the record is judged. After kill -9 the children leave by their lifelines
+and ``overproof gameday undo`` puts back what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from experiments.actions import ENDPOINT_VARIABLE, LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
+from experiments.chaos_child import LEAVE_TIMEOUT_S
+from experiments.experiment import Experiment
+from experiments.injection import undo_pending
+from experiments.judging import LOAD_FOLDER, judge_run, read_evidence
+from experiments.lab import LabPlan, all_serve, lab_command, log_file
+from experiments.lab_control import FOLDER_NAME, Lab, is_lab_alive, read_lab
+from experiments.lab_sampler import LabSampler
+from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
+from probes.child import end_child, python_module, start_child, wait_until
+from probes.errors import ConfigError, TargetError
+from probes.event import Event
+from probes.interrupt import STOP_SIGNALS
+from probes.json_types import JsonObject
+from probes.request import Request
+from reports.live import Progress
+from reports.record import RunWriter, create_run
+from reports.run import load_run
+from reports.session import recording
+from reports.table import read_requests
+
+LAB_READY_TIMEOUT_S = 30.0
+LOAD_START_TIMEOUT_S = 60.0  # imports, calibration and the first answer, on a busy machine
+LOAD_END_TIMEOUT_S = 60.0  # requests under way, sealing and judging
+STEADY_EXTRA_S = 30.0  # how much longer than steady_s we wait for steadiness
+FOLLOW_EXTRA_S = 5.0  # how much longer than recovery_s we watch for recovery
+ROW_DELAY_NS = 2_000_000_000  # a request's row is there this long after it was due, in good times
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabChoice:
+    """How to start a lab where none runs."""
+
+    is_restarting: bool = True
+    seed: int = 1
+
+
+def run_gameday(experiment: Experiment, *, out: Path, seed: int, lab: LabChoice, quiet: bool = False) -> Path:
+    """Run an experiment on the lab and return the folder of its judged record.
+
+    Raises:
+        ConfigError: the run folder cannot be written, or the lab is taken or not as asked for.
+        TargetError: lab or load did not come up.
+    """
+    writer = create_run(out, kind="gameday", spec=_spec(experiment, lab), seed=seed)
+    with recording(writer, judge_run), Progress("game day", quiet=quiet) as progress:
+        _GameDay(experiment, writer, out, progress).run(lab)
+    return writer.path
+
+
+def _spec(experiment: Experiment, lab: LabChoice) -> JsonObject:
+    return {
+        "title": experiment.title,
+        "experiment": str(experiment.path),
+        "document": experiment.document,
+        "workload": str(experiment.workload),
+        "slos": {phase: [asdict(slo) for slo in slos] for phase, slos in experiment.slos.items()},
+        "steady_s": experiment.steady_s,
+        "recovery_s": experiment.recovery_s,
+        "after_s": experiment.after_s,
+        "requests_min": experiment.requests_min,
+        "lab_restarts": lab.is_restarting,
+    }
+
+
+class _GameDay:
+    """The state of one game day while it runs."""
+
+    def __init__(self, experiment: Experiment, writer: RunWriter, out: Path, progress: Progress) -> None:
+        self.experiment = experiment
+        self.writer = writer
+        self.folder = writer.path.resolve()
+        self.out = out
+        self.progress = progress
+        self.stack = contextlib.ExitStack()
+        self.chaos: subprocess.Popen[str] | None = None
+        self.load: subprocess.Popen[str] | None = None
+
+    def run(self, choice: LabChoice) -> None:
+        """Go through the phases; whatever happens, put everything back."""
+        try:
+            self._go(choice)
+        finally:  # a signal may come between here and ``signals_held``, but only one ever raises
+            with signals_held():
+                self.end()
+
+    def _go(self, choice: LabChoice) -> None:
+        try:
+            self.lab = self._lab(choice)
+            self.sampler = LabSampler(self.lab.folder, self.writer)
+            self.stack.callback(self.sampler.stop)
+            self.sampler.start()
+            self._start_load()
+            if self._becomes_steady() and self._break():
+                self._watch_afterwards()
+            self._finish_load()
+            self._put_back()
+            self._note_moments()
+        finally:
+            with signals_held():
+                self.end()
+
+    def _event(self, kind: str, **data: object) -> None:
+        self.writer.event("controller", kind, **data)
+
+    # The lab.
+
+    def _lab(self, choice: LabChoice) -> Lab:
+        self.progress.step("lab", "running", "gateway and replicas")
+        folder = (self.out / FOLDER_NAME).resolve()
+        is_ours = not is_lab_alive(folder)
+        if is_ours:
+            folder = self.folder / FOLDER_NAME
+            self._start_lab(choice, folder)
+        self._take(folder)
+        lab = self._wait_for_lab(folder)
+        if lab.is_restarting != choice.is_restarting:
+            raise ConfigError(f"lab {folder}: is not as asked for; `overproof lab down` stops it")
+        self._event("lab.ready", url=lab.url, folder=str(folder), is_ours=is_ours, replicas=len(lab.replicas))
+        self.progress.step("lab", "done", f"{len(lab.replicas)} replicas behind {lab.url}")
+        return lab
+
+    def _start_lab(self, choice: LabChoice, folder: Path) -> None:
+        folder.mkdir()
+        plan = LabPlan(folder=folder, seed=choice.seed, is_restarting=choice.is_restarting)
+        with log_file(folder).open("w") as log:
+            child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log)
+        self.stack.callback(self._stop_child, "lab", child)
+
+    def _take(self, folder: Path) -> None:
+        """Keep a second game day off this lab; the lock goes with our process."""
+        descriptor = os.open(folder / ".gameday", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.stack.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"lab {folder}: another game day runs on it; wait for its end") from error
+
+    def _wait_for_lab(self, folder: Path) -> Lab:
+        if not wait_until(lambda: all_serve(folder), timeout_s=LAB_READY_TIMEOUT_S, interval_s=0.1):
+            raise TargetError(
+                f"lab {folder}: not every replica serves within {LAB_READY_TIMEOUT_S:g} s; "
+                f"see {log_file(folder)}"
+            )
+        return read_lab(folder)
+
+    # The load.
+
+    def _start_load(self) -> None:
+        self.progress.step("steady state", "running", "starting load")
+        longest_s = self.experiment.steady_s + STEADY_EXTRA_S + self.experiment.chaos_deadline_s
+        longest_s += self.experiment.recovery_s + self.experiment.after_s + 60
+        command = python_module(
+            "overproof", "load", "run", str(self.experiment.workload), "--endpoint", self.lab.url,
+            "--duration-s", f"{longest_s:.0f}", "--seed", str(self.writer.header.seed),
+            "--json", "--path", str(self.folder / LOAD_FOLDER), "--lifeline",
+        )  # fmt: skip
+        with (self.folder / "load.log").open("w") as log:
+            self.load = start_child(command, stdout=log, stderr=subprocess.STDOUT)
+        self._event("load.started", pid=self.load.pid)
+
+    def _requests(self) -> list[Request]:
+        folder = self.folder / LOAD_FOLDER
+        return read_requests(folder) if folder.is_dir() else []
+
+    def _check_children(self) -> None:
+        """Raise when what a game day stands on has gone."""
+        if self.sampler.error is not None:
+            raise self.sampler.error
+        if self.load is not None and (status := self.load.poll()) is not None:
+            said = (self.folder / "load.log").read_text(errors="replace").strip().splitlines() or [""]
+            error = ConfigError if status == 2 else TargetError
+            raise error(f"load: ended before its time (exit {status}): {said[-1][:300]}")
+
+    def _becomes_steady(self) -> bool:
+        """Wait for enough good traffic; return whether it came."""
+        experiment, slos = self.experiment, self.experiment.slos["before"]
+        deadline = time.monotonic() + LOAD_START_TIMEOUT_S
+        first_ns: int | None = None
+        while time.monotonic() < deadline:
+            self._check_children()
+            requests = self._requests()
+            if requests and first_ns is None:
+                first_ns = requests[0].t_intended_ns
+                deadline = time.monotonic() + experiment.steady_s + STEADY_EXTRA_S
+                self._event("phase.started", phase="before")
+                self.progress.step("steady state", "running", f"traffic for {experiment.steady_s:g} s")
+            now_ns = time.time_ns()
+            if first_ns is not None and now_ns - first_ns >= experiment.steady_s * 1e9:
+                start_ns = now_ns - ROW_DELAY_NS - GOOD_IN_A_ROW * WINDOW_NS
+                windows = cut_windows(requests, slos, start_ns=start_ns, end_ns=now_ns - ROW_DELAY_NS)
+                if windows and all(window.is_good for window in windows):
+                    self.progress.step("steady state", "done", f"{len(requests)} requests")
+                    return True
+            time.sleep(_POLL_S)
+        if first_ns is None:
+            raise TargetError(f"load: no request came back within {LOAD_START_TIMEOUT_S:g} s; see load.log")
+        self._event("steady.missing", waited_s=experiment.steady_s + STEADY_EXTRA_S)
+        self.progress.step("steady state", "fail", "not steady: nothing is injected")
+        return False
+
+    def _finish_load(self) -> None:
+        """Have the load drain and judge itself."""
+        assert self.load is not None
+        self._check_children()
+        self.progress.step("load", "running", "finishing")
+        os.kill(self.load.pid, signal.SIGUSR1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.load.wait(timeout=LOAD_END_TIMEOUT_S)
+        self._event("load.ended", exit_status=self.load.poll())
+        self.progress.step("load", "done")
+
+    # The fault.
+
+    def _break(self) -> bool:
+        """Run Chaos Toolkit and follow the recovery; return whether a fault was injected."""
+        self.progress.step("fault", "running", self.experiment.title)
+        self._start_chaos()
+        assert self.chaos is not None
+        deadline = time.monotonic() + self.experiment.chaos_deadline_s
+        injected_at: float | None = None
+        while True:
+            self._check_children()
+            has_ended = self.chaos.poll() is not None
+            times = self._times()
+            if times is not None and injected_at is None:
+                injected_at = time.monotonic()
+                self._event("phase.started", phase="during")
+                self.progress.step("fault", "done", "injected")
+                self.progress.step("recovery", "running")
+            if has_ended and (times is None or self._is_over(times, injected_at)):
+                break
+            if not has_ended and time.monotonic() > deadline:
+                self._event("chaos.overran", deadline_s=self.experiment.chaos_deadline_s)
+                self._end_chaos()
+            time.sleep(_POLL_S)
+        self._event("chaos.ended", exit_status=self.chaos.poll())
+        if times is None:
+            self.progress.step("fault", "inconclusive", "nothing was injected")
+        else:
+            self.progress.step("recovery", "done" if times.t_back_ns else "fail")
+        return times is not None
+
+    def _is_over(self, times: Times, injected_at: float | None) -> bool:
+        assert injected_at is not None
+        longest_s = self.experiment.recovery_s + FOLLOW_EXTRA_S
+        return times.t_back_ns is not None or time.monotonic() - injected_at > longest_s
+
+    def _start_chaos(self) -> None:
+        command = python_module(
+            "experiments.chaos_child", "--experiment", str(self.experiment.path), "--run", str(self.folder)
+        )
+        ours = {
+            RUN_VARIABLE: str(self.folder),
+            LAB_VARIABLE: str(self.lab.folder),
+            SEED_VARIABLE: str(self.writer.header.seed),
+            ENDPOINT_VARIABLE: self.lab.url,
+        }
+        with (self.folder / "chaos.log").open("w") as log:
+            self.chaos = start_child(command, stdout=log, stderr=log, env=os.environ | ours)
+
+    def _times(self) -> Times | None:
+        """Derive the fault's moments from the record so far, as judging will from all of it."""
+        return read_evidence(load_run(self.folder)).times
+
+    def _watch_afterwards(self) -> None:
+        self.progress.step("after", "running", f"traffic for {self.experiment.after_s:g} s")
+        self._event("phase.started", phase="after")
+        deadline = time.monotonic() + self.experiment.after_s
+        while time.monotonic() < deadline:
+            self._check_children()
+            time.sleep(_POLL_S)
+        self.progress.step("after", "done")
+
+    # The way out.
+
+    def _put_back(self) -> None:
+        """Undo whatever is pending; Chaos Toolkit's rollbacks may have done it, or not."""
+        undone = undo_pending(self.folder, by="controller")
+        left = [u for u in undone if not u.is_restored]
+        self.progress.step("undo", "fail" if left else "done", "; ".join(u.did for u in left))
+
+    def _note_moments(self) -> None:
+        times = self._times()
+        if times is None:
+            return
+        detection = times.detection
+        for kind, t_ns in (
+            ("gameday.detected", detection.t_ns if detection else None),
+            ("gameday.mitigated", times.t_mitigate_ns),
+            ("gameday.recovered", times.t_recover_ns),
+            ("gameday.redundant", times.t_redundant_ns),
+        ):
+            if t_ns is not None:
+                data: JsonObject = {"after_inject_s": times.after_inject_s(t_ns)}
+                data |= {"by": detection.by} if detection and kind == "gameday.detected" else {}
+                host = self.writer.header.host
+                self.writer.append_event(
+                    Event(t_ns=t_ns, host=host, source="controller", kind=kind, data=data)
+                )
+
+    def _end_chaos(self) -> None:
+        """Stop Chaos Toolkit; its rollbacks get their time, then undoing is ours."""
+        if self.chaos is None:
+            return
+        if self.chaos.poll() is None:
+            self.chaos.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.chaos.wait(timeout=LEAVE_TIMEOUT_S)
+        self._stop_child("chaos", self.chaos)
+
+    def _stop_child(self, name: str, child: subprocess.Popen[str]) -> None:
+        if not end_child(child):
+            raise TargetError(f"{name}: process {child.pid} does not end even by SIGKILL; look at it")
+
+    def end(self) -> None:
+        """End everything of ours, the fault first.
+
+        Each step has a deadline, and none that fails keeps the next from running. Harmless a second time.
+        """
+        with self.stack:
+            if self.load is not None:
+                self.stack.callback(self._stop_child, "load", self.load)
+            self.stack.callback(undo_pending, self.folder, by="controller")
+            self.stack.callback(self._end_chaos)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Keep stop signals waiting, so that none cuts short the putting back; the first counts afterwards.
+
+    By handlers, not by a mask: a mask holds for one thread only, and another would take the signal.
+    """
+    noted: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: noted.append(n)) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if noted:
+            os.kill(os.getpid(), noted[0])

@@ -1,0 +1,78 @@
+"""The one order in which a fault is injected: name the victim, arm the ledger, look again, hit, verify."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.faults.fault import Fault, Undoing, load_fault
+from experiments.ledger import INJECTED, UNDO_FAILED, UNDONE, VERIFIED, Entry, Ledger, read_ledger
+from experiments.timeline import Timeline
+from probes.errors import RecordError, SuiteError, TargetError
+from probes.json_types import JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """What became of one pending entry."""
+
+    entry: Entry
+    is_restored: bool
+    did: str
+
+
+def inject_fault(fault: Fault, captured: JsonObject, folder: Path) -> JsonObject:
+    """Inject a fault whose victim and prior state are captured; return what a journal should keep.
+
+    Raises:
+        RecordError: the ledger cannot be written, so nothing is injected.
+        FaultRefused: the bounds no longer hold, so nothing is injected.
+        TargetError: it was injected, but did not take hold.
+    """
+    subject = fault.subject(captured)
+    with Ledger(folder) as ledger, Timeline(folder, "fault") as timeline:
+        entry_id = ledger.arm(fault.name, subject, captured)
+        named = {"id": entry_id, "fault": fault.name, "subject": subject, "fidelity": fault.fidelity}
+        timeline.note("fault.armed", **named, captured=captured)
+        fault.recheck(captured)
+        t_inject_ns = time.time_ns()
+        fault.inject(captured)
+        ledger.note(entry_id, INJECTED, t_inject_ns=t_inject_ns)
+        timeline.note("fault.injected", **named, t_inject_ns=t_inject_ns)
+        seen = fault.verify(captured)
+        if not seen.is_verified:
+            timeline.note("fault.not_verified", **named, observed=seen.observed)
+            raise TargetError(f"{subject}: {fault.name} did not take hold: {seen.observed}")
+        ledger.note(entry_id, VERIFIED, observed=seen.observed)
+        timeline.note("fault.verified", **named, observed=seen.observed)
+    return named | {"captured": captured, "t_inject_ns": t_inject_ns, "verified": seen.observed}
+
+
+def undo_pending(folder: Path, *, by: str) -> list[Undone]:
+    """Undo every pending entry of a folder's ledger, the last one first, and note what came of each.
+
+    One at a time, whoever asks: a second caller waits and then finds nothing left.
+    """
+    if not any(entry.is_pending for entry in read_ledger(folder)):
+        return []
+    with Ledger(folder) as ledger, ledger.alone(), Timeline(folder, "fault") as timeline:
+        pending = [entry for entry in read_ledger(folder) if entry.is_pending]
+        return [_undo(entry, ledger, timeline, by=by) for entry in reversed(pending)]
+
+
+def _undo(entry: Entry, ledger: Ledger, timeline: Timeline, *, by: str) -> Undone:
+    named = {"id": entry.id, "fault": entry.fault, "subject": entry.subject, "by": by}
+    with contextlib.suppress(RecordError):  # putting things back must not wait for room on the disk
+        timeline.note("undo.started", **named)
+    try:
+        undoing = load_fault(entry.fault).undo(entry.captured)
+    except (SuiteError, OSError) as error:
+        undoing = Undoing(is_restored=False, did=str(error), has_acted=False)
+    state = UNDONE if undoing.is_restored else UNDO_FAILED
+    ledger.note(entry.id, state, did=undoing.did, has_acted=undoing.has_acted, by=by)
+    kind = "undo.verified" if undoing.is_restored else "undo.failed"
+    with contextlib.suppress(RecordError):
+        timeline.note(kind, **named, did=undoing.did, has_acted=undoing.has_acted)
+    return Undone(entry=entry, is_restored=undoing.is_restored, did=undoing.did)

@@ -1,0 +1,375 @@
+"""The verdict of a game day, from its record alone; Chaos Toolkit's own status is no more than evidence.
+
+PASS needs all of it: steady before, the fault injected and seen on its target, noticed, enough traffic, the
+promises kept during and after, traffic and redundancy back in time without our help, everything undone,
+nobody else hit, and a load client that could be trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.ledger import Entry, read_ledger
+from experiments.recovery import LAB_SERIES, Times, end_of, find_times, split_phases
+from probes.errors import SuiteError
+from probes.finding import Finding, verdict
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
+from probes.request import Request
+from probes.slo import Slo, judge_slos
+from reports.run import Run, load_run
+from reports.table import read_requests, read_series
+
+LOAD_FOLDER = "load"
+JOURNAL_FILE = "journal.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that the rules read."""
+
+    slos: dict[str, tuple[Slo, ...]]  # by phase
+    recovery_s: float
+    requests_min: int
+    endpoint: str
+    requests: list[Request]
+    samples: list[JsonObject]
+    fault: JsonObject | None  # data of ``fault.injected``; None: nothing was
+    captured: JsonObject
+    is_verified: bool
+    times: Times | None  # None: nothing was injected
+    entries: list[Entry]
+    activities: list[JsonObject]  # data of ``chaos.activity.completed``
+    journal: JsonObject | None  # None: Chaos Toolkit wrote none
+    client: list[Finding]  # what the load run says of its own client
+    load_state: str
+
+
+def judge_run(run: Run) -> list[Finding]:
+    """Judge the record of a game day."""
+    seen = read_evidence(run)
+    findings = [*_phase_findings(seen), judge_fault(seen)]
+    if seen.times is not None:
+        findings += [judge_detection(seen), judge_recovery(seen), judge_redundancy(seen)]
+        findings.append(judge_collateral(seen))
+    return [*findings, judge_undo(seen.entries), judge_method(seen), judge_client(seen)]
+
+
+def read_evidence(run: Run) -> Evidence:
+    """Read what the rules need from the run's folder."""
+    spec = run.header.spec
+    slos = {p: tuple(Slo(**row) for row in rows) for p, rows in spec["slos"].items()}
+    requests = _requests(run.path / LOAD_FOLDER)
+    samples = read_series(run, LAB_SERIES)
+    fault = next((event.data for event in run.events_of("fault.injected")), None)
+    armed = {event.data["id"]: event.data["captured"] for event in run.events_of("fault.armed")}
+    captured = dict(armed.get(fault["id"], {})) if fault else {}
+    verified = {event.data["id"] for event in run.events_of("fault.verified")}
+    load_state, client = _client(run.path / LOAD_FOLDER)
+    lab = next((event.data for event in run.events_of("lab.ready")), {})
+    return Evidence(
+        slos=slos,
+        recovery_s=float(spec["recovery_s"]),
+        requests_min=int(spec["requests_min"]),
+        endpoint=str(lab.get("url", "")),
+        requests=requests,
+        samples=samples,
+        fault=fault,
+        captured=captured,
+        is_verified=fault is not None and fault["id"] in verified,
+        times=_times(fault, captured, requests, samples, slos) if fault else None,
+        entries=read_ledger(run.path),
+        activities=[event.data for event in run.events_of("chaos.activity.completed")],
+        journal=_journal(run.path),
+        client=client,
+        load_state=load_state,
+    )
+
+
+def _times(
+    fault: JsonObject,
+    captured: JsonObject,
+    requests: list[Request],
+    samples: list[JsonObject],
+    slos: dict[str, tuple[Slo, ...]],
+) -> Times:
+    return find_times(
+        requests,
+        samples,
+        captured=captured,
+        t_inject_ns=int(fault["t_inject_ns"]),
+        t_end_ns=max((end_of(request) for request in requests), default=0),
+        slos=slos["after"],
+    )
+
+
+def _requests(folder: Path) -> list[Request]:
+    return read_requests(folder) if folder.is_dir() else []
+
+
+def _journal(folder: Path) -> JsonObject | None:
+    try:
+        journal = json.loads((folder / JOURNAL_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return journal if isinstance(journal, dict) else None
+
+
+def _client(folder: Path) -> tuple[str, list[Finding]]:
+    try:
+        load = load_run(folder)
+    except SuiteError:
+        return "absent", []
+    return load.state, [f for f in load.findings if f.subject.startswith("client:")]
+
+
+def _phase_findings(seen: Evidence) -> list[Finding]:
+    if seen.times is None:
+        phases = {"before": seen.requests}
+    else:
+        phases = split_phases(
+            seen.requests, t_inject_ns=seen.times.t_inject_ns, t_back_ns=seen.times.t_back_ns
+        )
+    findings = []
+    for phase, requests in phases.items():
+        findings += judge_slos(seen.slos[phase], requests, phase=phase)
+        findings.append(judge_traffic(requests, phase, seen))
+    return findings
+
+
+def judge_traffic(requests: Sequence[Request], phase: str, seen: Evidence) -> Finding:
+    """Too little traffic shows nothing: neither that the service held nor that it broke."""
+    is_enough = len(requests) >= seen.requests_min
+    return Finding(
+        rule="traffic",
+        subject=f"endpoint:{seen.endpoint}@{phase}",
+        outcome=Outcome.PASS if is_enough else Outcome.INCONCLUSIVE,
+        observed=f"{len(requests)} requests {phase} the fault",
+        expected=f"at least {seen.requests_min}",
+        unit="requests",
+        evidence={"phase": phase, "requests": len(requests)},
+        next_step="" if is_enough else "raise rate_per_s of the workload, or watch longer",
+    )
+
+
+def judge_fault(seen: Evidence) -> Finding:
+    """A fault counts when it was injected and then seen on its very target."""
+    if seen.fault is None:
+        subject, outcome = "fault:none", Outcome.INCONCLUSIVE
+        observed = f"no fault was injected: {_why_not(seen)}"
+    else:
+        subject = f"fault:{seen.fault['fault']}@{seen.captured.get('replica', '')}"
+        outcome = Outcome.PASS if seen.is_verified else Outcome.INCONCLUSIVE
+        process = f"{seen.fault['subject']} (pid {seen.captured.get('pid')})"
+        observed = f"{process} was hit and " + ("is gone" if seen.is_verified else "was not seen to be gone")
+    return Finding(
+        rule="fault",
+        subject=subject,
+        outcome=outcome,
+        observed=observed,
+        expected="injected, and verified on its target",
+        evidence={"fault": seen.fault, "captured": seen.captured},
+        next_step=""
+        if outcome is Outcome.PASS
+        else "see chaos.log of the run, mend the experiment, repeat it",
+    )
+
+
+def _why_not(seen: Evidence) -> str:
+    failed = [a for a in seen.activities if a["status"] != "succeeded" and a["phase"] in ("gate", "method")]
+    if failed:
+        return f"{failed[0]['type']} {failed[0]['name']!r} failed: {_last_line(failed[0])}"
+    before = ((seen.journal or {}).get("steady_states") or {}).get("before")
+    if before and not before["steady_state_met"]:
+        return f"the gate did not hold: {before['probes'][-1]['activity']['name']!r} was out of tolerance"
+    if seen.journal is None:
+        return "Chaos Toolkit was not started or did not finish"
+    return "the experiment has no action that injects one"
+
+
+def _last_line(activity: JsonObject) -> str:
+    return (str(activity.get("exception") or "").strip().splitlines() or [""])[-1]
+
+
+def judge_detection(seen: Evidence) -> Finding:
+    """A fault that no probe of ours noticed has not been shown to matter, nor to be healed."""
+    assert seen.times is not None
+    detection = seen.times.detection
+    if detection is None:
+        observed = "no request and no probe showed the fault"
+    else:
+        observed = f"noticed after {seen.times.after_inject_s(detection.t_ns):.2f} s by {detection.by}"
+    return Finding(
+        rule="detection",
+        subject=f"endpoint:{seen.endpoint}",
+        outcome=Outcome.INCONCLUSIVE if detection is None else Outcome.PASS,
+        observed=observed,
+        expected="noticed by a request or a probe of ours",
+        unit="s",
+        evidence=_moments(seen.times),
+        next_step="raise the load, so that the fault meets traffic" if detection is None else "",
+    )
+
+
+def _moments(times: Times) -> JsonObject:
+    return {
+        "t_inject_ns": times.t_inject_ns,
+        "t_detect_s": times.after_inject_s(times.detection.t_ns if times.detection else None),
+        "t_mitigate_s": times.after_inject_s(times.t_mitigate_ns),
+        "t_recover_s": times.after_inject_s(times.t_recover_ns),
+        "t_redundant_s": times.after_inject_s(times.t_redundant_ns),
+    }
+
+
+def judge_recovery(seen: Evidence) -> Finding:
+    """Traffic has to keep its promises again within the expectation."""
+    assert seen.times is not None
+    took_s = seen.times.after_inject_s(seen.times.t_recover_ns)
+    seconds_with_traffic = sum(window.total > 0 for window in seen.times.windows)
+    next_step = ""
+    if took_s is not None:
+        outcome = Outcome.PASS if took_s <= seen.recovery_s else Outcome.FAIL
+        observed = f"traffic good again after {took_s:.2f} s"
+    elif seconds_with_traffic > seen.recovery_s:
+        outcome = Outcome.FAIL
+        observed = f"traffic not good again in {seconds_with_traffic} s of watching"
+    else:
+        outcome = Outcome.INCONCLUSIVE
+        observed = f"only {seconds_with_traffic} s with traffic after the fault, none of them decides"
+        next_step = "raise rate_per_s of the workload, or watch longer"
+    if outcome is Outcome.FAIL:
+        next_step = (
+            "see which requests failed after the fault, by replica: how does the gateway eject and retry?"
+        )
+    return Finding(
+        rule="recovery",
+        subject=f"endpoint:{seen.endpoint}",
+        outcome=outcome,
+        observed=observed,
+        expected=f"within {seen.recovery_s:g} s",
+        unit="s",
+        evidence=_moments(seen.times),
+        next_step=next_step,
+    )
+
+
+def judge_redundancy(seen: Evidence) -> Finding:
+    """Every replica has to serve again within the expectation, and without our undo having done it."""
+    assert seen.times is not None
+    took_s = seen.times.after_inject_s(seen.times.t_redundant_ns)
+    ours = [entry for entry in seen.entries if entry.detail.get("has_acted")]
+    next_step = "look at the supervisor of the replicas: does it restart what dies, and how fast?"
+    if not seen.samples:
+        outcome, observed = Outcome.INCONCLUSIVE, "the lab was not seen"
+        next_step = "look at lab.log of the run"
+    elif ours:
+        outcome, observed = Outcome.FAIL, f"did not come back by itself: undo {ours[0].detail['did']}"
+    elif took_s is None:
+        outcome, observed = Outcome.FAIL, "a replica was still missing at the end"
+    else:
+        outcome = Outcome.PASS if took_s <= seen.recovery_s else Outcome.FAIL
+        observed = f"all replicas served again after {took_s:.2f} s, without our help"
+    return Finding(
+        rule="redundancy",
+        subject=f"replica:{seen.captured.get('replica', '')}",
+        outcome=outcome,
+        observed=observed,
+        expected=f"within {seen.recovery_s:g} s, without our help",
+        unit="s",
+        evidence=_moments(seen.times),
+        next_step="" if outcome is Outcome.PASS else next_step,
+    )
+
+
+def judge_collateral(seen: Evidence) -> Finding:
+    """Nobody but the victim may have been hit: each other replica is the same process at the end."""
+    others = {str(row["name"]): row for row in seen.captured.get("others", ())}
+    last = {str(row["subject"]).removeprefix("replica:"): row for row in seen.samples}
+    hit = [
+        f"{name} was pid {row['pid']}, is {last[name]['pid']}"
+        for name, row in others.items()
+        if name in last and (last[name]["pid"], last[name]["start_time"]) != (row["pid"], row["start_time"])
+    ]
+    is_unseen = not others or any(name not in last for name in others)
+    outcome = Outcome.FAIL if hit else Outcome.INCONCLUSIVE if is_unseen else Outcome.PASS
+    fine = "not every other replica was seen" if is_unseen else f"{', '.join(sorted(others))} untouched"
+    return Finding(
+        rule="collateral",
+        subject=f"endpoint:{seen.endpoint}",
+        outcome=outcome,
+        observed="; ".join(hit) or fine,
+        expected="every other replica is the same process before and after",
+        evidence={"others": list(others.values())},
+        next_step="find out what else died, in lab.log of the run" if hit else "",
+    )
+
+
+def judge_undo(entries: Sequence[Entry]) -> Finding:
+    """Whatever was armed has to be undone, and seen to be."""
+    pending = [entry for entry in entries if entry.is_pending]
+    outcome = None if not entries else Outcome.FAIL if pending else Outcome.PASS
+    if pending:
+        observed = "; ".join(f"{entry.subject}: {entry.state}" for entry in pending)
+    else:
+        observed = "; ".join(f"{entry.subject}: {entry.detail.get('did')}" for entry in entries)
+    return Finding(
+        rule="undo",
+        subject="fault:" + (entries[0].fault if entries else "none"),
+        outcome=outcome,
+        observed=observed or "nothing was armed",
+        expected="every fault undone, and seen to be",
+        evidence={"entries": [{"id": entry.id, "state": entry.state} for entry in entries]},
+        next_step="overproof gameday undo" if pending else "",
+    )
+
+
+def judge_method(seen: Evidence) -> Finding:
+    """Chaos Toolkit has to have carried out what the experiment says; its exit code would not tell."""
+    broken = [f"{a['type']} {a['name']!r}: {_last_line(a)}" for a in seen.activities if _is_broken(a)]
+    if seen.journal is None:
+        outcome, observed = Outcome.INCONCLUSIVE, "Chaos Toolkit left no journal"
+    elif broken:
+        outcome, observed = Outcome.INCONCLUSIVE, "; ".join(broken)
+    elif seen.journal.get("stopped_by"):
+        outcome, observed = Outcome.INCONCLUSIVE, f"stopped by {seen.journal['stopped_by']}"
+    elif seen.journal.get("status") != "completed":
+        outcome, observed = Outcome.INCONCLUSIVE, f"Chaos Toolkit says {seen.journal.get('status')!r}"
+    else:
+        outcome, observed = Outcome.PASS, f"{len(seen.activities)} activities carried out"
+    journal = seen.journal or {}
+    return Finding(
+        rule="method",
+        subject="fault:experiment",
+        outcome=outcome,
+        observed=observed,
+        expected="every activity of the experiment carried out",
+        evidence={"status": journal.get("status"), "deviated": journal.get("deviated")},
+        next_step="" if outcome is Outcome.PASS else "see chaos.log of the run",
+    )
+
+
+def _is_broken(activity: JsonObject) -> bool:
+    return bool(activity["status"] != "succeeded")
+
+
+def judge_client(seen: Evidence) -> Finding:
+    """Figures of a load client that fell behind are the client's, not the service's."""
+    outcome = verdict(seen.client)
+    observed = "; ".join(f.observed for f in seen.client if f.outcome is not Outcome.PASS)
+    if seen.load_state != "finished":
+        outcome, observed = Outcome.INCONCLUSIVE, f"the load run is {seen.load_state}"
+    elif not seen.client:
+        observed = "the load run says nothing of its client"
+    is_valid = outcome is Outcome.PASS
+    return Finding(
+        rule="client",
+        subject="client:load",
+        outcome=Outcome.PASS if is_valid else Outcome.INCONCLUSIVE,
+        observed=observed or "; ".join(f.observed for f in seen.client),
+        expected="the load client ran to its end and kept up",
+        evidence={"rules": [f.rule for f in seen.client]},
+        next_step="" if is_valid else "see the load run's own report in load/, and load.log",
+    )

@@ -1,0 +1,170 @@
+"""The write-ahead ledger of faults: on the disk before anything is broken.
+
+``undo.ndjson`` only grows. Each line is one state of one entry, fsynced before its writer goes on. An entry
+is ``armed``, with the state before and all that undoing needs, before the fault is injected; then come
+``injected``, ``verified``, and at the end ``undone``, or ``undo_failed``, which can be tried again. Whatever
+is not ``undone`` is pending, for ``overproof gameday undo`` too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes.errors import RecordError
+from probes.event import to_json_line
+from probes.json_types import JsonObject
+from reports.record import UNDO_FILE, release_reserve
+from reports.run import read_ndjson
+
+ARMED, INJECTED, VERIFIED, UNDONE, UNDO_FAILED = "armed", "injected", "verified", "undone", "undo_failed"
+SPACE_BYTES = 256 * 1024  # some hundred entries
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: space behind the end of the file, so that readers see no zeros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One fault, as far as it got."""
+
+    id: str
+    fault: str  # its name in experiments.faults.FAULTS, which knows how to undo it
+    subject: str
+    captured: JsonObject  # the state before, and all that undoing needs
+    state: str  # the last one written
+    detail: JsonObject  # what was written with the last state
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether this fault may still be in the world."""
+        return self.state != UNDONE
+
+
+class Ledger:
+    """Appends to the ledger of one folder. Several processes may do so at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / UNDO_FILE
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _allocate(self._descriptor)
+            self._end_torn_line()
+        except OSError as error:
+            raise RecordError(
+                f"{self.path}: no space can be kept for undo entries: {error.strerror}; nothing is injected"
+            ) from error
+
+    def arm(self, fault: str, subject: str, captured: JsonObject) -> str:
+        """Write what is about to be injected and how to undo it; return the entry's id.
+
+        Only after this has returned may the fault be injected.
+        """
+        entry_id = f"{fault}-{secrets.token_hex(4)}"
+        self._write(
+            {"id": entry_id, "state": ARMED, "fault": fault, "subject": subject, "captured": captured}
+        )
+        return entry_id
+
+    def note(self, entry_id: str, state: str, **detail: object) -> None:
+        """Write that an entry has reached a state."""
+        self._write({"id": entry_id, "state": state, "detail": detail})
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other process from undoing at the same time."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _write(self, row: JsonObject) -> None:
+        line = to_json_line({"t_ns": time.time_ns(), "pid": os.getpid()} | row).encode()
+        try:
+            try:
+                self._append(line)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                release_reserve(self.path.parent)  # a full disk must not keep us from putting things back
+                self._end_torn_line()
+                self._append(line)
+        except OSError as error:
+            raise RecordError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def _append(self, line: bytes) -> None:
+        if os.write(self._descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(self._descriptor)
+
+    def _end_torn_line(self) -> None:
+        """A line cut off by a crash must not swallow the next one."""
+        size = os.fstat(self._descriptor).st_size
+        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+            os.write(self._descriptor, b"\n")
+
+
+def _allocate(descriptor: int) -> None:
+    """Reserve space behind the end of the file; where the file system cannot, the run's reserve has to do."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    offset, length = ctypes.c_int64(0), ctypes.c_int64(SPACE_BYTES)
+    if libc.fallocate(descriptor, _KEEP_SIZE, offset, length) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
+        raise OSError(number, os.strerror(number))
+
+
+def read_ledger(folder: Path) -> list[Entry]:
+    """Return every entry in the order of arming, each with its last state.
+
+    A torn line is passed over: its writer never got beyond it, so what it was to announce did not happen.
+    """
+    found: dict[str, JsonObject] = {}
+    for row in read_ndjson(folder / UNDO_FILE):
+        if row.get("state") == ARMED and {"id", "fault", "subject", "captured"} <= row.keys():
+            found[str(row["id"])] = row
+        elif row.get("id") in found:
+            found[str(row["id"])] |= {"state": row["state"], "detail": row.get("detail") or {}}
+    return [_entry(row) for row in found.values()]
+
+
+def _entry(row: JsonObject) -> Entry:
+    return Entry(
+        id=str(row["id"]),
+        fault=str(row["fault"]),
+        subject=str(row["subject"]),
+        captured=dict(row["captured"]),
+        state=str(row["state"]),
+        detail=dict(row.get("detail") or {}),
+    )
+
+
+def ledger_folders(out: Path) -> list[Path]:
+    """Return the folders under ``out`` that have a ledger, oldest first."""
+    return sorted({path.parent for path in out.glob(f"*/{UNDO_FILE}")})
+
+
+def describe(entry: Entry) -> str:
+    """Return one line about an entry, for people."""
+    return (
+        f"{entry.fault} on {entry.subject}: {entry.state} {json.dumps(entry.detail) if entry.detail else ''}"
+    )

@@ -1,0 +1,165 @@
+"""When traffic and redundancy came back: pure functions over request rows and lab samples.
+
+A window is good when, of the requests under way in it, no more were bad than the promise allows. A request
+that hangs spoils every window that it spans, so silence is never taken for health. Traffic has recovered with
+the first of ``GOOD_IN_A_ROW`` good windows; redundancy when every replica serves, the victim as a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from probes.json_types import JsonObject
+from probes.request import Request
+from probes.slo import GOODPUT, Slo, count_bad, is_good
+
+WINDOW_NS = 1_000_000_000
+GOOD_IN_A_ROW = 3
+LAB_SERIES = "lab"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A second of traffic."""
+
+    start_ns: int
+    total: int  # requests under way in it
+    is_good: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """When the fault was first noticed by our own probes, and by which."""
+
+    t_ns: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """The moments of one fault; None: it has not come, or nothing showed it."""
+
+    t_inject_ns: int
+    detection: Detection | None
+    t_mitigate_ns: int | None  # the gateway sent the victim nothing more
+    t_recover_ns: int | None
+    t_redundant_ns: int | None
+    windows: tuple[Window, ...]
+
+    @property
+    def t_back_ns(self) -> int | None:
+        """When both traffic and redundancy were back: the end of the ``during`` phase."""
+        if self.t_recover_ns is None or self.t_redundant_ns is None:
+            return None
+        return max(self.t_recover_ns, self.t_redundant_ns)
+
+    def after_inject_s(self, t_ns: int | None) -> float | None:
+        """Return seconds from the injection."""
+        return None if t_ns is None else round((t_ns - self.t_inject_ns) / 1e9, 3)
+
+
+def find_times(
+    requests: Sequence[Request],
+    samples: Sequence[JsonObject],
+    *,
+    captured: JsonObject,
+    t_inject_ns: int,
+    t_end_ns: int,
+    slos: Sequence[Slo],
+) -> Times:
+    """Derive the moments of a fault from what was recorded up to ``t_end_ns``."""
+    later = [row for row in samples if row["t_ns"] >= t_inject_ns]
+    windows = cut_windows(requests, slos, start_ns=t_inject_ns, end_ns=t_end_ns)
+    return Times(
+        t_inject_ns=t_inject_ns,
+        detection=_detection(requests, later, slos, t_inject_ns),
+        t_mitigate_ns=_first(later, lambda row: _is_victim(row, captured) and not row["is_routed"]),
+        t_recover_ns=find_recovery(windows),
+        t_redundant_ns=_redundancy(later, captured),
+        windows=tuple(windows),
+    )
+
+
+def cut_windows(
+    requests: Sequence[Request], slos: Sequence[Slo], *, start_ns: int, end_ns: int
+) -> list[Window]:
+    """Cut a stretch of traffic into whole windows and judge each by its own requests."""
+    windows = []
+    for begin in range(start_ns, end_ns - WINDOW_NS + 1, WINDOW_NS):
+        inside = [r for r in requests if r.t_intended_ns < begin + WINDOW_NS and end_of(r) >= begin]
+        windows.append(Window(start_ns=begin, total=len(inside), is_good=_keeps(slos, inside)))
+    return windows
+
+
+def end_of(request: Request) -> int:
+    """Return when a request was over; one that was never begun was over when it was due."""
+    return request.t_intended_ns if request.t_end_ns is None else request.t_end_ns
+
+
+def _keeps(slos: Sequence[Slo], requests: Sequence[Request]) -> bool:
+    if not requests:
+        return False
+    for slo in slos:
+        bad, total = count_bad(slo, requests, slos)
+        if bad > (1 - slo.objective) * total:
+            return False
+    return True
+
+
+def find_recovery(windows: Sequence[Window]) -> int | None:
+    """Return the start of the first run of good windows that is long enough."""
+    for i in range(len(windows) - GOOD_IN_A_ROW + 1):
+        if all(window.is_good for window in windows[i : i + GOOD_IN_A_ROW]):
+            return windows[i].start_ns
+    return None
+
+
+def _detection(
+    requests: Sequence[Request], later: Sequence[JsonObject], slos: Sequence[Slo], t_inject_ns: int
+) -> Detection | None:
+    bounded = [slo for slo in slos if slo.metric != GOODPUT]
+    bad = [end_of(r) for r in requests if end_of(r) >= t_inject_ns and not is_good(r, bounded)]
+    lost = _first(later, lambda row: not row["is_serving"])
+    found = [Detection(t_ns=t, by="a bad request") for t in bad]
+    found += [] if lost is None else [Detection(t_ns=lost, by="the redundancy probe")]
+    return min(found, key=lambda detection: detection.t_ns, default=None)
+
+
+def _redundancy(later: Sequence[JsonObject], captured: JsonObject) -> int | None:
+    """Return the first moment at which all replicas serve, the victim as another process than was hit."""
+    by_time: dict[int, list[JsonObject]] = {}
+    for row in later:
+        by_time.setdefault(row["t_ns"], []).append(row)
+    for t_ns, rows in sorted(by_time.items()):
+        is_back = any(_is_victim(row, captured) and row["pid"] != captured["pid"] for row in rows)
+        if is_back and all(row["is_serving"] for row in rows):
+            return t_ns
+    return None
+
+
+def _is_victim(row: JsonObject, captured: JsonObject) -> bool:
+    return bool(row["subject"] == f"replica:{captured['replica']}")
+
+
+def _first(rows: Sequence[JsonObject], holds: object) -> int | None:
+    assert callable(holds)
+    return min((int(row["t_ns"]) for row in rows if holds(row)), default=None)
+
+
+def split_phases(
+    requests: Sequence[Request], *, t_inject_ns: int, t_back_ns: int | None
+) -> dict[str, list[Request]]:
+    """Split requests into before, during and after.
+
+    What was under way when the fault came belongs to ``during``: it is the fault that cut it.
+    """
+    phases: dict[str, list[Request]] = {"before": [], "during": [], "after": []}
+    for request in requests:
+        if end_of(request) < t_inject_ns:
+            phases["before"].append(request)
+        elif t_back_ns is not None and request.t_intended_ns >= t_back_ns:
+            phases["after"].append(request)
+        else:
+            phases["during"].append(request)
+    return phases
