@@ -63,6 +63,11 @@ class Dispatcher:
         """How many requests are under way."""
         return len(self._in_flight)
 
+    @property
+    def is_finishing(self) -> bool:
+        """Whether no more arrivals are sent."""
+        return bool(self._finish.is_set())
+
     def finish(self) -> None:
         """Send no more; what is under way goes on to its end."""
         self._finish.set()
@@ -89,10 +94,11 @@ class Dispatcher:
         """Wait for a moment; return whether the run is to finish before it."""
         wait_s = due_s - time.monotonic()
         if wait_s > 0:
-            return bool(self._finish.wait(wait_s))
+            self._finish.wait(wait_s)
+            return self.is_finishing
         if self.counts.arrivals % _DISPATCHES_PER_TURN == 0:
             gevent.sleep(0)
-        return self._finish.is_set()
+        return self.is_finishing
 
     def _prepare(self, index: int, t_intended_ns: int) -> Errand:
         prompt = make_prompt(self._workload, seed=self._plan.seed, index=index)

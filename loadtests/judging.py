@@ -1,15 +1,88 @@
-"""Judges a recorded load run."""
+"""Judges a recorded load run, from its record alone: was it the load asked for, and were promises kept?"""
 
 from __future__ import annotations
 
-from loadtests.workload import WorkloadSpec
+from collections.abc import Sequence
+
+from loadtests import plan as plans
+from loadtests.arrivals import arrival_times_s
+from loadtests.workload import Workload, WorkloadSpec
+from probes.event import Event
 from probes.finding import Finding
+from probes.outcome import Outcome
 from probes.slo import judge_slos
+from probes.traffic import (
+    ClientFigures,
+    judge_accounting,
+    judge_client_lag,
+    judge_errors,
+    judge_lateness,
+)
 from reports.run import Run
-from reports.table import read_requests
+from reports.table import read_requests, read_series, series_names
 
 
 def judge_run(run: Run) -> list[Finding]:
     """Return every finding about a load run."""
     workload = WorkloadSpec.model_validate(run.header.spec).to_workload()
-    return judge_slos(workload.slos, read_requests(run.path))
+    requests = read_requests(run.path)
+    subject = f"endpoint:{requests[0].endpoint if requests else workload.endpoint.url or 'simulated'}"
+    client = "client:load"
+    return [
+        *judge_slos(workload.slos, requests),
+        judge_errors(
+            requests, slos=workload.slos, subject=subject, failed_share_max=workload.failed_share_max
+        ),
+        judge_accounting(requests, arrivals=_arrivals(run, workload), subject=client),
+        judge_lateness(requests, subject=client),
+        judge_client_lag(requests, _figures(run), subject=client),
+        judge_controls(run.events_of(plans.READY)),
+    ]
+
+
+def _arrivals(run: Run, workload: Workload) -> int | None:
+    """Return how many arrivals there were to be; None: the load process did not come to its end.
+
+    The schedule is made again from its seed: what the load process says of itself would not be evidence. Only
+    a run that was asked to finish early is taken at its word for where it stopped.
+    """
+    ended, stopped = run.events_of(plans.ENDED), run.events_of(plans.ARRIVALS_ENDED)
+    if not ended or not stopped or any(event.data.get("reason") != "drained" for event in ended):
+        return None
+    if any(event.data.get("is_early") for event in stopped):
+        return sum(int(event.data["arrivals"]) for event in stopped)
+    schedule = arrival_times_s(workload.arrivals, duration_s=workload.duration_s, seed=run.header.seed)
+    return sum(1 for _ in schedule)
+
+
+def _figures(run: Run) -> list[ClientFigures]:
+    rows = [row for name in series_names(run) if name.startswith("client-") for row in read_series(run, name)]
+    return [
+        ClientFigures(busy_ms_max=row["busy_ms_max"], clock_step_ms=row["clock_step_ms"])
+        for row in rows
+        if row.get("busy_ms_max") is not None and row.get("clock_step_ms") is not None
+    ]
+
+
+def judge_controls(ready: Sequence[Event]) -> Finding:
+    """The stream reader must have found every fault that was planted for it, right before this load."""
+    controls = [control for event in ready for control in event.data.get("controls", [])]
+    missed = [control["name"] for control in controls if not control.get("is_proven")]
+    proven = [control["name"] for control in controls if control.get("is_proven")]
+    if not controls:
+        observed = "the controls were not run"
+    elif missed:
+        observed = f"not found: {', '.join(missed)}"
+    else:
+        observed = f"found over a real socket: {', '.join(proven)}"
+    return Finding(
+        rule="stream_integrity_control",
+        subject="client:load",
+        outcome=Outcome.PASS if controls and not missed else Outcome.INCONCLUSIVE,
+        observed=observed,
+        expected="every planted answer, good and broken, is recognised by the reader that the load uses",
+        evidence={"controls": controls},
+        next_step=""
+        if controls and not missed
+        else "report this with the run folder; the error counts cannot be trusted",
+    )

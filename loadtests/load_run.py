@@ -79,14 +79,17 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         is_child=request.path is not None,
         path=request.path,
     )
-    with recording(writer, judge_run), Progress("load", quiet=request.is_quiet) as progress:
-        with _endpoint(request, writer, progress) as url:
-            progress.step("endpoint", "running", url)
-            model = check_endpoint(url, request.spec.endpoint)
-            writer.event("load", "endpoint.answered", url=url, model=model)
-            progress.step("endpoint", "done", f"{url} answers as {model!r}")
-            plan = LoadPlan(run=writer.path, spec=request.spec, seed=request.seed, url=url, model=model)
-            _drive(plan, writer, progress, finish)
+    with (
+        recording(writer, judge_run),
+        Progress("load", quiet=request.is_quiet) as progress,
+        _endpoint(request, writer, progress) as url,
+    ):
+        progress.step("endpoint", "running", url)
+        model = check_endpoint(url, request.spec.endpoint)
+        writer.event("load", "endpoint.answered", url=url, model=model)
+        progress.step("endpoint", "done", f"{url} answers as {model!r}")
+        plan = LoadPlan(run=writer.path, spec=request.spec, seed=request.seed, url=url, model=model)
+        _drive(plan, writer, progress, finish)
     return load_run(writer.path)
 
 
@@ -189,7 +192,8 @@ def _figures(run: Path) -> str:
             row = json.loads(file.read().splitlines()[-1])
     except (OSError, ValueError, IndexError):
         return "starting"
-    return f"{row['arrivals']} arrived, {row['ended']} ended, {row['failed']} failed, {row['in_flight']} under way"
+    counts = f"{row['arrivals']} arrived, {row['ended']} ended, {row['failed']} failed"
+    return f"{counts}, {row['in_flight']} under way"
 
 
 def _last_line(path: Path) -> str:

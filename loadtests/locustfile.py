@@ -38,6 +38,7 @@ _START_DELAY_S = 0.2
 # Open files that this process may need beside one per request.
 _FILES_EXTRA = 200
 _log = logging.getLogger("overproof")
+_events: Any = locust.events  # has no types
 
 
 class IntegrityError(Exception):
@@ -67,7 +68,10 @@ class Load:
         self._writer.event("load", plans.STARTED, t0_ns=t0_ns, worker=self.worker, url=self._plan.url)
         self.dispatcher.walk(t0_ns=t0_ns)
         arrivals = self.dispatcher.counts.arrivals
-        self._writer.event("load", plans.ARRIVALS_ENDED, worker=self.worker, arrivals=arrivals)
+        is_early = self.dispatcher.is_finishing
+        self._writer.event(
+            "load", plans.ARRIVALS_ENDED, worker=self.worker, arrivals=arrivals, is_early=is_early
+        )
         self.dispatcher.drain(timeout_s=self._plan.workload.endpoint.timeout_s + 1)
         self.end("drained")
 
@@ -107,7 +111,8 @@ class Load:
 
     def _tell_locust(self, row: Request) -> None:
         began_ns = row.t_sent_ns or row.t_intended_ns
-        self._environment.events.request.fire(
+        events: Any = self._environment.events
+        events.request.fire(
             request_type="POST",
             name=COMPLETIONS_PATH,
             response_time=((row.t_end_ns or began_ns) - began_ns) / 1e6,
@@ -168,7 +173,7 @@ def _load_of(environment: Any) -> Load:
     return load
 
 
-@locust.events.init.add_listener
+@_events.init.add_listener  # type: ignore[untyped-decorator]
 def _prepare(environment: Any, **_: object) -> None:
     _raise_file_limit()
     environment.process_exit_code = 0  # failed requests are findings, not a failure of this process
@@ -177,7 +182,7 @@ def _prepare(environment: Any, **_: object) -> None:
         _hold_lifeline(environment)
 
 
-@locust.events.quitting.add_listener
+@_events.quitting.add_listener  # type: ignore[untyped-decorator]
 def _end(environment: Any, **_: object) -> None:
     if hasattr(environment, "overproof_load"):
         _guarded(_load_of(environment).end, "stopped")

@@ -69,9 +69,9 @@ class EndpointSpec(Spec):
     api_key_env: Annotated[str | None, Field(description="environment variable that holds the key")] = None
     api_key_file: Annotated[str | None, Field(description="file that holds the key")] = None
     stream: Annotated[bool, Field(description="whether answers are streamed")] = True
-    body: Annotated[
-        dict[str, JsonValue], Field(default_factory=dict, description="more fields for every request's body")
-    ]
+    body: dict[str, JsonValue] = Field(
+        default_factory=dict, description="more fields for every request's body"
+    )
     timeout_s: Annotated[float, Field(gt=0, le=3600, description="for a whole request")] = 60.0
     connect_timeout_s: Annotated[float, Field(gt=0, le=600, description="for a connection")] = 5.0
     first_byte_timeout_s: Annotated[
