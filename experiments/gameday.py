@@ -22,7 +22,7 @@ from experiments.chaos_child import LEAVE_TIMEOUT_S
 from experiments.experiment import Experiment
 from experiments.injection import undo_pending
 from experiments.judging import LOAD_FOLDER, judge_run, read_evidence
-from experiments.lab import LabPlan, all_serve, lab_command, log_file
+from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
 from experiments.lab_control import FOLDER_NAME, Lab, is_lab_alive, read_lab
 from experiments.lab_sampler import LabSampler
 from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
@@ -93,8 +93,11 @@ class _GameDay:
         self.out = out
         self.progress = progress
         self.stack = contextlib.ExitStack()
+        self.phase = ""
+        self.seen: set[str] = set()  # moments of the fault that are on the timeline
         self.chaos: subprocess.Popen[str] | None = None
         self.load: subprocess.Popen[str] | None = None
+        self.own_lab: subprocess.Popen[str] | None = None  # None: one that ran already is used
 
     def run(self, choice: LabChoice) -> None:
         """Go through the phases; whatever happens, put everything back."""
@@ -115,13 +118,25 @@ class _GameDay:
                 self._watch_afterwards()
             self._finish_load()
             self._put_back()
-            self._note_moments()
         finally:
             with signals_held():
                 self.end()
 
     def _event(self, kind: str, **data: object) -> None:
         self.writer.event("controller", kind, **data)
+
+    def _event_at(self, t_ns: int, kind: str, **data: object) -> None:
+        """Put something on the timeline that was found out a little later."""
+        event = Event(t_ns=t_ns, host=self.writer.header.host, source="controller", kind=kind, data=data)
+        self.writer.append_event(event)
+
+    def _phase(self, phase: str, t_ns: int) -> None:
+        """End the phase that was and begin another; an empty name begins none."""
+        if self.phase:
+            self._event_at(t_ns, "phase.ended", phase=self.phase)
+        if phase:
+            self._event_at(t_ns, "phase.started", phase=phase)
+        self.phase = phase
 
     # The lab.
 
@@ -146,6 +161,7 @@ class _GameDay:
         with log_file(folder).open("w") as log:
             child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log)
         self.stack.callback(self._stop_child, "lab", child)
+        self.own_lab = child
 
     def _take(self, folder: Path) -> None:
         """Keep a second game day off this lab; the lock goes with our process."""
@@ -157,11 +173,12 @@ class _GameDay:
             raise ConfigError(f"lab {folder}: another game day runs on it; wait for its end") from error
 
     def _wait_for_lab(self, folder: Path) -> Lab:
-        if not wait_until(lambda: all_serve(folder), timeout_s=LAB_READY_TIMEOUT_S, interval_s=0.1):
-            raise TargetError(
-                f"lab {folder}: not every replica serves within {LAB_READY_TIMEOUT_S:g} s; "
-                f"see {log_file(folder)}"
-            )
+        def is_decided() -> bool:
+            return all_serve(folder) or (self.own_lab is not None and self.own_lab.poll() is not None)
+
+        wait_until(is_decided, timeout_s=LAB_READY_TIMEOUT_S, interval_s=0.1)
+        if not all_serve(folder):
+            raise TargetError(f"lab {folder}: not every replica serves; {last_words(folder)}")
         return read_lab(folder)
 
     # The load.
@@ -203,7 +220,7 @@ class _GameDay:
             if requests and first_ns is None:
                 first_ns = requests[0].t_intended_ns
                 deadline = time.monotonic() + experiment.steady_s + STEADY_EXTRA_S
-                self._event("phase.started", phase="before")
+                self._phase("before", first_ns)
                 self.progress.step("steady state", "running", f"traffic for {experiment.steady_s:g} s")
             now_ns = time.time_ns()
             if first_ns is not None and now_ns - first_ns >= experiment.steady_s * 1e9:
@@ -228,6 +245,7 @@ class _GameDay:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.load.wait(timeout=LOAD_END_TIMEOUT_S)
         self._event("load.ended", exit_status=self.load.poll())
+        self._phase("", time.time_ns())
         self.progress.step("load", "done")
 
     # The fault.
@@ -245,9 +263,11 @@ class _GameDay:
             times = self._times()
             if times is not None and injected_at is None:
                 injected_at = time.monotonic()
-                self._event("phase.started", phase="during")
+                self._phase("during", times.t_inject_ns)
                 self.progress.step("fault", "done", "injected")
                 self.progress.step("recovery", "running")
+            if times is not None:
+                self._note_moments(times)
             if has_ended and (times is None or self._is_over(times, injected_at)):
                 break
             if not has_ended and time.monotonic() > deadline:
@@ -259,6 +279,7 @@ class _GameDay:
             self.progress.step("fault", "inconclusive", "nothing was injected")
         else:
             self.progress.step("recovery", "done" if times.t_back_ns else "fail")
+            self._phase("after", times.t_back_ns or time.time_ns())
         return times is not None
 
     def _is_over(self, times: Times, injected_at: float | None) -> bool:
@@ -285,7 +306,6 @@ class _GameDay:
 
     def _watch_afterwards(self) -> None:
         self.progress.step("after", "running", f"traffic for {self.experiment.after_s:g} s")
-        self._event("phase.started", phase="after")
         deadline = time.monotonic() + self.experiment.after_s
         while time.monotonic() < deadline:
             self._check_children()
@@ -300,24 +320,19 @@ class _GameDay:
         left = [u for u in undone if not u.is_restored]
         self.progress.step("undo", "fail" if left else "done", "; ".join(u.did for u in left))
 
-    def _note_moments(self) -> None:
-        times = self._times()
-        if times is None:
-            return
-        detection = times.detection
-        for kind, t_ns in (
-            ("gameday.detected", detection.t_ns if detection else None),
-            ("gameday.mitigated", times.t_mitigate_ns),
-            ("gameday.recovered", times.t_recover_ns),
-            ("gameday.redundant", times.t_redundant_ns),
-        ):
-            if t_ns is not None:
-                data: JsonObject = {"after_inject_s": times.after_inject_s(t_ns)}
-                data |= {"by": detection.by} if detection and kind == "gameday.detected" else {}
-                host = self.writer.header.host
-                self.writer.append_event(
-                    Event(t_ns=t_ns, host=host, source="controller", kind=kind, data=data)
-                )
+    def _note_moments(self, times: Times) -> None:
+        """Put each moment on the timeline once, as soon as it is seen; judging derives them again."""
+        moments = {
+            "t_detect": times.detection.t_ns if times.detection else None,
+            "t_mitigate": times.t_mitigate_ns,
+            "t_recover": times.t_recover_ns,
+            "t_redundant": times.t_redundant_ns,
+        }
+        for kind, t_ns in moments.items():
+            if t_ns is not None and kind not in self.seen:
+                self.seen.add(kind)
+                by = {"by": times.detection.by} if times.detection and kind == "t_detect" else {}
+                self._event_at(t_ns, kind, after_inject_s=times.after_inject_s(t_ns), **by)
 
     def _end_chaos(self) -> None:
         """Stop Chaos Toolkit; its rollbacks get their time, then undoing is ours."""

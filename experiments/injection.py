@@ -13,6 +13,8 @@ from experiments.timeline import Timeline
 from probes.errors import RecordError, SuiteError, TargetError
 from probes.json_types import JsonObject
 
+ALONE_TIMEOUT_S = 60.0  # for another process that is undoing; longer than one undo may take
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undone:
@@ -57,7 +59,11 @@ def undo_pending(folder: Path, *, by: str) -> list[Undone]:
     """
     if not any(entry.is_pending for entry in read_ledger(folder)):
         return []
-    with Ledger(folder) as ledger, ledger.alone(), Timeline(folder, "fault") as timeline:
+    with (
+        Ledger(folder) as ledger,
+        ledger.alone(timeout_s=ALONE_TIMEOUT_S),
+        Timeline(folder, "fault") as timeline,
+    ):
         pending = [entry for entry in read_ledger(folder) if entry.is_pending]
         return [_undo(entry, ledger, timeline, by=by) for entry in reversed(pending)]
 

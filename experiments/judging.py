@@ -215,12 +215,17 @@ def judge_detection(seen: Evidence) -> Finding:
 
 
 def _moments(times: Times) -> JsonObject:
-    return {
-        "t_inject_ns": times.t_inject_ns,
-        "t_detect_s": times.after_inject_s(times.detection.t_ns if times.detection else None),
-        "t_mitigate_s": times.after_inject_s(times.t_mitigate_ns),
-        "t_recover_s": times.after_inject_s(times.t_recover_ns),
-        "t_redundant_s": times.after_inject_s(times.t_redundant_ns),
+    """Return each moment that came, as a time (``_ns``) and as seconds from the injection (``_s``)."""
+    moments = {
+        "t_inject": times.t_inject_ns,
+        "t_detect": times.detection.t_ns if times.detection else None,
+        "t_mitigate": times.t_mitigate_ns,
+        "t_recover": times.t_recover_ns,
+        "t_redundant": times.t_redundant_ns,
+    }
+    known = {name: t_ns for name, t_ns in moments.items() if t_ns is not None}
+    return {f"{name}_ns": t_ns for name, t_ns in known.items()} | {
+        f"{name}_s": times.after_inject_s(t_ns) for name, t_ns in known.items()
     }
 
 
@@ -266,7 +271,7 @@ def judge_redundancy(seen: Evidence) -> Finding:
         outcome, observed = Outcome.INCONCLUSIVE, "the lab was not seen"
         next_step = "look at lab.log of the run"
     elif ours:
-        outcome, observed = Outcome.FAIL, f"did not come back by itself: undo {ours[0].detail['did']}"
+        outcome, observed = Outcome.FAIL, f"did not come back by itself; undo {ours[0].detail['did']}"
     elif took_s is None:
         outcome, observed = Outcome.FAIL, "a replica was still missing at the end"
     else:

@@ -194,7 +194,12 @@ class Supervisor:
         }
 
     def _write_state(self) -> None:
-        write_atomically(self.plan.folder / STATE_FILE, json.dumps(self._status(), indent=1) + "\n")
+        """Name our processes for ``lab down``. A full disk must not take the service down with it."""
+        try:
+            write_atomically(self.plan.folder / STATE_FILE, json.dumps(self._status(), indent=1) + "\n")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"{STATE_FILE}: cannot be written: {error.strerror}\n")
 
     def _control_socket(self) -> socket.socket:
         (self.plan.folder / SOCKET_FILE).unlink(missing_ok=True)

@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import json
 import os
 import secrets
 import time
@@ -20,7 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.errors import RecordError
+from probes.child import wait_until
+from probes.errors import RecordError, TargetError
 from probes.event import to_json_line
 from probes.json_types import JsonObject
 from reports.record import UNDO_FILE, release_reserve
@@ -88,13 +88,27 @@ class Ledger:
         self.close()
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep every other process from undoing at the same time."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+    def alone(self, *, timeout_s: float) -> Iterator[None]:
+        """Keep every other process from undoing at the same time.
+
+        Raises:
+            TargetError: another one still does so after the time-out.
+        """
+        if not wait_until(self._try_lock, timeout_s=timeout_s):
+            raise TargetError(
+                f"{self.path}: another process has been undoing for {timeout_s:g} s; look for it"
+            )
         try:
             yield
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _try_lock(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def _write(self, row: JsonObject) -> None:
         line = to_json_line({"t_ns": time.time_ns(), "pid": os.getpid()} | row).encode()
@@ -160,11 +174,5 @@ def _entry(row: JsonObject) -> Entry:
 
 def ledger_folders(out: Path) -> list[Path]:
     """Return the folders under ``out`` that have a ledger, oldest first."""
-    return sorted({path.parent for path in out.glob(f"*/{UNDO_FILE}")})
-
-
-def describe(entry: Entry) -> str:
-    """Return one line about an entry, for people."""
-    return (
-        f"{entry.fault} on {entry.subject}: {entry.state} {json.dumps(entry.detail) if entry.detail else ''}"
-    )
+    found = {path.parent for path in out.glob(f"*/{UNDO_FILE}")}
+    return sorted(folder for folder in found if not folder.is_symlink())  # ``latest`` is one of them again
