@@ -117,8 +117,12 @@ class Gateway:
     async def check_forever(self) -> None:
         """Check every backend, twice a second."""
         while True:
-            await asyncio.gather(*(self._check(backend) for backend in [*self.backends.values()]))
+            await self.check()
             await asyncio.sleep(CHECK_EVERY_S)
+
+    async def check(self) -> None:
+        """Ask every backend for its health, and route by what they say."""
+        await asyncio.gather(*(self._check(backend) for backend in [*self.backends.values()]))
 
     async def _check(self, backend: Backend) -> None:
         if await is_healthy(backend.port, timeout_s=CHECK_TIMEOUT_S):

@@ -30,7 +30,6 @@ from experiments.lab_control import (
     process_to_json,
     read_lab,
     socket_path,
-    stop_lab,
     this_process,
 )
 from probes.child import (
@@ -280,21 +279,23 @@ def start_detached(plan: LabPlan, *, timeout_s: float) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            text=True,
             start_new_session=True,
         )
-    is_up = False
+
+    def is_up() -> bool:
+        return all_serve(plan.folder) and read_lab(plan.folder).supervisor.pid == child.pid
+
     try:
-        wait_until(lambda: child.poll() is not None or all_serve(plan.folder), timeout_s=timeout_s)
-        is_up = all_serve(plan.folder)
-    finally:
-        if not is_up:
-            child.terminate()
-            stop_lab(plan.folder)
-            child.wait(timeout=timeout_s)
-    if child.returncode is not None:
-        raise (ConfigError if child.returncode == 2 else TargetError)(last_words(plan.folder))
-    if not is_up:
-        raise TargetError(f"lab {plan.folder}: not every replica serves within {timeout_s:g} s")
+        wait_until(lambda: child.poll() is not None or is_up(), timeout_s=timeout_s)
+        stays = is_up()
+    except BaseException:  # a Ctrl-C: nobody would know of this lab
+        end_child(child)
+        raise
+    if not stays:
+        end_child(child)
+        kind = ConfigError if child.returncode == 2 else TargetError
+        raise kind(last_words(plan.folder) or f"lab {plan.folder}: did not come up in {timeout_s:g} s")
     child.returncode = 0  # it stays, on purpose: Popen must not wait for it nor warn
 
 
@@ -308,9 +309,9 @@ def all_serve(folder: Path) -> bool:
 
 
 def last_words(folder: Path) -> str:
-    """Return the last line of the lab's log."""
+    """Return the last line of the lab's log; empty where there is none."""
     lines = log_file(folder).read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"lab {folder}: ended without a word"
+    return lines[-1] if lines else ""
 
 
 def log_file(folder: Path) -> Path:

@@ -204,8 +204,9 @@ def stop_lab(folder: Path, *, timeout_s: float = 10.0) -> list[int]:
     if not wait_until(lambda: not any(process.is_alive for process in named), timeout_s=timeout_s):
         left = [process.pid for process in named if process.is_alive]
         raise TargetError(f"lab {folder}: processes {left} do not end even by SIGKILL; look at them")
-    for name in (STATE_FILE, SOCKET_FILE):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / STATE_FILE, folder / SOCKET_FILE):
+        if path.exists():
+            path.unlink(missing_ok=True)
     return stopped
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from pathlib import Path
 
 from experiments.faults.fault import Fault, FaultRefused, Undoing, Verification
@@ -22,6 +23,7 @@ from probes.json_types import JsonObject
 
 DEATH_TIMEOUT_S = 5.0
 SERVING_TIMEOUT_S = 30.0  # back-off, start and model load of a replica, with room for a busy machine
+SETTLE_S = 0.3
 LEFT_SERVING_MIN = 1  # replicas that must go on serving while the victim is down
 
 
@@ -102,6 +104,8 @@ def undo_kill(captured: JsonObject) -> Undoing:
 def _restore(folder: Path, name: str, supervisor: Process, victim: Process) -> Undoing:
     if not supervisor.is_alive:
         return Undoing(is_restored=True, did="nothing: the lab itself is gone", has_acted=False)
+    if victim.is_alive:
+        time.sleep(SETTLE_S)  # a kill sent just now, by whoever crashed after it, takes effect first
     lab = read_lab(folder)
     has_acted = _needs_start(lab, name)
     if has_acted:
