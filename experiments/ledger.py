@@ -55,12 +55,19 @@ class Ledger:
         self.path = folder / UNDO_FILE
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._refusal(error) from error
+        try:
             _allocate(self._descriptor)
             self._end_torn_line()
         except OSError as error:
-            raise RecordError(
-                f"{self.path}: no space can be kept for undo entries: {error.strerror}; nothing is injected"
-            ) from error
+            os.close(self._descriptor)
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> RecordError:
+        return RecordError(
+            f"{self.path}: no space can be kept for undo entries: {error.strerror}; nothing is injected"
+        )
 
     def arm(self, fault: str, subject: str, captured: JsonObject) -> str:
         """Write what is about to be injected and how to undo it; return the entry's id.

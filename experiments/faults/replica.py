@@ -80,11 +80,11 @@ def kill_victim(captured: JsonObject) -> None:
         raise FaultRefused(f"{captured['replica']}: pid {captured['pid']} was gone before it was hit")
 
 
-def verify_death(captured: JsonObject) -> Verification:
+def verify_death(captured: JsonObject, *, timeout_s: float = DEATH_TIMEOUT_S) -> Verification:
     """See that the very process that was chosen is gone; a new one under its name is another process."""
     victim = process_from_json(captured)
-    is_gone = wait_until(lambda: not victim.is_alive, timeout_s=DEATH_TIMEOUT_S, interval_s=0.01)
-    state = "is gone" if is_gone else f"still runs {DEATH_TIMEOUT_S:g} s later"
+    is_gone = wait_until(lambda: not victim.is_alive, timeout_s=timeout_s, interval_s=0.01)
+    state = "is gone" if is_gone else f"still runs {timeout_s:g} s later"
     return Verification(is_verified=is_gone, observed=f"{captured['replica']}: pid {victim.pid} {state}")
 
 
