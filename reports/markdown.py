@@ -48,7 +48,7 @@ def summarize(sheet: Sheet) -> str:
 def _moments(sheet: Sheet) -> str:
     head = " | ".join(moment.label for moment in sheet.moments)
     cells = (
-        f"{m.t_s:.1f} s after the start" if m.after_s is None else f"{m.after_s:+.1f} s"
+        f"{m.t_s:.2f} s after the start" if m.after_s is None else f"{m.after_s:+.2f} s"
         for m in sheet.moments
     )
     return f"| {head} |\n|{'---|' * len(sheet.moments)}\n| {' | '.join(cells)} |"

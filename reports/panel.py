@@ -23,7 +23,7 @@ class Series:
     """One line. ``role`` chooses ink and dash, so that lines differ without colour."""
 
     label: str
-    role: str  # "main", "second", "good", "bad", "faint"
+    role: str  # "main", "second", "third", "fourth", "good", "bad", "faint"
     points: tuple[Point, ...]
     stepped: bool = False
 

@@ -71,7 +71,7 @@ def _judged(run: Run, judge: Judge) -> list[Finding]:
                 observed=f"a rule broke: {type(error).__name__}: {error}",
                 expected="every rule can read this record",
                 evidence={"trace": traceback.format_exc()},
-                next_step="report this with the run folder; after an update, `overproof judge RUN` repeats it",
+                next_step="report this with the run folder; after an update, judge it again",
             )
         ]
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import datetime
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from probes.errors import SuiteError
 from probes.event import Event
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import METRICS, percentile
-from reports.run import Run
+from reports.run import Run, load_run
 from reports.text import one_line, plain
-from reports.timeline import Timeline, build_timeline, read_traffic
+from reports.timeline import Timeline, build_timeline, read_traffic, traffic_folder
 from reports.verdict import KIND_TITLES, Verdict, duration_s, format_duration, sum_up
 
 FINDINGS_MAX = 2000
@@ -49,6 +50,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """One seeded fault, and whether the detector that it was meant for saw it."""
+
+    name: str
+    subject: str
+    is_proven: bool
+    reach: str  # "end to end" or "parser only", where the record says so
+    seen: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """A derived time of a game day: how long after the fault."""
 
@@ -69,6 +81,9 @@ class Sheet:
     moments: tuple[Moment, ...]
     findings: tuple[Finding, ...]
     findings_left_out: int
+    shown: tuple[tuple[str, tuple[Finding, ...]], ...]  # what passed, by rule
+    controls: tuple[Control, ...]
+    child_report: str  # of the load test inside a game day; empty: there is none
     latencies: tuple[Latency, ...]
     failures: tuple[Failure, ...]
     requests: int
@@ -81,6 +96,7 @@ class Sheet:
 def build_sheet(run: Run) -> Sheet:
     """Gather what a report of this run says."""
     verdict, timeline = sum_up(run), build_timeline(run)
+    child = _child(run)
     traffic = [] if timeline.problems else read_traffic(run)
     findings = sorted(run.findings, key=_weight)
     events = [event for event in run.events if event.kind != "sample"]
@@ -93,6 +109,9 @@ def build_sheet(run: Run) -> Sheet:
         moments=_moments(timeline),
         findings=tuple(findings[:FINDINGS_MAX]),
         findings_left_out=max(0, len(findings) - FINDINGS_MAX),
+        shown=tuple(_by_rule(verdict.passed).items()),
+        controls=(*_controls(verdict), *(() if child is None else _controls(sum_up(child)))),
+        child_report=f"{child.path.name}/report.html" if child is not None else "",
         latencies=tuple(_latencies(traffic)),
         failures=tuple(_failures(traffic)),
         requests=len(traffic),
@@ -101,6 +120,22 @@ def build_sheet(run: Run) -> Sheet:
         command=command_line(run),
         files=tuple(_files(run.path)),
     )
+
+
+def _child(run: Run) -> Run | None:
+    """Return the load test that ran inside this run; None: there is none, or it cannot be opened."""
+    folder = traffic_folder(run)
+    try:
+        return load_run(folder) if folder != run.path else None
+    except SuiteError:
+        return None
+
+
+def _by_rule(findings: Sequence[Finding]) -> dict[str, tuple[Finding, ...]]:
+    rules: dict[str, tuple[Finding, ...]] = {}
+    for finding in findings:
+        rules[finding.rule] = (*rules.get(finding.rule, ()), finding)
+    return rules
 
 
 def _weight(finding: Finding) -> int:
@@ -118,12 +153,10 @@ def _weight(finding: Finding) -> int:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     started = datetime.datetime.fromtimestamp(run.header.started_ns / 1e9, tz=datetime.UTC)
-    facts = [("Host", run.header.host)]
-    device = device_of(run)
-    if device:
-        facts.append(("Device", device))
+    target = target_of(run)
     return [
-        *facts,
+        ("Host", run.header.host),
+        *([target] if target else []),
         ("Started", f"{started:%Y-%m-%d %H:%M:%S} UTC"),
         ("Lasted", format_duration(duration_s(run))),
         ("State", run.state),
@@ -131,22 +164,27 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def device_of(run: Run) -> str:
-    """Return what was stressed, where an event or the spec says so."""
-    for event in run.events:
-        for key in ("device", "devices", "device_name", "gpu"):
-            value = event.data.get(key)
-            if isinstance(value, str) and value:
-                return one_line(value, 80)
-            if isinstance(value, list) and value:
-                return one_line(", ".join(_device_name(item) for item in value), 120)
-    value = run.header.spec.get("endpoint")
-    return one_line(value, 80) if isinstance(value, str) else ""
+def target_of(run: Run) -> tuple[str, str] | None:
+    """Return what was put to the proof and what to call it, where the record says so."""
+    for event in run.events_of("inventory", "endpoint.answered", "lab.ready"):
+        if event.kind == "inventory":
+            return "Device", _device(event.data)
+        return "Endpoint", one_line(str(event.data.get("url") or event.data.get("model") or "unknown"), 100)
+    return None
+
+
+def _device(inventory: JsonObject) -> str:
+    """Return kind and names of the devices, each name once with its number."""
+    kind = str(inventory.get("device_kind") or "unknown")
+    listed = inventory.get("devices") or inventory.get("gpus") or []
+    names = Counter(_device_name(item) for item in listed) if isinstance(listed, list) else Counter()
+    named = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in names.items() if name)
+    return one_line(f"{kind} ({named})" if named and named != kind else kind, 100)
 
 
 def _device_name(item: object) -> str:
     if isinstance(item, dict):
-        return str(item.get("name") or item.get("id") or item.get("device") or "")
+        return str(item.get("model") or item.get("name") or item.get("uuid") or "")
     return str(item)
 
 
@@ -159,6 +197,36 @@ def _moments(timeline: Timeline) -> tuple[Moment, ...]:
             after_s=None if injected is None or marker.name == "t_inject" else marker.t_s - injected,
         )
         for marker in timeline.markers
+    )
+
+
+def _controls(verdict: Verdict) -> Iterator[Control]:
+    """Yield each seeded fault: those that a finding lists in its evidence, else the finding itself."""
+    for finding in verdict.controls:
+        listed = finding.evidence.get("controls")
+        rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+        if rows:
+            yield from (_control(row, finding) for row in rows)
+        else:
+            yield Control(
+                name=finding.rule,
+                subject=finding.subject,
+                is_proven=finding.counts and finding.outcome is Outcome.PASS,
+                reach=str(finding.evidence.get("reach", "")),
+                seen=finding.observed,
+            )
+
+
+def _control(row: JsonObject, finding: Finding) -> Control:
+    found = row.get("is_proven", row.get("found"))
+    name = next((str(row[key]) for key in ("name", "detector") if row.get(key)), finding.rule)
+    seen = f"wanted {row['wanted']}, found {row['found']}" if {"wanted", "found"} <= row.keys() else ""
+    return Control(
+        name=name,
+        subject=str(row.get("device") or finding.subject),
+        is_proven=found is True,
+        reach=str(row.get("reach") or finding.evidence.get("reach") or ""),
+        seen=seen,
     )
 
 

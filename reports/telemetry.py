@@ -4,116 +4,132 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from probes.json_types import JsonObject
 from reports.panel import Panel, Point, Series, thin, with_gaps
 from reports.run import Run
 from reports.table import read_series, series_names
 
-# Columns that say what a row is about, the most telling first.
+# Columns that say what a row is about, the most telling first; ``dtype`` tells lines of one device apart.
 _SUBJECTS = ("subject", "gpu", "uuid", "device", "link", "worker", "replica", "name", "host")
-# What a reader looks for first, with the words for it; whatever else was sampled follows by name.
+_QUALIFIERS = ("dtype", "phase", "size_bytes")
+# What a reader looks for first, with the words for it; whatever else was sampled follows by its own name.
 _TITLES = {
+    "is_serving": "Replicas that serve",
+    "replicas_ready": "Replicas that serve",
     "tflops": "Matrix products",
     "busbw_gbps": "All-reduce bus bandwidth",
-    "replicas_ready": "Replicas ready",
-    "ready": "Replicas ready",
     "temperature_c": "Temperature",
     "memory_temperature_c": "Memory temperature",
     "power_w": "Power",
+    "power_limit_w": "Power limit",
     "sm_clock_mhz": "SM clock",
-    "clock_mhz": "Clock",
-    "util_pct": "Utilisation",
+    "mem_clock_mhz": "Memory clock",
+    "utilisation_pct": "Utilisation",
+    "clock_event_reasons": "Clock event reasons, as bits",
+    "busy_ms_max": "Longest time that the load client did not look",
+    "cpu_pct": "CPU time of the load client",
 }
 _UNITS = {
-    "tflops": "TFLOPS",
-    "gflops": "GFLOPS",
-    "gbps": "GB/s",
-    "c": "°C",
-    "w": "W",
-    "mhz": "MHz",
-    "pct": "%",
-    "ms": "ms",
-    "us": "µs",
-    "s": "s",
-    "bytes": "B",
-    "mib": "MiB",
-    "j": "J",
-}
-_TIMES = frozenset({"t_ns", "started_ns", "ended_ns", "index", "iteration", "pid", "seed"})
-PANELS_MAX = 14
+    "tflops": "TFLOPS", "gflops": "GFLOPS", "gbps": "GB/s", "c": "°C", "w": "W", "mhz": "MHz", "pct": "%",
+    "ms": "ms", "us": "µs", "ns": "ns", "s": "s", "bytes": "B", "mib": "MiB", "j": "J",
+}  # fmt: skip
+# Names and counters that are no figures, and what the request rows show better.
+_NOT_DRAWN = frozenset(
+    {"t_ns", "pid", "start_time", "port", "seed", "index", "iteration", "products", "is_routed"}
+    | {"arrivals", "ended", "failed", "dropped", "events", "in_flight", "lag_ms_max", "lateness_ms_max"}
+    | {"clock_step_ms", "xid"}
+)
+PANELS_MAX = 16
 LINES_MAX = 16  # more lines than this cannot be told apart; the extremes are kept
+_ROLES = ("main", "second", "third", "fourth", "faint")
+
+Lines = dict[str, list[Point]]
 
 
 def telemetry_panels(run: Run, t0_ns: int) -> list[Panel]:
-    """Return a panel for each numeric column that was sampled."""
+    """Return a panel for each figure that was sampled, the most asked for first."""
     panels = [
         panel for name in series_names(run) for panel in _series_panels(name, read_series(run, name), t0_ns)
     ]
-    order = list(_TITLES)
-    ranked = sorted(panels, key=lambda p: order.index(_column(p)) if _column(p) in order else len(order))
-    return ranked[:PANELS_MAX]
+    return sorted(panels, key=lambda panel: _rank(panel.name))[:PANELS_MAX]
 
 
-def _column(panel: Panel) -> str:
-    return panel.name.rpartition(".")[2]
+def _rank(name: str) -> int:
+    column, order = name.rpartition(".")[2], list(_TITLES)
+    return order.index(column) if column in order else len(order)
 
 
-def _series_panels(name: str, rows: Sequence[JsonObject], t0_ns: int) -> list[Panel]:
-    lines: dict[str, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
+def _series_panels(name: str, rows: Sequence[JsonObject], t0_ns: int) -> Iterator[Panel]:
+    figures: dict[str, Lines] = defaultdict(lambda: defaultdict(list))
+    claims: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for row in rows:
-        if not isinstance(row.get("t_ns"), int):
+        t_ns = row.get("t_ns")
+        if not isinstance(t_ns, int):
             continue
-        t_s = (row["t_ns"] - t0_ns) / 1e9
         for column, value in row.items():
-            if _is_figure(column, value):
-                lines[column][subject_of(row)].append((t_s, float(value)))
-    return [_panel(name, column, subjects) for column, subjects in lines.items()]
+            if isinstance(value, bool) and column in _TITLES:
+                claims[column][t_ns] += value
+            elif _is_figure(column, value):
+                figures[column][subject_of(row)].append(((t_ns - t0_ns) / 1e9, float(value)))
+    for column, counts in claims.items():
+        points: list[Point] = [((t_ns - t0_ns) / 1e9, count) for t_ns, count in sorted(counts.items())]
+        yield _panel(name, column, {"replicas": points}, stepped=True)
+    for column, lines in figures.items():
+        if _says_something(column, lines):
+            yield _panel(name, column, lines, stepped=column.startswith("replicas"))
 
 
 def _is_figure(column: str, value: object) -> bool:
-    if column in _TIMES or column in _SUBJECTS or isinstance(value, bool):
+    if column in _NOT_DRAWN or column in _SUBJECTS or column in _QUALIFIERS or isinstance(value, bool):
         return False
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+def _says_something(column: str, lines: Lines) -> bool:
+    """A counter that never moved is not worth a panel; what readers look for is, even when it is flat."""
+    return column in _TITLES or any(len({value for _, value in points}) > 1 for points in lines.values())
+
+
 def subject_of(row: JsonObject) -> str:
-    """Return what a row is about, in a word; the empty string where no column says so."""
-    return next((str(row[column]) for column in _SUBJECTS if row.get(column) not in (None, "")), "")
+    """Return what a row is about, in a word or two; the empty string where no column says so."""
+    subject = next((str(row[column]) for column in _SUBJECTS if row.get(column) not in (None, "")), "")
+    qualifiers = [str(row[column]) for column in _QUALIFIERS if row.get(column) not in (None, "")]
+    return " ".join([subject, *qualifiers]).strip()
 
 
-def _panel(name: str, column: str, subjects: dict[str, list[Point]]) -> Panel:
-    words = column.removesuffix(f"_{_suffix(column)}").replace("_", " ")
-    title = _TITLES.get(column) or f"{words[:1].upper()}{words[1:]}"
-    shown = _most_telling(subjects)
-    roles = ("main", "second", "faint")
+def _panel(name: str, column: str, lines: Lines, *, stepped: bool) -> Panel:
+    words = column.replace("_", " ")
+    shown = _most_telling(lines)
     return Panel(
         name=f"{name}.{column}",
-        title=f"{title} ({name})" if column not in _TITLES else title,
+        title=_TITLES.get(column) or f"{words[:1].upper()}{words[1:]} ({name})",
         unit=_UNITS.get(_suffix(column), ""),
         series=tuple(
             Series(
                 label=subject or name,
-                role=roles[min(index, 2)],
-                points=thin(with_gaps(subjects[subject])),
-                stepped=column in ("ready", "replicas_ready"),
+                role=_ROLES[min(index, len(_ROLES) - 1)],
+                points=thin(with_gaps(lines[subject])),
+                stepped=stepped,
             )
             for index, subject in enumerate(shown)
         ),
-        note=f"{len(shown)} of {len(subjects)} shown" if len(shown) < len(subjects) else "",
+        note=f"the {len(shown)} of {len(lines)} with the lowest and highest means"
+        if len(shown) < len(lines)
+        else "",
     )
 
 
 def _suffix(column: str) -> str:
-    last = column.rpartition("_")[2]
-    return last if last in _UNITS else ""
+    """Return the unit in a column's name, which stands last or before ``max``, ``min`` or a percentile."""
+    return next((part for part in reversed(column.split("_")[-2:]) if part in _UNITS), "")
 
 
-def _most_telling(subjects: dict[str, list[Point]]) -> list[str]:
+def _most_telling(lines: Lines) -> list[str]:
     """Return the subjects in order; of too many, those with the lowest and the highest mean."""
-    if len(subjects) <= LINES_MAX:
-        return sorted(subjects)
-    by_mean = sorted(subjects, key=lambda s: sum(v or 0.0 for _, v in subjects[s]) / len(subjects[s]))
+    if len(lines) <= LINES_MAX:
+        return sorted(lines)
+    by_mean = sorted(lines, key=lambda s: sum(v or 0.0 for _, v in lines[s]) / len(lines[s]))
     half = LINES_MAX // 2
     return sorted(by_mean[:half] + by_mean[-half:])

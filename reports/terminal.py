@@ -79,8 +79,8 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     sheet = build_sheet(run)
     verdict = sheet.verdict
     facts = dict(sheet.facts)
-    device = facts.pop("Device", "")
-    first = f"  {sheet.title}" + (f" of {device}" if device else "") + f" on {one_line(facts.pop('Host'))}"
+    target = facts.pop("Device", "") or facts.pop("Endpoint", "")
+    first = f"  {sheet.title}" + (f" of {target}" if target else "") + f" on {one_line(facts.pop('Host'))}"
     yield Text.assemble(_outcome(verdict.outcome), (first, "bold"))
     yield Text(verdict.sentence)
     yield Text(", ".join(f"{name.lower()} {one_line(value)}" for name, value in facts.items()), style="dim")
@@ -111,7 +111,7 @@ def _moments(sheet: Sheet) -> Iterator[Text]:
     if not sheet.moments:
         return
     parts = (
-        f"{m.label} at {m.t_s:.1f} s" if m.after_s is None else f"{m.label} {m.after_s:+.1f} s"
+        f"{m.label} at {m.t_s:.2f} s" if m.after_s is None else f"{m.label} {m.after_s:+.2f} s"
         for m in sheet.moments
     )
     yield Text()
@@ -147,7 +147,8 @@ def _rest(sheet: Sheet, *, is_tty: bool) -> Iterator[Text]:
         return
     yield Text()
     width = max((len(one_line(f.rule)) for f in rest[:REST_MAX]), default=0)
-    subject_width = min(max((len(one_line(f.subject)) for f in rest[:REST_MAX]), default=0), 28)
+    subject_width = max((len(one_line(f.subject)) for f in rest[:REST_MAX]), default=0)
+    subject_width = min(subject_width, 28) if is_tty else subject_width
     for finding in rest[:REST_MAX]:
         word = "waived" if finding.waiver is not None else "n/a" if finding.outcome is None else "pass"
         subject = one_line(finding.subject, subject_width if is_tty else 300)

@@ -19,11 +19,11 @@ from reports.traffic import traffic_panels
 
 # The moments of a game day, in the order in which they are expected.
 MOMENTS = {
-    "t_inject": "inject",
-    "t_detect": "detect",
-    "t_mitigate": "mitigate",
-    "t_recover": "recover",
-    "t_redundant": "redundant",
+    "t_inject": "fault injected",
+    "t_detect": "noticed",
+    "t_mitigate": "routed around",
+    "t_recover": "traffic good again",
+    "t_redundant": "all replicas serve",
 }
 _FAULT_START = ("fault.injected", "fault.verified")
 _FAULT_END = ("fault.undone", "fault.undo_verified", "undo.verified", "undo.done")
@@ -133,13 +133,16 @@ def _band(kind: str, label: str, start: Event, end: Event | None, t0_ns: int) ->
 
 
 def _markers(run: Run, t0_ns: int) -> Iterator[Marker]:
-    """Yield the moments that judging derived; they stand, in nanoseconds, in the findings' evidence."""
+    """Yield the moments of a game day: as judging derived them, else as they were seen while it ran."""
     known: dict[str, int] = {}
     for finding in run.findings:
         for name in MOMENTS:
             t_ns = finding.evidence.get(f"{name}_ns")
             if isinstance(t_ns, int) and not isinstance(t_ns, bool):
                 known.setdefault(name, t_ns)
+    for event in run.events_of(_FAULT_START[0], *MOMENTS):
+        name = "t_inject" if event.kind == _FAULT_START[0] else event.kind
+        known.setdefault(name, event.t_ns)
     for name, label in MOMENTS.items():
         if name in known:
             yield Marker(name=name, label=label, t_s=(known[name] - t0_ns) / 1e9)

@@ -54,14 +54,14 @@ def _rates(requests: Sequence[Request], t0_ns: int, width_s: int, per: str) -> P
     span = _span(arrivals + good + bad, t0_ns, width_s)
     return Panel(
         name="requests",
-        title=f"Requests per second, counted per {per}",
+        title=f"Requests, counted per {per}",
         unit="1/s",
         series=(
             _counts("arrivals", "faint", arrivals, span, t0_ns, width_s),
             _counts("good", "good", good, span, t0_ns, width_s),
             _counts("failed", "bad", bad, span, t0_ns, width_s),
         ),
-        note="arrivals when the schedule wanted them; good and failed when they ended",
+        note="arrivals as scheduled, good and failed when they ended",
     )
 
 

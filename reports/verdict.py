@@ -9,7 +9,7 @@ from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.run import Run
 
-# A finding of this rule says whether a detector saw the fault that was seeded to prove it.
+# A rule with this in its name says whether detectors saw the faults that were seeded to prove them.
 CONTROL_RULE = "control"
 KIND_TITLES = {"burnin": "Burn-in", "load": "Load test", "gameday": "Game day"}
 SIGNS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", None: "–"}
@@ -62,7 +62,7 @@ def _with(findings: Sequence[Finding], outcome: Outcome) -> tuple[Finding, ...]:
 
 def is_control(finding: Finding) -> bool:
     """Say whether a finding is about a detector that a seeded fault was to prove."""
-    return finding.rule.startswith(CONTROL_RULE)
+    return CONTROL_RULE in finding.rule
 
 
 def _sentence(run: Run, failed: int, undecided: int, passed: int) -> str:

@@ -6,8 +6,8 @@ const overproofCharts = (() => {
   const whole = { min: 0, max: data.end_s };
   const charts = [];
   const AXIS_PX = 64;
-  const DASHES = { main: [], second: [6, 3], good: [], bad: [], faint: [2, 3] };
-  const WIDTHS = { main: 1.6, second: 1.4, good: 1.6, bad: 2.2, faint: 1.2 };
+  const DASHES = { main: [], second: [6, 3], third: [10, 3, 2, 3], fourth: [], good: [], bad: [], faint: [2, 3] };
+  const WIDTHS = { main: 1.6, second: 1.4, third: 1.4, fourth: 1.4, good: 1.6, bad: 2.4, faint: 1.4 };
   let isApplying = false;
 
   const ink = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
@@ -18,6 +18,7 @@ const overproofCharts = (() => {
   const wallClock = value => new Date(data.t0_ms + value * 1000).toISOString().slice(11, 23) + " UTC";
   const figure = value => {
     if (value == null) return "–";
+    if (Number.isInteger(value)) return value.toLocaleString("en");
     const size = Math.abs(value);
     return size >= 1000 ? Math.round(value).toLocaleString("en") : size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(2);
   };
@@ -85,6 +86,7 @@ const overproofCharts = (() => {
     const ratio = devicePixelRatio, rowHeight = 15 * ratio, rows = [];
     ctx.save();
     ctx.font = font(12 * ratio);
+    ctx.textAlign = "left";
     ctx.textBaseline = "middle";
     const labels = [
       ...data.bands.map(band => ({ text: band.kind === "fault" ? "fault: " + band.label : band.label, x: bandEnds(chart, band)[0], until: bandEnds(chart, band)[1], colour: band.kind === "fault" ? "fault-line" : "soft" })),
@@ -113,9 +115,9 @@ const overproofCharts = (() => {
     cursor: { sync: { key: "overproof", setSeries: false }, drag: { x: true, y: false, setScale: true }, y: false, points: { size: 6 } },
     hooks: { drawClear: [drawBands], draw: [drawMarkers], setScale: [follow], setCursor: [chart => show(chart)] },
   });
-  const floor = (_, low, high) => {
+  const floor = isCount => (_, low, high) => {
     if (low == null) return [0, 1];
-    const isNear = low > 0 && low > high * 0.6;  /* temperatures and clocks: zero would flatten them */
+    const isNear = !isCount && low > 0 && low > high * 0.6;  /* temperatures and clocks: zero would flatten them */
     const room = Math.max((high - low) * 0.12, Math.abs(high) * 0.02, 1e-9);
     return [isNear ? low - room : Math.min(0, low), high + room];
   };
@@ -134,19 +136,19 @@ const overproofCharts = (() => {
     const holder = document.querySelector("#panel-" + index + " .plot");
     const joined = uPlot.join(panel.series.map(series => [series.t, series.v]), panel.series.map(() => [1, 1]));
     const chart = new uPlot({
-      ...common(isLast ? 156 : 130),
+      ...common(isLast ? 150 : 124),
       width: widthOf(holder),
-      scales: { x: { time: false, min: whole.min, max: whole.max }, y: { range: floor } },
+      scales: { x: { time: false, min: whole.min, max: whole.max }, y: { range: floor(panel.series.some(series => series.stepped)) } },
       axes: axes(panel.unit, isLast),
       series: [{}, ...panel.series.map(lineOf)],
-      legend: { live: true },
+      legend: { live: true, mount: (_, legend) => holder.parentElement.querySelector(".legend").append(legend) },
     }, joined, holder);
     charts.push(chart);
   };
   const addStrip = () => {
     const holder = document.getElementById("strip");
     if (!data.bands.length && !data.markers.length) { holder.hidden = true; return; }
-    const base = common(64);
+    const base = common(15 * (data.markers.length + (data.bands.length ? 1 : 0)) + 12);
     charts.push(new uPlot({
       ...base,
       hooks: { ...base.hooks, draw: [drawMarkers, drawLabels] },
