@@ -50,7 +50,11 @@ class Evidence:
 
 def judge_run(run: Run) -> list[Finding]:
     """Judge the record of a game day."""
-    seen = read_evidence(run)
+    return judge_evidence(read_evidence(run))
+
+
+def judge_evidence(seen: Evidence) -> list[Finding]:
+    """Apply every rule."""
     findings = [*_phase_findings(seen), judge_fault(seen)]
     if seen.times is not None:
         findings += [judge_detection(seen), judge_recovery(seen), judge_redundancy(seen)]
@@ -308,7 +312,9 @@ def judge_collateral(seen: Evidence) -> Finding:
         observed="; ".join(hit) or fine,
         expected="every other replica is the same process before and after",
         evidence={"others": list(others.values())},
-        next_step="find out what else died, in lab.log of the run" if hit else "",
+        next_step=""
+        if outcome is Outcome.PASS
+        else "see lab.log of the lab for what else died or fell silent",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -82,31 +81,29 @@ def test_space_is_taken_beforehand_and_readers_see_none_of_it(tmp_path: Path) ->
     assert b"\0" not in (tmp_path / UNDO_FILE).read_bytes()
 
 
-def _arm_many(folder: Path, name: str) -> None:
-    with Ledger(folder) as ledger:
-        for i in range(20):
-            ledger.note(ledger.arm("replica.kill", f"replica:{name}-{i}", {"i": i}), INJECTED)
-
-
 def test_two_processes_write_at_once_and_no_line_is_lost(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_arm_many, args=(tmp_path, name)) for name in "ab"]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(timeout=30)
+    code = (
+        "import sys; from pathlib import Path; from experiments.ledger import INJECTED, Ledger\n"
+        "with Ledger(Path(sys.argv[1])) as ledger:\n"
+        "    for i in range(20):\n"
+        "        ledger.note(ledger.arm('replica.kill', f'replica:{sys.argv[2]}-{i}', {'i': i}), INJECTED)\n"
+    )
+    command = [sys.executable, "-P", "-c", code, str(tmp_path)]
+    writers = [subprocess.Popen([*command, name]) for name in "ab"]
 
+    ends = [writer.wait(timeout=30) for writer in writers]
     entries = read_ledger(tmp_path)
 
-    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert ends == [0, 0]
     assert {e.subject for e in entries} == {f"replica:{n}-{i}" for n in "ab" for i in range(20)}
     assert {e.state for e in entries} == {INJECTED}
 
 
 def test_whoever_waits_too_long_for_another_that_undoes_is_told(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as first, Ledger(tmp_path) as second:
-        with first.alone(timeout_s=1), pytest.raises(TargetError, match="another process has been undoing"):
-            second.alone(timeout_s=0.1).__enter__()
+    with Ledger(tmp_path) as first, first.alone(timeout_s=1), Ledger(tmp_path) as second:
+        waiting = second.alone(timeout_s=0.1)
+        with pytest.raises(TargetError, match="another process has been undoing"):
+            waiting.__enter__()
     with Ledger(tmp_path) as third, third.alone(timeout_s=1):
         pass
 

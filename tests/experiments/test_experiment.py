@@ -1,0 +1,115 @@
+"""Experiment files: what is wrong is said with file, line, key, value and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.experiment import deadline_s, load_experiment
+from probes.errors import ConfigError
+
+CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
+SHIPPED = sorted(CATALOGUE.glob("local/*.yaml"))
+GOOD = (CATALOGUE / "local/replica-kill.yaml").read_text()
+
+
+def line_of(text: str, part: str) -> int:
+    return next(i for i, line in enumerate(text.splitlines(), start=1) if part in line)
+
+
+def write(folder: Path, text: str) -> Path:
+    """Put an experiment where its workload is found from."""
+    (folder / "local").mkdir()
+    (folder / "workloads").mkdir()
+    (folder / "workloads/steady-chat.yaml").write_text("name: x\n")
+    path = folder / "local/e.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_experiment_is_sound(path: Path) -> None:
+    experiment = load_experiment(path)
+
+    assert experiment.workload.is_file()
+    assert set(experiment.slos) == {"before", "during", "after"}
+    assert experiment.document["rollbacks"]
+    assert experiment.document["runtime"] == {"rollbacks": {"strategy": "always"}}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("rollbacks:\n  - type", "rollback:\n  - type", "rollback: unknown key; did you mean 'rollbacks'?"),
+        ("    steady_s: 10", "    steady: 10", "steady: unknown key; did you mean 'steady_s'?"),
+        ("    recovery_s: 15", "    recovery_s: soon", "recovery_s: got 'soon'"),
+        ("metric: ttft_ms, statistic: p80", "metric: ttfb, statistic: p80", "metric 'ttfb' is unknown"),
+        ("      during:", "      midway:", "slos.midway: unknown key"),
+        ("    target: lab", "    target: production", "target: got 'production'; input should be 'lab'"),
+        (
+            "timeout: 15\n    provider",
+            "timeuot: 15\n    provider",
+            "timeuot: unknown key; did you mean 'timeout'?",
+        ),
+        ("  - name: overproof", "  - name: overprof", "one entry named 'overproof' is wanted here"),
+        ("type: action\n    name: kill", "type: acton\n    name: kill", "type: got 'acton'"),
+    ],
+)
+def test_a_typo_is_named_with_its_line(right: str, wrong: str, said: str, tmp_path: Path) -> None:
+    assert right in GOOD
+    text = GOOD.replace(right, wrong, 1)
+    path = write(tmp_path, text)
+
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(path)
+
+    first_line = wrong.splitlines()[0].strip() if "name: overprof" not in wrong else "extensions:"
+    assert said in str(caught.value)
+    assert f"{path}:" in str(caught.value)
+    lines = {int(line.split(":")[1]) for line in str(caught.value).splitlines()}
+    assert line_of(text, first_line) in lines
+
+
+def test_two_promises_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
+    text = GOOD.replace("{metric: goodput, objective: 0.8}", "{metric: ttft_ms, statistic: p80, bound: 9}")
+
+    with pytest.raises(ConfigError, match="two SLOs are named 'ttft_ms_p80'"):
+        load_experiment(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        (
+            "module: experiments.actions, func: kill_replica",
+            "module: os, func: abort",
+            "touches the lab only",
+        ),
+        (
+            "provider: {type: python, module: experiments.actions, func: kill_replica}",
+            "provider: {type: process, path: kill}",
+            "touches the lab only",
+        ),
+        ("func: kill_replica", "func: kill_replicas", "Chaos Toolkit refuses it"),
+        ("workload: ../workloads/steady-chat.yaml", "workload: nowhere.yaml", "'nowhere.yaml' is no file"),
+        ("title: The service outlives one replica\n", "", "title: this key is missing"),
+    ],
+)
+def test_what_cannot_be_run_safely_is_refused(right: str, wrong: str, said: str, tmp_path: Path) -> None:
+    assert right in GOOD
+
+    with pytest.raises(ConfigError, match=said):
+        load_experiment(write(tmp_path, GOOD.replace(right, wrong, 1)))
+
+
+def test_a_deadline_is_the_activitys_own_or_its_providers_or_a_minute() -> None:
+    assert deadline_s({"timeout": 3, "provider": {"timeout": 4}}) == 3
+    assert deadline_s({"provider": {"timeout": 4}}) == 4
+    assert deadline_s({"provider": {}}) == 60
+
+
+def test_the_whole_deadline_covers_every_activity_twice_for_the_hypothesis() -> None:
+    experiment = load_experiment(CATALOGUE / "local/replica-kill.yaml")
+
+    assert experiment.chaos_deadline_s == 30 + 2 * (10 + 15) + 15 + 30 + 45
