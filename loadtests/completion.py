@@ -47,7 +47,7 @@ class Completion:
             self._note("bad_event", f"after [DONE]: {_shown(data)}")
             return False
         if data == b"[DONE]":
-            self.is_done = True
+            self.is_done, self._before = True, None  # whatever comes now is looked at
             return False
         document = self._parse(data)
         if document is None:

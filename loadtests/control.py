@@ -107,9 +107,11 @@ def _run_control(planted: Planted, target: Target) -> ControlResult:
         timeout_s=_TIMEOUT_S,
     )
     polls = PollClock()
+    connections = Connections(local, polls)
     try:
-        row = exchange_once(Connections(local, polls))
+        row = exchange_once(connections)
     finally:
+        connections.close()
         polls.close()
         server.kill()
         listener.close()

@@ -59,8 +59,8 @@ def _reason_against(reply: Reply) -> str:
         return f"HTTP 404 for {COMPLETIONS_PATH}; check the address and the model"
     if 300 <= reply.status < 400:
         return f"HTTP {reply.status}, a redirect; give the address that it leads to"
-    if 400 <= reply.status < 429:
-        return f"HTTP {reply.status}, so every request of this workload would be turned away"
+    if 400 <= reply.status < 429 or reply.status in (501, 505):
+        return f"HTTP {reply.status}, so every request of this workload would be refused"
     if reply.status == 200 and reply.content_type != "application/json":
         return f"wanted a chat completion in JSON, got {reply.content_type or 'no content type'}"
     return ""

@@ -211,7 +211,7 @@ def check_url(url: str) -> str:
     except ValueError as error:
         raise ValueError(f"not an address: {error}") from error
     if parts.scheme == "https":
-        raise ValueError("https is not supported yet; put http in front of the load balancer's TLS")
+        raise ValueError("https is not supported yet; give the http address behind the TLS")
     if parts.scheme != "http" or not parts.hostname or port == 0:
         raise ValueError("wanted an address such as http://host:8000")
     if parts.username or parts.query or parts.fragment:

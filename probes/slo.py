@@ -114,7 +114,7 @@ def _observed(slo: Slo, tally: Tally, requests: Sequence[Request], outcome: Outc
     where = "requests were good" if slo.metric == GOODPUT else f"values at most {slo.bound:g} {_unit(slo)}"
     observed = f"{share} of {tally.total} {where}{_percentile_text(slo, requests)}"
     if tally.possible > tally.certain:
-        observed += f"; {tally.possible - tally.certain} breaches may be the client's own delay"
+        observed += f"; {tally.certain} of {tally.possible} breaches are certain, the rest perhaps ours"
     if outcome is Outcome.INCONCLUSIVE and tally.total < needed:
         observed += f"; at least {needed} are needed to pass"
     return observed
@@ -183,7 +183,7 @@ def _judge_whole(request: Request, bounded: Sequence[Slo]) -> tuple[bool, bool]:
 
 def _allowed(slo: Slo, total: int) -> float:
     """Return how many of one request's values may break the bound: none of one, its share of many."""
-    return (1 - slo.objective) * total if total > 1 else 0.0
+    return round((1 - slo.objective) * total, 9) if total > 1 else 0.0
 
 
 def count_bad(slo: Slo, requests: Sequence[Request], slos: Sequence[Slo] = ()) -> tuple[int, int]:

@@ -1,0 +1,301 @@
+"""The reader over real sockets: what it calls each way of failing, and whose time it reports."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from loadtests.control import PLANTED, run_controls
+from loadtests.poll_clock import TICK_S, PollClock
+from loadtests.reader import Connections, Errand, Exchange, Target
+from probes.request import Request
+from probes.slo import percentile
+from tests.loadtests.endpoints import endpoint, raw_server
+
+TOKENS = 12
+
+
+def target(port: int, **changes: object) -> Target:
+    fields: dict[str, object] = {
+        "url": f"http://127.0.0.1:{port}",
+        "host": f"127.0.0.1:{port}",
+        "family": socket.AF_INET,
+        "address": ("127.0.0.1", port),
+        "path": "/v1/chat/completions",
+        "head_fields": "",
+        "is_streamed": True,
+        "timeout_s": 5.0,
+        "connect_timeout_s": 2.0,
+        "first_byte_timeout_s": 5.0,
+        "reuses_connections": True,
+    }
+    return Target(**fields | changes)  # type: ignore[arg-type]
+
+
+class Client:
+    """Makes requests with the reader, many at a time, in this thread's hub."""
+
+    def __init__(self, polls: PollClock) -> None:
+        self.polls = polls
+        self.connections = Connections(target(0), polls)
+        self.rows: list[Request] = []
+
+    def to(self, port: int, **changes: object) -> Client:
+        """Send what comes next to this port."""
+        self.connections.target = target(port, **changes)
+        return self
+
+    def run(
+        self, count: int = 1, *, gap_s: float = 0.0, timeout_s: float = 10.0, size: int = 0
+    ) -> list[Request]:
+        self.rows, exchanges = [], []
+        for index in range(count):
+            exchanges.append(Exchange(errand(index, size), self.connections, self.take))
+            exchanges[-1].begin()
+            gevent.sleep(gap_s)
+        deadline = time.monotonic() + timeout_s
+        while len(self.rows) < count and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+            for exchange in exchanges:
+                exchange.check_deadlines(time.monotonic())
+        return sorted(self.rows, key=lambda row: row.index)
+
+    def take(self, exchange: Exchange) -> None:
+        assert exchange.row is not None
+        self.rows.append(exchange.row)
+
+
+def errand(index: int, size: int = 0) -> Errand:
+    messages = [{"role": "user", "content": f"hello {index}" + " x" * size}]
+    body = {
+        "messages": messages,
+        "max_tokens": TOKENS,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    return Errand(
+        index=index,
+        worker=0,
+        t_intended_ns=time.time_ns(),
+        body=json.dumps(body).encode(),
+        output_tokens=TOKENS,
+        request_id=str(index),
+    )
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client(PollClock())
+    yield client
+    client.connections.close()
+    client.polls.close()
+
+
+def test_every_planted_answer_is_recognised_and_stamped_by_the_kernel() -> None:
+    results = run_controls(target(1))
+
+    assert {result.name: result.found for result in results} == {item.name: item.wanted for item in PLANTED}
+    assert all(result.is_proven for result in results)
+    assert all(result.is_stamped for result in results)
+
+
+def test_a_detector_that_misses_what_was_planted_is_not_proven() -> None:
+    blind = run_controls(target(1))[1]
+
+    assert blind.wanted == "no_done"
+    assert not type(blind)(name="cut", wanted="no_done", found=None, is_stamped=True).is_proven
+
+
+def test_a_whole_answer_has_every_time_count_and_who_answered(client: Client) -> None:
+    with endpoint("--name", "replica-1", "--decode-step-ms", "5") as running:
+        (row,) = client.to(running.port).run()
+
+    assert row.error is None
+    assert (row.status, row.replica, row.finish_reason, row.is_done) == (200, "replica-1", "length", True)
+    assert (row.events, row.tokens_out, len(row.gaps_us)) == (TOKENS, TOKENS, TOKENS - 1)
+    assert row.t_sent_ns is not None
+    assert row.t_first_ns is not None
+    assert row.t_last_ns is not None
+    assert row.t_end_ns is not None
+    assert row.t_intended_ns < row.t_sent_ns < row.t_first_ns < row.t_last_ns <= row.t_end_ns
+    assert row.connect_ms is not None
+    assert sum(row.gaps_us) == pytest.approx((row.t_last_ns - row.t_first_ns) / 1000, abs=TOKENS)
+
+
+def test_a_connection_is_used_again_unless_the_workload_wants_fresh_ones(client: Client) -> None:
+    with endpoint("--decode-step-ms", "2") as running:
+        reused = client.to(running.port).run(3, gap_s=0.2)
+        fresh = client.to(running.port, reuses_connections=False).run(3, gap_s=0.2)
+
+    assert [row.error for row in reused + fresh] == [None] * 6
+    assert [row.connect_ms is None for row in reused] == [False, True, True]
+    assert [row.connect_ms is None for row in fresh] == [False, False, False]
+
+
+def test_an_idle_connection_that_the_server_closed_is_not_used(client: Client) -> None:
+    with endpoint("--decode-step-ms", "2") as running:
+        first = client.to(running.port).run()
+    with endpoint("--decode-step-ms", "2") as running:
+        second = client.to(running.port).run()
+
+    assert [row.error for row in first + second] == [None, None]
+    assert second[0].connect_ms is not None
+
+
+def test_a_long_prompt_to_a_slow_reader_is_sent_whole(client: Client) -> None:
+    with endpoint("--prefill-tokens-per-s", "100000000", "--decode-step-ms", "2") as running:
+        (row,) = client.to(running.port).run(size=300_000)
+
+    assert row.error is None
+    assert row.tokens_in is not None
+    assert row.tokens_in > 300_000
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("cut", "no_done"),
+        ("close", "truncated"),
+        ("reset", "reset"),
+        ("error", "http_5xx"),
+        ("html", "content_type"),
+        ("hang", "timeout"),
+    ],
+)
+def test_each_fault_of_the_endpoint_is_a_failed_request_of_its_kind(
+    client: Client, fault: str, kind: str
+) -> None:
+    with endpoint("--fault", fault, "--decode-step-ms", "2") as running:
+        (row,) = client.to(running.port, timeout_s=0.6).run()
+
+    assert (row.error, row.is_done) == (kind, False)
+    assert row.error_detail
+
+
+def drop_at_once(connection: socket.socket) -> None:
+    connection.recv(65536)
+
+
+def stay_silent(connection: socket.socket) -> None:
+    while connection.recv(65536):
+        pass
+
+
+def speak_nonsense(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+def never_end_the_line(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: ")
+    while True:
+        connection.sendall(b"x" * 65536)
+
+
+def send_a_header_without_end(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        connection.sendall(b"y" * 65536)
+
+
+@pytest.mark.parametrize(
+    ("behave", "kind"),
+    [
+        (drop_at_once, "closed"),
+        (stay_silent, "first_byte_timeout"),
+        (speak_nonsense, "bad_http"),
+        (never_end_the_line, "bad_event"),
+        (send_a_header_without_end, "bad_http"),
+    ],
+)
+def test_a_hostile_server_ends_as_a_named_error_in_bounded_time(
+    client: Client, behave: Callable[[socket.socket], None], kind: str
+) -> None:
+    with raw_server(behave) as port:
+        (row,) = client.to(port, first_byte_timeout_s=0.4).run()
+
+    assert row.error == kind
+
+
+def test_nobody_listening_is_refused_and_nothing_was_sent(client: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    (row,) = client.to(port).run()
+
+    assert (row.error, row.t_sent_ns, row.status) == ("refused", None, None)
+
+
+def test_a_listener_that_never_accepts_is_a_connect_timeout(client: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        (row,) = client.to(port, connect_timeout_s=0.4).run()
+        for filler in fillers:
+            filler.close()
+
+    assert row.error == "connect_timeout"
+
+
+def test_times_are_those_of_the_endpoint_even_when_the_client_is_busy(tmp_path: Path, client: Client) -> None:
+    """The endpoint writes down when it sent each token; a busy client must report just that.
+
+    The contrast is what a client reports that asks its own clock: the same times plus ``lag_ms_max``.
+    """
+    sends_file = tmp_path / "sends.ndjson"
+    with endpoint("--decode-step-ms", "20", "--sends-file", str(sends_file)) as running:
+        calm = client.to(running.port).run(8, gap_s=0.02)
+        hog = gevent.spawn(keep_busy)
+        busy = client.run(8, gap_s=0.02)
+        hog.kill()
+    sends = [json.loads(line) for line in sends_file.read_text().splitlines()]
+
+    calm_errors_ms = errors_ms(calm, sends[:8])
+    busy_errors_ms = errors_ms(busy, sends[8:])
+    assert len(calm_errors_ms) == len(busy_errors_ms) == 8 * TOKENS
+    assert percentile(calm_errors_ms, 0.95) < 2
+    assert percentile(busy_errors_ms, 0.9) < 2
+    # The client's own clock would have been wrong by as much as the reads were late.
+    assert percentile([row.lag_ms_max for row in busy], 0.5) > 8
+    assert sum(row.reads_unstamped for row in calm + busy) == 0
+    for row, error_ms in zip(busy, first_errors_ms(busy, sends[8:]), strict=True):
+        assert error_ms <= row.first_uncertain_ms + 2
+
+
+def keep_busy() -> None:
+    """Hold the hub for 15 ms at a time, as a client that parses too much does."""
+    while True:
+        end = time.perf_counter() + 0.015
+        while time.perf_counter() < end:
+            pass
+        gevent.sleep(TICK_S / 4)
+
+
+def errors_ms(rows: list[Request], sends: list[dict[str, object]]) -> list[float]:
+    """Return by how much each reported token time is off."""
+    by_id = {str(entry["request_id"]): entry["sends_ns"] for entry in sends}
+    errors = []
+    for row in rows:
+        assert row.t_first_ns is not None
+        at_ns = row.t_first_ns
+        for position, sent_ns in enumerate(by_id[str(row.index)]):  # type: ignore[arg-type, var-annotated]
+            at_ns += row.gaps_us[position - 1] * 1000 if position else 0
+            errors.append(abs(at_ns - sent_ns) / 1e6)
+    return errors
+
+
+def first_errors_ms(rows: list[Request], sends: list[dict[str, object]]) -> list[float]:
+    """Return by how much each reported first token is off."""
+    by_id = {str(entry["request_id"]): entry["sends_ns"] for entry in sends}
+    return [abs((row.t_first_ns or 0) - by_id[str(row.index)][0]) / 1e6 for row in rows]  # type: ignore[index]

@@ -1,0 +1,106 @@
+"""Workload files: every example is valid, and a mistake is named with its line and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import loadtests
+from loadtests.workload import check_url, load_workload, override, read_api_key
+from probes.errors import ConfigError
+
+EXAMPLES = sorted((Path(loadtests.__file__).parent / "workloads").glob("*.yaml"))
+GOOD = "name: x\narrivals: {kind: poisson, rate_per_s: 2}\nduration_s: 5\n"
+
+
+def load(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "workload.yaml"
+    path.write_text(text)
+    load_workload(path).to_workload()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_is_valid_and_promises_something(path: Path) -> None:
+    workload = load_workload(path).to_workload()
+
+    assert workload.slos
+    assert {slo.metric for slo in workload.slos} >= {"ttft_ms", "itl_ms", "goodput"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the file is empty"),
+        ("[1, 2", "not YAML"),
+        ("- a\n- b\n", "workload.yaml:1: wanted keys with values"),
+        (GOOD + "slo: []\n", "workload.yaml:4: slo: unknown key; did you mean 'slos'?"),
+        (GOOD.replace("poisson", "poison"), "workload.yaml:2: arrivals.kind: got 'poison'"),
+        (GOOD.replace("rate_per_s: 2", "rate_per_s: 0"), "workload.yaml:2: arrivals.rate_per_s: got 0"),
+        (GOOD.replace("duration_s: 5", "duration_s: soon"), "workload.yaml:3: duration_s: got 'soon'"),
+        ("name: x\nduration_s: 5\n", "arrivals: this key is missing"),
+        (
+            GOOD + "endpoint:\n  url: https://x\n",
+            "workload.yaml:5: endpoint.url: got 'https://x'; https is not",
+        ),
+        (GOOD + "endpoint:\n  url: x:80\n", "wanted an address such as http://host:8000"),
+        (GOOD + "endpoint:\n  body: {stream: false}\n", "'stream' is set by the workload itself"),
+        (GOOD + "slos:\n  - {metric: ttft, statistic: p95, bound: 1}\n", "metric 'ttft' is unknown; one of"),
+        (GOOD + "slos:\n  - {metric: ttft_ms, bound: 1}\n", "give either objective: 0.95 or statistic: p95"),
+        (GOOD + "slos:\n  - {metric: ttft_ms, objective: 0.9}\n", "every metric but goodput needs a bound"),
+        (GOOD + "slos:\n" + "  - {metric: goodput, objective: 0.9}\n" * 2, "two SLOs are named 'goodput'"),
+        (
+            GOOD + "prompt:\n  input_tokens: {kind: normal, mean: 3, stddev: 1, min: 9, max: 8}\n",
+            "min 9 is above max 8",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_key_and_what_would_be_right(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+
+    assert said in str(caught.value)
+    assert str(tmp_path / "workload.yaml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("http://h:1/v1", "http://h:1"),
+        ("http://h:1/", "http://h:1"),
+        ("http://h/openai/v1/", "http://h/openai"),
+    ],
+)
+def test_an_address_may_end_with_the_apis_version(url: str, base: str) -> None:
+    assert check_url(url) == base
+
+
+def test_the_command_line_overrides_address_and_duration(tmp_path: Path) -> None:
+    path = tmp_path / "workload.yaml"
+    path.write_text(GOOD)
+
+    spec = override(load_workload(path), url="http://h:1/v1", duration_s=9)
+
+    assert (spec.endpoint.url, spec.duration_s) == ("http://h:1", 9)
+    with pytest.raises(ConfigError, match="--endpoint 'ftp://h'"):
+        override(spec, url="ftp://h", duration_s=None)
+
+
+def test_a_key_comes_from_the_environment_or_a_file_and_a_missing_one_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, key_file = tmp_path / "workload.yaml", tmp_path / "key"
+    path.write_text(GOOD + "endpoint: {api_key_env: OVERPROOF_TEST_KEY}\n")
+    from_environment = load_workload(path).endpoint
+    path.write_text(GOOD + f"endpoint: {{api_key_file: {key_file}}}\n")
+    from_file = load_workload(path).endpoint
+
+    with pytest.raises(ConfigError, match="the environment has no OVERPROOF_TEST_KEY"):
+        read_api_key(from_environment)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_api_key(from_file)
+    monkeypatch.setenv("OVERPROOF_TEST_KEY", "one")
+    key_file.write_text("two\n")
+    assert (read_api_key(from_environment), read_api_key(from_file)) == ("one", "two")
