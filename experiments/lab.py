@@ -144,7 +144,9 @@ class Supervisor:
     def _forget(self, replica: SupervisedReplica) -> None:
         """Note a death. The gateway is not told: it has to find out by itself, as a real one has."""
         if replica.child is not None:
-            end_child(replica.child, grace_s=0.1)  # closes its pipes
+            end_child(replica.child, grace_s=0.1)  # and whatever it may have left in its group
+            if replica.child.stdout is not None:
+                replica.child.stdout.close()
         replica.child, replica.process, replica.is_listening = None, None, False
         self._write_state()
 
