@@ -10,7 +10,6 @@ from __future__ import annotations
 # isort: off
 import locust  # first: it patches the standard library
 import locust.env
-import locust.runners
 
 # isort: on
 import logging
@@ -30,7 +29,7 @@ from loadtests.dispatcher import Dispatcher, make_target
 from loadtests.reader import Target
 from loadtests.recorder import Recorder
 from loadtests.workload import COMPLETIONS_PATH, read_api_key
-from probes.errors import RecordError, SuiteError
+from probes.errors import ConfigError, RecordError, SuiteError
 from probes.request import Request
 from reports.record import RunWriter, load_header
 
@@ -50,13 +49,13 @@ class Load:
 
     def __init__(self, environment: locust.env.Environment) -> None:
         self._environment = environment
-        self._plan = plans.load_plan(Path(os.environ[plans.PLAN_VARIABLE]))
+        self._plan = plans.load_plan(_plan_file())
         self._writer = RunWriter(self._plan.run, load_header(self._plan.run))
         self._target: Target = make_target(self._plan, api_key=read_api_key(self._plan.workload.endpoint))
-        self.worker, workers = _place(environment)
+        self.worker = 0
         self._recorder = Recorder(self._writer, self._tell_locust, worker=self.worker)
         self.dispatcher = Dispatcher(
-            self._plan, self._target, self._recorder.put, worker=self.worker, workers=workers
+            self._plan, self._target, self._recorder.put, worker=self.worker, workers=1
         )
         self._has_ended = False
 
@@ -124,13 +123,11 @@ class Load:
         )
 
 
-def _place(environment: locust.env.Environment) -> tuple[int, int]:
-    """Return this process's index among the workers, and how many there are."""
-    runner = environment.runner
-    if isinstance(runner, locust.runners.WorkerRunner):
-        options = environment.parsed_options
-        return int(runner.worker_index), int(getattr(options, "expect_workers", None) or 1)
-    return 0, 1
+def _plan_file() -> Path:
+    path = os.environ.get(plans.PLAN_VARIABLE)
+    if path is None:
+        raise ConfigError(f"{plans.PLAN_VARIABLE} is not set; start this with `overproof load run WORKLOAD`")
+    return Path(path)
 
 
 def _guarded(function: Any, *arguments: Any) -> None:
@@ -160,8 +157,7 @@ class Dispatch(locust.User):
     @locust.task
     def walk(self) -> None:
         """Run the whole load, then end Locust."""
-        load = _load_of(self.environment)
-        _guarded(load.run)
+        _guarded(lambda: _load_of(self.environment).run())
         gevent.spawn(self.environment.runner.quit)
         gevent.sleep(3600)  # until the runner ends this greenlet, so that Locust does not begin again
 

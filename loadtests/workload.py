@@ -229,7 +229,7 @@ def read_api_key(endpoint: EndpointSpec) -> str | None:
         key = os.environ.get(endpoint.api_key_env, "").strip()
         if not key:
             raise ConfigError(f"endpoint.api_key_env: the environment has no {endpoint.api_key_env}")
-        return key
+        return _checked_key(key, f"endpoint.api_key_env: {endpoint.api_key_env}")
     if endpoint.api_key_file is None:
         return None
     path = Path(endpoint.api_key_file).expanduser()
@@ -237,6 +237,11 @@ def read_api_key(endpoint: EndpointSpec) -> str | None:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"endpoint.api_key_file: {path}: cannot be read: {error}") from error
+    return _checked_key(key, f"endpoint.api_key_file: {path}")
+
+
+def _checked_key(key: str, where: str) -> str:
+    """Refuse what would break out of its header line; the key itself is shown nowhere."""
     if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(f"endpoint.api_key_file: {path}: does not hold one printable key")
+        raise ConfigError(f"{where}: does not hold one printable key")
     return key
