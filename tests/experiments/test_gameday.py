@@ -1,0 +1,249 @@
+"""Whole game days on this machine, and what is left of those that end badly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.lab import LabPlan, start_detached
+from experiments.lab_control import Lab, read_lab, stop_lab
+from experiments.ledger import UNDONE, read_ledger
+from probes.child import wait_until
+from probes.finding import Finding
+from probes.outcome import Outcome
+from reports.run import Run, load_run
+from tests.processes import Job, start_job, wait_for
+
+CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
+
+
+def write_experiment(folder: Path, *, rate_per_s: float = 20, within_s: float = 12) -> Path:
+    """The shipped experiment with shorter waits."""
+    workload = yaml.safe_load((CATALOGUE / "workloads/steady-chat.yaml").read_text())
+    workload["arrivals"]["rate_per_s"] = rate_per_s
+    (folder / "workload.yaml").write_text(yaml.safe_dump(workload))
+    document = yaml.safe_load((CATALOGUE / "local/replica-kill.yaml").read_text())
+    document["method"][1]["provider"]["arguments"]["within_s"] = within_s
+    document["extensions"][0] |= {"workload": "workload.yaml", "steady_s": 4, "recovery_s": 12, "after_s": 4}
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """A game day that has ended."""
+
+    status: int
+    run: Run
+    log: str
+
+    def finding(self, rule: str) -> Finding:
+        (found,) = [f for f in self.run.findings if f.rule == rule]
+        return found
+
+    def spoiled(self) -> set[tuple[str, Outcome]]:
+        return {(f.rule, f.outcome) for f in self.run.findings if f.outcome not in (Outcome.PASS, None)}
+
+
+def run_of(folder: Path) -> Run | None:
+    found = [path.parent for path in (folder / "runs").glob("*-gameday-*/run.json")]
+    return load_run(found[0]) if found else None
+
+
+def game_day(folder: Path, *arguments: str) -> Day:
+    job = start_job(["gameday", "run", *arguments], folder)
+    status = job.wait(timeout_s=100)
+    assert wait_until(lambda: not job.descendants(), timeout_s=5), job.descendants()
+    run = run_of(folder)
+    assert run is not None, job.text()
+    return Day(status=status, run=run, log=job.text())
+
+
+def until(job: Job, folder: Path, kind: str) -> None:
+    def has_come() -> bool:
+        run = run_of(folder)
+        return run is not None and bool(run.events_of(kind))
+
+    wait_for(has_come, job, timeout_s=60, what=f"the game day reaches {kind}")
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A lab that restarts nothing, as ``lab up --no-restart`` leaves it."""
+    folder = tmp_path / "runs/lab"
+    start_detached(LabPlan(folder=folder, is_restarting=False, load_s=0.5), timeout_s=20)
+    running = read_lab(folder)
+    yield running
+    stop_lab(folder)
+    os.waitpid(running.supervisor.pid, 0)
+
+
+def test_a_service_that_heals_passes_with_every_moment_and_the_undo_shown(tmp_path: Path) -> None:
+    day = game_day(tmp_path, str(write_experiment(tmp_path)), "--seed", "3")
+    moments = day.finding("redundancy").evidence
+
+    assert (day.status, day.run.outcome, day.spoiled()) == (0, Outcome.PASS, set()), day.log
+    assert day.log.splitlines()[-1].endswith(day.run.path.name)
+    assert 0 <= moments["t_detect_s"] <= moments["t_redundant_s"] <= 12
+    assert 0 <= moments["t_recover_s"] <= 12
+    assert day.finding("undo").observed.startswith(
+        f"{day.finding('redundancy').subject}: nothing: the lab restarted"
+    )
+    order = ["fault.armed", "fault.injected", "fault.verified", "undo.verified"]
+    assert [event.kind for event in day.run.events_of(*order)] == order
+    assert {e.kind for e in day.run.events_of("t_detect", "t_mitigate", "t_recover", "t_redundant")} == {
+        "t_detect", "t_mitigate", "t_recover", "t_redundant",
+    }  # fmt: skip
+    assert json.loads((day.run.path / "journal.json").read_text())["status"] == "completed"
+
+
+def test_a_service_that_does_not_heal_fails_though_undo_put_it_back(tmp_path: Path) -> None:
+    day = game_day(tmp_path, str(write_experiment(tmp_path, within_s=4)), "--lab-no-restart")
+
+    assert (day.status, day.run.outcome) == (1, Outcome.FAIL), day.log
+    assert ("redundancy", Outcome.FAIL) in day.spoiled()
+    assert "did not come back by itself; undo started" in day.finding("redundancy").observed
+    assert day.finding("redundancy").next_step
+    assert day.finding("undo").outcome is Outcome.PASS
+
+
+def test_a_load_too_small_to_say_is_inconclusive(tmp_path: Path) -> None:
+    day = game_day(tmp_path, str(write_experiment(tmp_path, rate_per_s=1)))
+
+    assert (day.status, day.run.outcome) == (3, Outcome.INCONCLUSIVE), day.log
+    assert ("traffic", Outcome.INCONCLUSIVE) in day.spoiled()
+    assert day.finding("fault").outcome is Outcome.PASS
+    assert day.finding("undo").outcome is Outcome.PASS
+
+
+def test_a_fault_that_was_never_injected_is_not_a_pass(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path)
+    document = yaml.safe_load(path.read_text())
+    document["method"][0]["provider"]["arguments"] = {"replica": "replica-9"}
+    path.write_text(yaml.safe_dump(document))
+
+    day = game_day(tmp_path, str(path))
+
+    assert (day.status, day.run.outcome) == (3, Outcome.INCONCLUSIVE), day.log
+    assert "'replica-9' does not serve" in day.finding("fault").observed
+    assert json.loads((day.run.path / "journal.json").read_text())["status"] == "completed"
+
+
+def test_a_workload_with_a_typo_exits_2_before_anything_is_broken(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path)
+    (tmp_path / "workload.yaml").write_text("name: x\narivals: {kind: constant, rate_per_s: 1}\n")
+
+    job = start_job(["gameday", "run", str(path)], tmp_path)
+
+    assert job.wait(timeout_s=60) == 2, job.text()
+    assert "arivals: unknown key; did you mean 'arrivals'?" in job.text()
+    assert not job.descendants()
+
+
+def test_kill_9_in_the_middle_leaves_nothing_running_and_undo_restores_the_lab(
+    lab: Lab, tmp_path: Path
+) -> None:
+    path = write_experiment(tmp_path, within_s=25)
+    job = start_job(["gameday", "run", str(path), "--lab-no-restart"], tmp_path)
+    until(job, tmp_path, "fault.verified")
+    run = run_of(tmp_path)
+    assert run is not None
+    (chaos,) = [p for p in _pids(job) if "chaos_child" in p[1]]
+
+    os.kill(chaos[0], signal.SIGKILL)  # so that nobody but ``gameday undo`` can put it back
+    job.signal(signal.SIGKILL)
+    job.wait(timeout_s=5)
+    is_gone = wait_until(lambda: not job.descendants(), timeout_s=10)
+    broken = len(read_lab(lab.folder).serving)
+    undo = start_job(["gameday", "undo"], tmp_path)
+    undo_status, said = undo.wait(timeout_s=60), undo.text()
+    restored = len(read_lab(lab.folder).serving)
+    again = start_job(["gameday", "undo"], tmp_path)
+    again_status = again.wait(timeout_s=30)
+
+    assert is_gone, job.descendants()
+    assert (broken, restored) == (2, 3)
+    assert (undo_status, again_status) == (0, 0)
+    assert "restored: started replica" in said
+    assert "nothing left to undo" in again.text()
+    assert run_of(tmp_path).state == "interrupted"  # type: ignore[union-attr]
+    assert [entry.state for entry in read_ledger(run.path)] == [UNDONE]
+
+
+def _pids(job: Job) -> list[tuple[int, str]]:
+    from tests.processes import processes_with
+
+    return processes_with(f"OVERPROOF_TEST_JOB={job.mark}")
+
+
+def test_sigterm_in_the_middle_of_a_fault_puts_everything_back_and_exits_130(
+    lab: Lab, tmp_path: Path
+) -> None:
+    job = start_job(["gameday", "run", str(write_experiment(tmp_path)), "--lab-no-restart"], tmp_path)
+    until(job, tmp_path, "fault.injected")
+
+    second = start_job(["gameday", "run", str(write_experiment(tmp_path)), "--lab-no-restart"], tmp_path)
+    second_status = second.wait(timeout_s=30)
+    job.signal(signal.SIGTERM)
+    job.signal(signal.SIGTERM)
+    status = job.wait(timeout_s=60)
+    runs = [load_run(path.parent) for path in (tmp_path / "runs").glob("*-gameday-*/undo.ndjson")]
+    after = read_lab(lab.folder)
+
+    assert status == 130, job.text()
+    assert second_status == 2
+    assert not job.descendants()
+    assert len(after.serving) == 3
+    assert [run.state for run in runs] == ["interrupted"]
+    assert runs[0].outcome is not Outcome.PASS
+    assert [entry.state for entry in read_ledger(runs[0].path)] == [UNDONE]
+
+
+def test_plain_chaos_run_arms_a_ledger_of_its_own_and_puts_the_lab_back(lab: Lab, tmp_path: Path) -> None:
+    experiment = CATALOGUE / "local/replica-kill.yaml"
+    text = experiment.read_text().replace("within_s: 20", "within_s: 1")
+    (tmp_path / "plain.yaml").write_text(text)
+    chaos = [sys.executable, "-P", "-W", "ignore", "-m", "chaostoolkit", "--no-version-check", "run"]
+
+    done = subprocess.run(
+        [*chaos, "plain.yaml"],
+        cwd=tmp_path,
+        env=os.environ | {"OVERPROOF_ENDPOINT": lab.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    (folder,) = [path.parent for path in (tmp_path / "runs").glob("*-chaos-*/undo.ndjson")]
+    (entry,) = read_ledger(folder)
+
+    assert done.returncode in (0, 1), done.stderr
+    assert entry.state == UNDONE
+    assert entry.detail["did"].startswith("started replica")
+    assert len(read_lab(lab.folder).serving) == 3
+    assert (
+        sum(new.pid != old.pid for new, old in zip(read_lab(lab.folder).replicas, lab.replicas, strict=True))
+        == 1
+    )
+
+
+def test_plain_chaos_run_without_a_lab_injects_nothing(tmp_path: Path) -> None:
+    text = (CATALOGUE / "local/replica-kill.yaml").read_text()
+    (tmp_path / "plain.yaml").write_text(text)
+    chaos = [sys.executable, "-P", "-W", "ignore", "-m", "chaostoolkit", "--no-version-check", "run"]
+
+    subprocess.run([*chaos, "plain.yaml"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    journal = json.loads((tmp_path / "journal.json").read_text())
+
+    assert journal["run"] == []
+    assert not list(tmp_path.glob("runs/*/undo.ndjson"))
