@@ -21,7 +21,7 @@ from probes.child import wait_until
 from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.run import Run, load_run
-from tests.processes import Job, start_job, wait_for
+from tests.processes import Job, processes_with, start_job, wait_for
 
 CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
 
@@ -61,7 +61,10 @@ def run_of(folder: Path) -> Run | None:
 
 
 def game_day(folder: Path, *arguments: str) -> Day:
-    job = start_job(["gameday", "run", *arguments], folder)
+    return end_of(start_job(["gameday", "run", *arguments], folder), folder)
+
+
+def end_of(job: Job, folder: Path) -> Day:
     status = job.wait(timeout_s=100)
     assert wait_until(lambda: not job.descendants(), timeout_s=5), job.descendants()
     run = run_of(folder)
@@ -107,8 +110,28 @@ def test_a_service_that_heals_passes_with_every_moment_and_the_undo_shown(tmp_pa
     assert json.loads((day.run.path / "journal.json").read_text())["status"] == "completed"
 
 
-def test_a_service_that_does_not_heal_fails_though_undo_put_it_back(tmp_path: Path) -> None:
-    day = game_day(tmp_path, str(write_experiment(tmp_path, within_s=4)), "--lab-no-restart")
+@pytest.fixture(scope="module")
+def bad_days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
+    """Three game days that cannot pass, at the same time: none of them rests on exact timing."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("unhealed", "little", "refused")}
+    paths = {
+        "unhealed": write_experiment(folders["unhealed"], within_s=4),
+        "little": write_experiment(folders["little"], rate_per_s=1),
+        "refused": write_experiment(folders["refused"]),
+    }
+    document = yaml.safe_load(paths["refused"].read_text())
+    document["method"][0]["provider"]["arguments"] = {"replica": "replica-9"}
+    paths["refused"].write_text(yaml.safe_dump(document))
+    more = {"unhealed": ["--lab-no-restart"]}
+    jobs = {
+        name: start_job(["gameday", "run", str(path), *more.get(name, [])], folders[name])
+        for name, path in paths.items()
+    }
+    return {name: end_of(job, folders[name]) for name, job in jobs.items()}
+
+
+def test_a_service_that_does_not_heal_fails_though_undo_put_it_back(bad_days: dict[str, Day]) -> None:
+    day = bad_days["unhealed"]
 
     assert (day.status, day.run.outcome) == (1, Outcome.FAIL), day.log
     assert ("redundancy", Outcome.FAIL) in day.spoiled()
@@ -117,8 +140,8 @@ def test_a_service_that_does_not_heal_fails_though_undo_put_it_back(tmp_path: Pa
     assert day.finding("undo").outcome is Outcome.PASS
 
 
-def test_a_load_too_small_to_say_is_inconclusive(tmp_path: Path) -> None:
-    day = game_day(tmp_path, str(write_experiment(tmp_path, rate_per_s=1)))
+def test_a_load_too_small_to_say_is_inconclusive(bad_days: dict[str, Day]) -> None:
+    day = bad_days["little"]
 
     assert (day.status, day.run.outcome) == (3, Outcome.INCONCLUSIVE), day.log
     assert ("traffic", Outcome.INCONCLUSIVE) in day.spoiled()
@@ -126,13 +149,8 @@ def test_a_load_too_small_to_say_is_inconclusive(tmp_path: Path) -> None:
     assert day.finding("undo").outcome is Outcome.PASS
 
 
-def test_a_fault_that_was_never_injected_is_not_a_pass(tmp_path: Path) -> None:
-    path = write_experiment(tmp_path)
-    document = yaml.safe_load(path.read_text())
-    document["method"][0]["provider"]["arguments"] = {"replica": "replica-9"}
-    path.write_text(yaml.safe_dump(document))
-
-    day = game_day(tmp_path, str(path))
+def test_a_fault_that_was_never_injected_is_not_a_pass(bad_days: dict[str, Day]) -> None:
+    day = bad_days["refused"]
 
     assert (day.status, day.run.outcome) == (3, Outcome.INCONCLUSIVE), day.log
     assert "'replica-9' does not serve" in day.finding("fault").observed
@@ -181,8 +199,6 @@ def test_kill_9_in_the_middle_leaves_nothing_running_and_undo_restores_the_lab(
 
 
 def _pids(job: Job) -> list[tuple[int, str]]:
-    from tests.processes import processes_with
-
     return processes_with(f"OVERPROOF_TEST_JOB={job.mark}")
 
 
