@@ -207,7 +207,7 @@ class _GameDay:
         if self.load is not None and (status := self.load.poll()) is not None:
             said = (self.folder / "load.log").read_text(errors="replace").strip().splitlines() or [""]
             error = ConfigError if status == 2 else TargetError
-            raise error(f"load: ended before its time (exit {status}): {said[-1][:300]}")
+            raise error(f"load: ended before its time (exit {status}): {said[-1][:300] or 'it said nothing'}")
 
     def _becomes_steady(self) -> bool:
         """Wait for enough good traffic; return whether it came."""

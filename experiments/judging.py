@@ -24,6 +24,7 @@ from reports.run import Run, load_run
 from reports.table import read_requests, read_series
 
 LOAD_FOLDER = "load"
+SILENCE_NS_MAX = 2_000_000_000  # of a lab that is sampled ten times a second
 JOURNAL_FILE = "journal.json"
 
 
@@ -46,6 +47,13 @@ class Evidence:
     journal: JsonObject | None  # None: Chaos Toolkit wrote none
     client: list[Finding]  # what the load run says of its own client
     load_state: str
+    was_steady: bool = True  # False: good traffic never came, so nothing was to be injected
+
+    @property
+    def is_lab_seen_to_the_end(self) -> bool:
+        """Whether the lab was sampled as long as there was traffic; its last state is known only then."""
+        last_ns = max((int(row["t_ns"]) for row in self.samples), default=0)
+        return last_ns >= max((end_of(r) for r in self.requests), default=0) - SILENCE_NS_MAX
 
 
 def judge_run(run: Run) -> list[Finding]:
@@ -90,6 +98,7 @@ def read_evidence(run: Run) -> Evidence:
         journal=_journal(run.path),
         client=client,
         load_state=load_state,
+        was_steady=not run.events_of("steady.missing"),
     )
 
 
@@ -183,6 +192,8 @@ def judge_fault(seen: Evidence) -> Finding:
 
 
 def _why_not(seen: Evidence) -> str:
+    if not seen.was_steady:
+        return "traffic was not good enough before it to break anything"
     failed = [a for a in seen.activities if a["status"] != "succeeded" and a["phase"] in ("gate", "method")]
     if failed:
         return f"{failed[0]['type']} {failed[0]['name']!r} failed: {_last_line(failed[0])}"
@@ -271,9 +282,9 @@ def judge_redundancy(seen: Evidence) -> Finding:
     took_s = seen.times.after_inject_s(seen.times.t_redundant_ns)
     ours = [entry for entry in seen.entries if entry.detail.get("has_acted")]
     next_step = "look at the supervisor of the replicas: does it restart what dies, and how fast?"
-    if not seen.samples:
-        outcome, observed = Outcome.INCONCLUSIVE, "the lab was not seen"
-        next_step = "look at lab.log of the run"
+    if not seen.is_lab_seen_to_the_end:
+        outcome, observed = Outcome.INCONCLUSIVE, "the lab was not seen to the end"
+        next_step = "see lab.log of the lab for why it fell silent"
     elif ours:
         outcome, observed = Outcome.FAIL, f"did not come back by itself; undo {ours[0].detail['did']}"
     elif took_s is None:
@@ -302,9 +313,13 @@ def judge_collateral(seen: Evidence) -> Finding:
         for name, row in others.items()
         if name in last and (last[name]["pid"], last[name]["start_time"]) != (row["pid"], row["start_time"])
     ]
-    is_unseen = not others or any(name not in last for name in others)
+    is_unseen = not others or not seen.is_lab_seen_to_the_end or any(name not in last for name in others)
     outcome = Outcome.FAIL if hit else Outcome.INCONCLUSIVE if is_unseen else Outcome.PASS
-    fine = "not every other replica was seen" if is_unseen else f"{', '.join(sorted(others))} untouched"
+    fine = (
+        "not every other replica was seen to the end"
+        if is_unseen
+        else f"{', '.join(sorted(others))} untouched"
+    )
     return Finding(
         rule="collateral",
         subject=f"endpoint:{seen.endpoint}",

@@ -132,7 +132,7 @@ def test_each_condition_can_take_the_pass_away(changed: Evidence, rule: str, out
 
 
 def test_another_replica_that_died_is_collateral() -> None:
-    last = sample(20, "replica-0", 99)
+    last = sample(20, "replica-0", 99)  # the same name, another process
     finding = judge_collateral(evidence(samples=[*lab_samples(), last]))
 
     assert finding.outcome is Outcome.FAIL
@@ -143,6 +143,20 @@ def test_a_replica_that_nobody_saw_is_not_proven_untouched() -> None:
     only_victim = [row for row in lab_samples() if row["subject"] == "replica:replica-1"]
 
     assert judge_collateral(evidence(samples=only_victim)).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_lab_that_fell_silent_proves_nothing_about_the_others() -> None:
+    silent = evidence(samples=[row for row in lab_samples() if row["t_ns"] < at(10)])
+
+    assert judge_collateral(silent).outcome is Outcome.INCONCLUSIVE
+    assert judge_redundancy(silent).outcome is Outcome.INCONCLUSIVE
+
+
+def test_traffic_that_never_got_steady_is_why_nothing_was_injected() -> None:
+    seen = evidence(fault=None, times=None, activities=[], journal=None, was_steady=False)
+
+    assert judge_fault(seen).outcome is Outcome.INCONCLUSIVE
+    assert "not good enough before it" in judge_fault(seen).observed
 
 
 def test_a_fault_that_no_probe_noticed_is_inconclusive() -> None:
