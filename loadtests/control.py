@@ -18,10 +18,11 @@ import gevent.event
 import gevent.socket
 
 from loadtests.poll_clock import PollClock
-from loadtests.reader import Connections, Errand, Exchange, Target
+from loadtests.reader import Connections, Errand, Exchange, Target, keep_stamping
 from probes.request import Request
 
 _TIMEOUT_S = 5.0
+_STAMPING_S = 0.05  # time that the kernel gets to begin with its timestamps
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _BODY = json.dumps({"messages": []}).encode()
 
@@ -89,7 +90,9 @@ PLANTED = (
 
 def run_controls(target: Target) -> list[ControlResult]:
     """Send every planted answer through the reader; ``target`` gives what does not matter here."""
-    return [_run_control(planted, target) for planted in PLANTED]
+    with keep_stamping():
+        gevent.sleep(_STAMPING_S)
+        return [_run_control(planted, target) for planted in PLANTED]
 
 
 def _run_control(planted: Planted, target: Target) -> ControlResult:

@@ -4,7 +4,8 @@ No greenlet per request and no task switch per token: a callback in the hub take
 kernel when it came, and counts it. Callbacks must never block and never raise.
 
 A kernel stamp is that of the last segment in a read. So a read with one event is exact; of a read with
-several, only the last event's time is known, and the others lie between the hub's previous look and it.
+several, only the last event's time is known, and the others lie between the hub's previous look and it. (The
+end of a connection counts as a segment; a stream that ends with it right after content has failed anyway.)
 """
 
 from __future__ import annotations
@@ -74,6 +75,17 @@ class Errand:
     request_id: str
 
 
+def keep_stamping() -> Any:
+    """Return a socket that keeps the kernel's timestamps switched on as long as it is open.
+
+    The kernel begins to stamp a moment after the first socket on the machine has asked for it, and stops
+    after the last has closed; what comes in that moment is not stamped (seen in 5 of 640 short exchanges).
+    """
+    sock = _RawSocket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    return sock
+
+
 class Connections:
     """Idle connections to the target, the latest used first, in the hub whose looks ``polls`` records."""
 
@@ -81,6 +93,7 @@ class Connections:
         self.target = target
         self.polls = polls
         self._idle: list[tuple[Any, float]] = []
+        self._stamping = keep_stamping()
 
     def take(self) -> Any | None:
         """Return a connection that is still good; None: make a new one."""
@@ -97,6 +110,7 @@ class Connections:
 
     def close(self) -> None:
         """Close what is idle."""
+        self._stamping.close()
         while self._idle:
             self._idle.pop()[0].close()
 
@@ -124,7 +138,7 @@ class Exchange:
         self._on_end = on_end
         self._sock: Any = None
         self._watcher: Any = None
-        self._unsent = b""
+        self._unsent = memoryview(b"")
         self._answer = AnswerDecoder()
         self._events = EventDecoder()
         self._completion = Completion()
@@ -150,7 +164,7 @@ class Exchange:
             f"Accept-Encoding: identity\r\nx-request-id: {errand.request_id}\r\n"
             f"Content-Length: {len(errand.body)}\r\n{target.head_fields}\r\n"
         )
-        self._unsent = head.encode("latin-1") + errand.body
+        self._unsent = memoryview(head.encode("latin-1") + errand.body)
         try:
             self._sock = self._connections.take() if target.reuses_connections else None
             if self._sock is not None:

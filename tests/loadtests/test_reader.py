@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -149,12 +150,26 @@ def test_an_idle_connection_that_the_server_closed_is_not_used(client: Client) -
 
 
 def test_a_long_prompt_to_a_slow_reader_is_sent_whole(client: Client) -> None:
-    with endpoint("--prefill-tokens-per-s", "100000000", "--decode-step-ms", "2") as running:
-        (row,) = client.to(running.port).run(size=300_000)
+    received = []
 
-    assert row.error is None
-    assert row.tokens_in is not None
-    assert row.tokens_in > 300_000
+    def read_slowly(connection: socket.socket) -> None:
+        time.sleep(0.2)  # the sockets' buffers fill meanwhile
+        body, answer = b"", PLANTED[0].parts
+        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        length = int(head.partition(b"Content-Length: ")[2].split()[0])
+        taken = len(body)
+        while taken < length:
+            taken += len(connection.recv(1024 * 1024))
+        received.append(taken)
+        connection.sendall(b"".join(answer))
+        connection.recv(1)
+
+    with raw_server(read_slowly) as port:
+        (row,) = client.to(port).run(size=12_000_000)
+        client.connections.close()
+
+    assert row.error is None, row.error_detail
+    assert received == [len(errand(0, 12_000_000).body)]
 
 
 @pytest.mark.parametrize(
@@ -271,6 +286,38 @@ def test_times_are_those_of_the_endpoint_even_when_the_client_is_busy(tmp_path: 
     assert sum(row.reads_unstamped for row in calm + busy) == 0
     for row, error_ms in zip(busy, first_errors_ms(busy, sends[8:]), strict=True):
         assert error_ms <= row.first_uncertain_ms + 2
+
+
+def test_events_read_together_are_bracketed_by_what_the_row_says_is_uncertain(client: Client) -> None:
+    go, sent_ns = threading.Event(), []
+
+    def send_three_tokens(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        go.wait(5)
+        for _ in range(3):
+            sent_ns.append(time.time_ns())
+            connection.sendall(b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
+            time.sleep(0.02)
+        time.sleep(0.2)  # the end of a connection, too, moves the stamp of what it is read with
+
+    with raw_server(send_three_tokens) as port:
+        client.to(port)
+        exchange = Exchange(errand(0), client.connections, client.take)
+        exchange.begin()
+        gevent.sleep(0.05)
+        go.set()
+        time.sleep(0.1)  # not gevent's: the hub stands still while three tokens come
+        deadline = time.monotonic() + 5
+        while not client.rows and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+    (row,) = client.rows
+
+    assert row.t_first_ns is not None
+    assert (row.events, row.reads_coalesced, row.gaps_us) == (3, 1, (0, 0))
+    assert abs(row.t_first_ns - sent_ns[2]) < 2_000_000
+    assert row.t_first_ns - row.first_uncertain_ms * 1e6 <= sent_ns[0] + 1_000_000
+    assert 39 < row.first_uncertain_ms < 100
 
 
 def keep_busy() -> None:
