@@ -122,6 +122,14 @@ def game_day(out: Path, *, findings: list[Finding] | None = None, spec: JsonObje
     return load_run(writer.path)
 
 
+def judged(out: Path, findings: list[Finding], *, spec: JsonObject | None = None) -> Run:
+    """Record a finished run that has these findings and no traffic."""
+    with create_run(out, kind="gameday", spec=spec or {}, seed=7) as writer:
+        writer.event("controller", FINISHED)
+        writer.write_findings(findings)
+    return load_run(writer.path)
+
+
 def _fault(writer: RunWriter, t0: int) -> None:
     named = {"id": "process-kill-1", "fault": "process-kill", "subject": "replica:replica-1"}
     writer.append_event(_event(t0, INJECT_S, "fault", "fault.injected", **named))

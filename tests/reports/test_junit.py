@@ -1,0 +1,120 @@
+"""JUnit: what CI systems read, within what they take."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from probes.finding import Finding
+from probes.outcome import Outcome
+from reports.junit import CASES_MAX, render_junit
+from reports.record import create_run
+from reports.run import FINISHED, Run, load_run
+from tests.reports.hostile import TEXTS
+from tests.reports.recorded import finding, game_day
+
+KINDS = {"failure": "fail", "error": "inconclusive", "skipped": None}
+
+
+def recorded(out: Path, findings: list[Finding], *kinds: str) -> Run:
+    with create_run(out, kind="load", spec={}, seed=0) as writer:
+        for kind in kinds or (FINISHED,):
+            writer.event("controller", kind)
+        writer.write_findings(findings)
+    return load_run(writer.path)
+
+
+def suite_of(run: Run) -> ElementTree.Element:
+    [suite] = ElementTree.fromstring(render_junit(run).encode())
+    return suite
+
+
+def test_each_outcome_becomes_what_ci_understands_by_it(tmp_path: Path) -> None:
+    suite = suite_of(game_day(tmp_path))
+
+    assert [(case.get("name"), [child.tag for child in case]) for case in suite.iter("testcase")] == [
+        ("fault.verified fault:process-kill", []),
+        ("slo slo:ttft@during", ["failure"]),
+        ("slo slo:ttft@after", []),
+        ("control detector:cut-stream", []),
+        ("alerting endpoint:http://127.0.0.1:9000", ["skipped"]),
+        ("collateral host:bench", ["skipped"]),
+    ]
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "6",
+        "failures": "1",
+        "errors": "0",
+        "skipped": "2",
+    }
+
+
+def test_an_undecided_finding_is_an_error_and_carries_its_next_step(tmp_path: Path) -> None:
+    undecided = finding("slo", "slo:x", Outcome.INCONCLUSIVE, "3 samples", next_step="run longer")
+    [case] = suite_of(recorded(tmp_path, [undecided])).iter("testcase")
+
+    assert [(child.tag, child.get("message")) for child in case] == [("error", "3 samples")]
+    assert "next: run longer" in (case[0].text or "")
+
+
+@pytest.mark.parametrize(
+    ("findings", "kinds"), [([], (FINISHED,)), ([finding("a", "b", Outcome.PASS)], ("x",))]
+)
+def test_a_run_that_is_undecided_without_an_undecided_finding_still_has_an_error(
+    findings: list[Finding], kinds: tuple[str, ...], tmp_path: Path
+) -> None:
+    suite = suite_of(recorded(tmp_path, findings, *kinds))
+
+    assert suite.get("errors") == "1"
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("error") is not None] == [
+        "verdict of the run"
+    ]
+
+
+def test_properties_come_first_and_every_case_has_a_name_and_a_class(tmp_path: Path) -> None:
+    suite = suite_of(game_day(tmp_path))
+
+    assert [child.tag for child in suite][:2] == ["properties", "testcase"]
+    assert {case.get("classname") for case in suite.iter("testcase")} == {"overproof.gameday"}
+
+
+def test_names_are_unique_because_gitlab_drops_the_second_of_two(tmp_path: Path) -> None:
+    twice = [finding("slo", "slo:x", Outcome.PASS), finding("slo", "slo:x", Outcome.FAIL)]
+
+    assert [c.get("name") for c in suite_of(recorded(tmp_path, twice)).iter("testcase")] == [
+        "slo slo:x",
+        "slo slo:x #2",
+    ]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_hostile_text_leaves_the_file_well_formed_and_the_counts_right(text: str, tmp_path: Path) -> None:
+    hostile = [
+        finding(text, text, outcome, text, expected=text, next_step=text) for outcome in (Outcome.FAIL, None)
+    ]
+    suite = suite_of(recorded(tmp_path, hostile))
+
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "1", "1")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=4))
+def test_no_text_at_all_can_break_the_file(texts: list[str], tmp_path: Path) -> None:
+    rows = [finding(text, text, Outcome.FAIL, text) for text in texts]
+    names = [case.get("name") for case in suite_of(recorded(tmp_path, rows)).iter("testcase")]
+
+    assert len(set(names)) == len(texts)
+
+
+def test_a_very_large_run_keeps_what_did_not_pass_within_the_limits_of_parsers(tmp_path: Path) -> None:
+    passed = [finding("ecc", f"gpu:{n}", Outcome.PASS) for n in range(CASES_MAX)]
+    run = recorded(tmp_path, [*passed, finding("ecc", "gpu:bad", Outcome.FAIL)])
+    text = render_junit(run)
+    [suite] = ElementTree.fromstring(text.encode())
+
+    assert len(text) < 30_000_000
+    assert (suite.get("tests"), suite.get("failures")) == (str(CASES_MAX), "1")
+    assert suite.find(".//property[@name='findings_left_out']").get("value") == "1"  # type: ignore[union-attr]
