@@ -1,0 +1,84 @@
+"""One burn-in from its plan to its judged record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from burnin.judging import judge_run
+from burnin.launcher import launch
+from burnin.order import Order, SeededFault, order_to_json
+from burnin.plan import PlanSpec
+from probes.event import SAMPLE, Event
+from probes.spec import load_spec
+from reports.live import Progress
+from reports.record import create_run
+from reports.run import Run, load_run
+from reports.session import recording
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurnRequest:
+    """What the command line asks for; None leaves it to the plan file, and that to the profile."""
+
+    plan_file: Path | None
+    profile: str | None
+    device: str | None
+    duration_s: float | None
+    out: Path
+    seed: int
+    is_quiet: bool
+    seeded_faults: tuple[SeededFault, ...] = ()
+
+
+def run_burnin(request: BurnRequest) -> Run:
+    """Burn in this machine and return the judged run.
+
+    Raises:
+        ConfigError: the plan file or the run folder is wrong.
+        RecordError: the record can no longer be written.
+        Interrupted: somebody stopped it.
+    """
+    plan = load_plan(request)
+    order = plan.to_order(seed=request.seed, seeded_faults=request.seeded_faults)
+    spec = {"profile": plan.profile, "order": order_to_json(order)}
+    writer = create_run(request.out, kind="burnin", spec=spec, seed=request.seed)
+    with recording(writer, judge_run), Progress("burn-in", quiet=request.is_quiet) as progress:
+        for stage in order.stages:
+            progress.step(stage.name, "waiting")
+        launch(order, writer, on_event=lambda event: _show(progress, order, event))
+    return load_run(writer.path)
+
+
+def load_plan(request: BurnRequest) -> PlanSpec:
+    """Read the plan file, if there is one, and put the command line's wishes on top."""
+    plan = load_spec(request.plan_file, PlanSpec) if request.plan_file is not None else PlanSpec()
+    wishes = {"profile": request.profile, "device": request.device, "duration_s": request.duration_s}
+    return plan.model_copy(update={name: wish for name, wish in wishes.items() if wish is not None})
+
+
+def _show(progress: Progress, order: Order, event: Event) -> None:
+    data = event.data
+    stage = str(data.get("stage", ""))
+    if event.kind == "stage.started" and order.stage(stage):
+        progress.step(stage, "running", f"{data['length_s']:.0f} s" if data["length_s"] else "")
+    elif event.kind == "stage.finished" and order.stage(stage):
+        progress.step(stage, "done")
+    elif event.kind == "inventory":
+        models = sorted({str(device["model"]) for device in data["devices"]})
+        progress.step(
+            "devices", "done", f"{len(data['devices'])} × {data['device_kind']} ({', '.join(models)})"
+        )
+    elif event.kind == SAMPLE and event.source == "matmul":
+        progress.step("matmul", "running", f"{data['device']} {data['tflops']:.3g} TFLOPS")
+    elif event.kind == SAMPLE and event.source == "allreduce":
+        progress.step("allreduce", "running", f"{data['subject']} {data['busbw_gbps']:.3g} GB/s")
+    elif event.kind in (
+        "worker.stalled",
+        "worker.late",
+        "worker.died",
+        "worker.failed",
+        "gpu.lost",
+        "gpu.xid",
+    ):
+        progress.step(str(data.get("device") or data.get("gpu")), "fail", event.kind)

@@ -1,0 +1,80 @@
+"""``overproof burnin``: stress the hardware and judge what it did."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from probes.outcome import Outcome
+
+app = typer.Typer(
+    help="Burn in the hardware of this machine and give each device a verdict.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class ProfileChoice(str, Enum):
+    """The profiles that ``burnin.plan`` describes."""
+
+    GATE = "gate"
+    QUICK = "quick"
+
+
+class DeviceChoice(str, Enum):
+    """What to stress."""
+
+    AUTO = "auto"
+    CUDA = "cuda"
+    CPU = "cpu"
+
+
+@app.callback()
+def burnin() -> None:
+    """Burn in the hardware of this machine and give each device a verdict."""
+
+
+@app.command()
+def run(
+    profile: Annotated[
+        ProfileChoice | None, typer.Option(help="gate: one minute; quick (the default): two minutes.")
+    ] = None,
+    device: Annotated[
+        DeviceChoice | None,
+        typer.Option(help="auto takes the NVIDIA GPUs, and the CPU where there are none."),
+    ] = None,
+    duration_s: Annotated[
+        float | None, typer.Option(min=4, help="Seconds of load, instead of the profile's.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="YAML file that says what differs from a profile.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed of every operand and of every seeded fault.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    seed_fault: Annotated[
+        list[str] | None, typer.Option(hidden=True, help="STAGE:KIND@DEVICE, to see it found.")
+    ] = None,
+) -> Outcome:
+    """Load each device of this machine, check every result, and judge devices and sensors."""
+    from burnin.burn import BurnRequest, run_burnin
+    from burnin.seeding import parse_seeded_fault
+    from reports.terminal import print_result
+
+    request = BurnRequest(
+        plan_file=plan,
+        profile=profile and profile.value,
+        device=device and device.value,
+        duration_s=duration_s,
+        out=out,
+        seed=seed,
+        is_quiet=as_json,
+        seeded_faults=tuple(parse_seeded_fault(text) for text in seed_fault or ()),
+    )
+    recorded = run_burnin(request)
+    print_result(recorded, as_json=as_json)
+    return recorded.outcome

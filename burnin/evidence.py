@@ -1,0 +1,90 @@
+"""What a recorded burn-in holds, laid out for the rules: devices, stages, and the readings of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from burnin.order import Order, order_from_json
+from probes.json_types import JsonObject
+from reports.run import Run
+from reports.table import read_series
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One record, read once."""
+
+    run: Run
+
+    @cached_property
+    def order(self) -> Order:
+        """What was to be done."""
+        return order_from_json(self.run.header.spec["order"])
+
+    @cached_property
+    def choice(self) -> JsonObject | None:
+        """The devices that were chosen; None: it never came to that."""
+        return next((event.data for event in self.run.events_of("inventory")), None)
+
+    @property
+    def devices(self) -> list[str]:
+        """The names of the devices under test."""
+        return [str(device["name"]) for device in (self.choice or {}).get("devices", [])]
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether this machine's cores stood in for GPUs."""
+        return (self.choice or {}).get("device_kind") == "cpu"
+
+    @cached_property
+    def inventory(self) -> JsonObject:
+        """What NVML said there is; empty where it said nothing."""
+        return next((event.data for event in self.run.events_of("nvml.inventory")), {})
+
+    @property
+    def gpus(self) -> list[JsonObject]:
+        """The GPUs that NVML lists, whether or not they are under test."""
+        return list(self.inventory.get("gpus") or [])
+
+    def told(self, kind: str, **wanted: object) -> list[JsonObject]:
+        """Return the data of the events of a kind that have these values."""
+        found = (event.data for event in self.run.events_of(kind))
+        return [data for data in found if all(data.get(key) == value for key, value in wanted.items())]
+
+    def series(self, name: str, **wanted: object) -> list[JsonObject]:
+        """Return the rows of a series that have these values, in order."""
+        rows = (
+            self._series.setdefault(name, read_series(self.run, name))
+            if name not in self._series
+            else self._series[name]
+        )
+        return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+    @cached_property
+    def _series(self) -> dict[str, list[JsonObject]]:
+        return {}
+
+    def stage_names(self) -> list[str]:
+        """Return the stages that were to run."""
+        return [stage.name for stage in self.order.stages]
+
+    def has_done(self, device: str, stage: str) -> bool:
+        """Say whether a device got to the end of a stage."""
+        return bool(self.told("worker.done", device=device, stage=stage))
+
+    def impossible(self, stage: str) -> str | None:
+        """Return why a stage could not be run at all; None: it could."""
+        found = self.told("stage.impossible", stage=stage)
+        return str(found[0]["reason"]) if found else None
+
+
+def subject_of(device: str) -> str:
+    """Return the subject of a finding about a device."""
+    return f"gpu:{device}" if device.startswith(("GPU-", "MIG-")) else f"device:{device}"
+
+
+def numbers(rows: Sequence[JsonObject], column: str) -> list[float]:
+    """Return the values of a column that are there."""
+    return [float(row[column]) for row in rows if isinstance(row.get(column), (int, float))]

@@ -1,0 +1,208 @@
+"""Rules on what NVML says of a GPU over the run; counters are judged by what was added to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from burnin.evidence import numbers, subject_of
+from burnin.xid_table import xid_action
+from probes.finding import Finding
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
+
+# Bits of the clocks' event reasons by which hardware or heat hold the clocks back (NVML: HwSlowdown,
+# SwThermal, HwThermal, HwPowerBrake); a power cap is normal at full load. Several bits can be set at once.
+HELD_BACK = {
+    0x8: "hardware slowdown",
+    0x20: "software thermal",
+    0x40: "hardware thermal",
+    0x80: "power brake",
+}
+HELD_BACK_SHARE_MAX = 0.01  # of the time; a node at its limit touches it for moments
+ECC_CORRECTED_MAX = 10  # single-bit errors in a run; DCGM's rate limit
+SILENT_SHARE_MAX = 0.1  # of a sensor's readings; a few are lost on a busy machine
+GPU_RULES = ("gpu-lost", "heat", "throttle", "ecc", "xid", "sensors")
+
+
+def judge_lost(gpu: str, lost: Sequence[JsonObject]) -> Finding:
+    """Fail a GPU that the driver can no longer reach."""
+    outcome = Outcome.FAIL if lost else Outcome.PASS
+    observed = f"{lost[0]['error']} (while reading {lost[0]['sensor']})" if lost else "reachable all the time"
+    return Finding(
+        rule="gpu-lost",
+        subject=subject_of(gpu),
+        outcome=outcome,
+        observed=observed,
+        expected="the driver reaches the GPU all the time",
+        next_step="power-cycle the node; if it is lost again, reseat or replace the GPU" if lost else "",
+    )
+
+
+def judge_heat(gpu: str, rows: Sequence[JsonObject], *, slowdown_c: float | None) -> Finding:
+    """Fail a GPU that reached the temperature at which it slows itself down."""
+    temperatures = numbers(rows, "temperature_c")
+    outcome: Outcome | None
+    if slowdown_c is None:
+        outcome, observed = None, "the driver states no slowdown temperature"
+    elif not temperatures:
+        outcome, observed = Outcome.INCONCLUSIVE, "no temperature was read"
+    else:
+        outcome = Outcome.FAIL if max(temperatures) >= slowdown_c else Outcome.PASS
+        observed = f"at most {max(temperatures):.0f} °C in {len(temperatures)} readings"
+    return Finding(
+        rule="heat",
+        subject=subject_of(gpu),
+        outcome=outcome,
+        observed=observed,
+        expected="below the slowdown temperature" + (f", {slowdown_c:.0f} °C" if slowdown_c else ""),
+        unit="°C",
+        next_step=_undecided(outcome, "check fans, airflow and cold plate of this GPU, then run it again"),
+    )
+
+
+def judge_throttle(
+    gpu: str, rows: Sequence[JsonObject], counters: Mapping[str, tuple[int, int]], *, run_s: float
+) -> Finding:
+    """Fail a GPU whose clocks heat or hardware held back for more than a moment.
+
+    The driver's own nanoseconds count where it has them; one reading a second misses what happens in between.
+    """
+    reasons = [int(value) for value in numbers(rows, "event_reasons")]
+    seen = {name: sum(1 for value in reasons if value & bit) for bit, name in HELD_BACK.items()}
+    shares = {name: count / len(reasons) for name, count in seen.items() if count >= 2}
+    if "throttled_thermal_ns" in counters and run_s > 0:
+        before, after = counters["throttled_thermal_ns"]
+        shares["thermal, by the driver's clock"] = (after - before) / 1e9 / run_s
+    over = {name: share for name, share in shares.items() if share > HELD_BACK_SHARE_MAX}
+    if over:
+        outcome = Outcome.FAIL
+        observed = ", ".join(f"{name} for {share:.1%} of the time" for name, share in over.items())
+    elif not reasons and "throttled_thermal_ns" not in counters:
+        outcome, observed = Outcome.INCONCLUSIVE, "neither event reasons nor violation times were read"
+    else:
+        outcome, observed = Outcome.PASS, f"held back by nothing but power in {len(reasons)} readings"
+    return Finding(
+        rule="throttle",
+        subject=subject_of(gpu),
+        outcome=outcome,
+        observed=observed,
+        expected=f"held back by heat or hardware for at most {HELD_BACK_SHARE_MAX:.0%} of the time",
+        evidence={"seconds": seen},
+        next_step=_undecided(outcome, "check cooling and power supply of this GPU, then run it again"),
+    )
+
+
+def judge_ecc(gpu: str, counters: Mapping[str, tuple[int, int]], *, lacking: Mapping[str, str]) -> Finding:
+    """Fail a GPU that met an uncorrectable memory error, or many corrected ones, during the run."""
+    outcome: Outcome | None = Outcome.PASS
+    added = {name: after - before for name, (before, after) in counters.items() if name.startswith("ecc_")}
+    if "ecc_uncorrected" in lacking:
+        outcome, observed = None, f"no ECC counters: {lacking['ecc_uncorrected']}"
+    elif "ecc_uncorrected" not in added:
+        outcome, observed = Outcome.INCONCLUSIVE, "the counters were not read before and after"
+    else:
+        corrected = added.get("ecc_corrected", 0)
+        observed = f"{added['ecc_uncorrected']} uncorrected and {corrected} corrected errors more than before"
+        if added["ecc_uncorrected"] > 0 or corrected > ECC_CORRECTED_MAX:
+            outcome = Outcome.FAIL
+    return Finding(
+        rule="ecc",
+        subject=subject_of(gpu),
+        outcome=outcome,
+        observed=observed,
+        expected=f"no uncorrected and at most {ECC_CORRECTED_MAX} corrected errors",
+        unit="errors",
+        evidence={"added": added},
+        next_step=_undecided(
+            outcome, "reset the GPU so that rows are remapped, run it again, replace it if errors return"
+        ),
+    )
+
+
+def judge_xids(gpu: str, xids: Sequence[int], *, is_watched: bool, unavailable: JsonObject | None) -> Finding:
+    """Fail a GPU about which the driver reported an XID, with the action that this one calls for."""
+    outcome: Outcome | None
+    step = ""
+    if xids:
+        action = xid_action(xids[0])
+        outcome, step = action.outcome, action.next_step
+        observed = f"XID {', '.join(map(str, xids))}: {action.meaning}"
+    elif unavailable is not None and unavailable["is_lacking"]:
+        outcome, observed = None, f"this driver delivers no events: {unavailable['error']}"
+    elif unavailable is not None or not is_watched:
+        reason = unavailable["error"] if unavailable else "the watch never began"
+        outcome, observed = Outcome.INCONCLUSIVE, f"XIDs were not watched to the end: {reason}"
+        step = "run it again"
+    else:
+        outcome, observed = Outcome.PASS, "the driver delivered none"
+    return Finding(
+        rule="xid",
+        subject=subject_of(gpu),
+        outcome=outcome,
+        observed=observed,
+        expected="no XID during the run",
+        evidence={"xids": list(xids)},
+        next_step=step,
+    )
+
+
+def judge_sensors(
+    gpu: str,
+    rows: Sequence[JsonObject],
+    *,
+    lacking: Mapping[str, str],
+    failed: Sequence[JsonObject],
+    hung: Sequence[JsonObject],
+    rows_expected: int,
+) -> Finding:
+    """Leave a GPU undecided of which a sensor that exists kept silent: what it would have said is unknown."""
+    names = sorted({name for row in rows for name in row if name not in ("t_ns", "host", "gpu")})
+    silent = [
+        n for n in names if n not in lacking and len(numbers(rows, n)) < (1 - SILENT_SHARE_MAX) * len(rows)
+    ]
+    if hung:
+        call, waited_s = hung[0]["sensor"], float(hung[0]["waited_s"])
+        outcome, observed = (
+            Outcome.INCONCLUSIVE,
+            f"{call} did not answer within {waited_s:.0f} s and was given up",
+        )
+    elif not rows or len(rows) < (1 - SILENT_SHARE_MAX) * rows_expected - 2:
+        outcome, observed = Outcome.INCONCLUSIVE, f"{len(rows)} rows of about {rows_expected}"
+    elif silent or failed:
+        what = "; ".join(f"{data['sensor']}: {data['error']}" for data in failed) or ", ".join(silent)
+        outcome, observed = Outcome.INCONCLUSIVE, f"kept silent: {what:.300}"
+    else:
+        outcome, observed = Outcome.PASS, f"{len(names)} sensors answered in {len(rows)} rows"
+    if lacking:
+        observed += f"; this driver or board lacks {', '.join(sorted(lacking))}"
+    return Finding(
+        rule="sensors",
+        subject=subject_of(gpu),
+        outcome=outcome,
+        observed=observed,
+        expected="every sensor that the driver and the board have answers all the time",
+        evidence={"lacking": dict(lacking)},
+        next_step=""
+        if outcome is Outcome.PASS
+        else "read the kernel log for this GPU; reset it, then run it again",
+    )
+
+
+def not_applicable(host: str, reason: str) -> list[Finding]:
+    """Say of each GPU rule that it does not apply here: not passed, not merged."""
+    return [
+        Finding(
+            rule=rule,
+            subject=f"host:{host}",
+            outcome=None,
+            observed=reason,
+            expected="applies to NVIDIA GPUs",
+        )
+        for rule in GPU_RULES
+    ]
+
+
+def _undecided(outcome: Outcome | None, on_fail: str) -> str:
+    if outcome is Outcome.FAIL:
+        return on_fail
+    return "see the rule sensors, then run it again" if outcome is Outcome.INCONCLUSIVE else ""

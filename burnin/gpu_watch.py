@@ -1,0 +1,98 @@
+"""One GPU's sensors: which of them answer, a row every second, its counters before and after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from burnin.speaker import Speaker
+from burnin.watched_call import Watch, watched
+from probes.json_types import JsonObject
+from probes.nvml import COUNTED, IDENTITY, SAMPLED, Handle, SensorError, Unsupported, read_processes
+
+SAMPLE_EVERY_S = 1.0
+PROCESSES_EVERY_S = 10.0  # listing them holds the driver's lock
+
+
+@dataclass(slots=True, kw_only=True)
+class GpuWatch:
+    """One GPU and what has been told of it."""
+
+    handle: Handle
+    uuid: str
+    speaker: Speaker
+    watch: Watch
+    lacking: dict[str, str] = field(default_factory=dict)  # sensors that this driver or board does not have
+    failing: set[str] = field(default_factory=set)  # sensors whose silence has been told
+    is_lost: bool = False
+    wanted: list[str] = field(default_factory=list)  # snapshots asked for: "before", "after"
+    processes: list[int] = field(default_factory=list)
+
+    def read_all(self, readings: Mapping[str, Callable[[Handle], Any]]) -> JsonObject:
+        """Read what can be read; what fails is told once and left out."""
+        found: JsonObject = {}
+        for name, read in readings.items():
+            if name in self.lacking:
+                continue
+            try:
+                found[name] = watched(self.watch, name, lambda read=read: read(self.handle))  # type: ignore[misc]
+            except Unsupported as error:
+                self.lacking[name] = str(error)
+            except SensorError as error:
+                self._tell_failure(name, error)
+        return found
+
+    def _tell_failure(self, name: str, error: SensorError) -> None:
+        if error.is_lost and not self.is_lost:
+            self.is_lost = True
+            self.speaker.say("gpu.lost", gpu=self.uuid, sensor=name, error=str(error))
+        if name not in self.failing:
+            self.failing.add(name)
+            self.speaker.say("sensor.failed", gpu=self.uuid, sensor=name, error=str(error))
+
+    def follow(self) -> None:
+        """Sample for ever, and take a snapshot of the counters whenever one is wanted."""
+        processes_at = 0.0
+        next_at = time.monotonic()
+        while True:
+            while self.wanted:
+                self._snapshot(self.wanted.pop(0))
+            self.speaker.sample("gpu", gpu=self.uuid, **self.read_all(SAMPLED))
+            if time.monotonic() - processes_at >= PROCESSES_EVERY_S:
+                processes_at = time.monotonic()
+                self._tell_processes()
+            next_at = max(next_at + SAMPLE_EVERY_S, time.monotonic())
+            while time.monotonic() < next_at and not self.wanted:
+                time.sleep(0.05)
+
+    def _snapshot(self, when: str) -> None:
+        values = self.read_all(COUNTED)
+        self.speaker.say("gpu.snapshot", gpu=self.uuid, when=when, values=values, lacking=dict(self.lacking))
+
+    def _tell_processes(self) -> None:
+        pids = self.read_all({"processes": read_processes}).get("processes")
+        if pids is not None and pids != self.processes:
+            self.processes = pids
+            self.speaker.say("gpu.processes", gpu=self.uuid, pids=pids)
+
+
+def read_identity(handle: Handle, watch: Watch) -> tuple[JsonObject, dict[str, str]]:
+    """Return what a GPU is, and why the rest of it could not be read.
+
+    Raises:
+        SensorError: not even its UUID can be read.
+    """
+    found: JsonObject = {}
+    lacking: dict[str, str] = {}
+    for name, read in IDENTITY.items():
+        try:
+            found[name] = watched(watch, name, lambda read=read: read(handle))  # type: ignore[misc]
+        except Unsupported as error:
+            lacking[name] = str(error)
+        except SensorError as error:
+            if name == "uuid":
+                raise
+            lacking[name] = str(error)
+    return found, lacking

@@ -1,0 +1,243 @@
+"""From the record of a burn-in to its findings: lays the readings out and hands them to the rules."""
+
+from __future__ import annotations
+
+from burnin.arithmetic import judge_digests, judge_exact, judge_first_product
+from burnin.collective import judge_allreduce
+from burnin.controls import (
+    DETECTORS,
+    judge_control,
+    prove_aftermath_rules,
+    prove_preflight_rules,
+    prove_speed_rule,
+    withhold,
+)
+from burnin.evidence import Evidence, numbers
+from burnin.gpu_health import (
+    judge_ecc,
+    judge_heat,
+    judge_lost,
+    judge_sensors,
+    judge_throttle,
+    judge_xids,
+    not_applicable,
+)
+from burnin.host_health import judge_counters
+from burnin.launcher import log_tail
+from burnin.liveness import judge_agent, judge_left_out, judge_stuck, judge_worker
+from burnin.preconditions import judge_company, judge_devices, judge_room
+from burnin.speed import BUSY_PCT_MIN, RATIO_MIN, judge_load, judge_speed
+from probes.finding import Finding
+from reports.run import Run
+
+LOADED = ("matmul", "allreduce")
+
+
+def judge_run(run: Run) -> list[Finding]:
+    """Judge a recorded burn-in from its record alone."""
+    evidence = Evidence(run)
+    findings = [*_judge_host(evidence), *_judge_devices(evidence), *_judge_gpus(evidence)]
+    controls = _judge_controls(evidence)
+    return [*withhold(findings, controls), *controls, *judge_left_out(evidence.order.left_out)]
+
+
+def _judge_host(evidence: Evidence) -> list[Finding]:
+    host = evidence.run.header.host
+    before, after = (evidence.told("host.snapshot", when=when) for when in ("before", "after"))
+    findings = [
+        judge_agent(
+            host,
+            lost=evidence.told("agent.lost"),
+            is_finished=bool(evidence.told("agent.finished")),
+            log_tail=log_tail(evidence.run.path),
+        ),
+        *judge_stuck(host, evidence.told("process.stuck")),
+        judge_devices(
+            host,
+            choice=evidence.choice,
+            gpu_count=len(evidence.gpus),
+            gpus_expected=evidence.order.gpus_expected,
+            ready=len(evidence.told("worker.ready")),
+        ),
+        judge_room(host, evidence.told("room")),
+    ]
+    if "aftermath" in evidence.stage_names():
+        findings += judge_counters(
+            host,
+            before[0]["values"] if before else None,
+            after[-1]["values"] if after else None,
+            run_s=_run_s(evidence),
+        )
+    return findings
+
+
+def _run_s(evidence: Evidence) -> float:
+    events = evidence.run.events
+    return (events[-1].t_ns - events[0].t_ns) / 1e9 if events else 0.0
+
+
+def _judge_devices(evidence: Evidence) -> list[Finding]:
+    findings = [_judge_worker(evidence, device) for device in evidence.devices]
+    if "matmul" in evidence.stage_names():
+        findings += _judge_matmul(evidence)
+    if "allreduce" in evidence.stage_names():
+        findings += [_judge_allreduce(evidence, device) for device in evidence.devices]
+    return findings
+
+
+def _judge_worker(evidence: Evidence, device: str) -> Finding:
+    stages = [name for name in LOADED if name in evidence.stage_names() and not evidence.impossible(name)]
+    return judge_worker(
+        device,
+        stalled=evidence.told("worker.stalled", device=device),
+        late=evidence.told("worker.late", device=device),
+        died=evidence.told("worker.died", device=device),
+        failed=evidence.told("worker.failed", device=device),
+        undone=[stage for stage in stages if not evidence.has_done(device, stage)],
+    )
+
+
+def _judge_matmul(evidence: Evidence) -> list[Finding]:
+    findings = []
+    kind = "cpu" if evidence.is_cpu else "cuda"
+    rates = {device: _rates(evidence, device) for device in evidence.devices}
+    for device in evidence.devices:
+        formats = evidence.told("formats", device=device)
+        findings.append(
+            judge_exact(
+                device,
+                formats=[str(name) for name in formats[0]["tested"]] if formats else [],
+                results=evidence.told("exact.result", device=device),
+                miscompares=evidence.told("miscompare", device=device, stage="matmul"),
+            )
+        )
+        findings.append(judge_first_product(device, evidence.told("reference.result", device=device)))
+        siblings = {
+            name: values
+            for name, values in rates.items()
+            if name != device and _likeness(evidence, name) == _likeness(evidence, device)
+        }
+        findings.append(judge_speed(device, rates[device], siblings, ratio_min=RATIO_MIN[kind]))
+        findings.append(judge_load(device, _busy(evidence, device), busy_pct_min=BUSY_PCT_MIN[kind]))
+    return findings + _judge_digests(evidence)
+
+
+def _judge_digests(evidence: Evidence) -> list[Finding]:
+    results = {d: next(iter(evidence.told("throughput.result", device=d)), None) for d in evidence.devices}
+    return judge_digests(
+        results,
+        {device: len(evidence.told("digest.dissent", device=device)) for device in evidence.devices},
+        {device: _likeness(evidence, device) for device in evidence.devices},
+    )
+
+
+def _likeness(evidence: Evidence, device: str) -> str:
+    """Return what two devices must share before they may be compared."""
+    ready = evidence.told("worker.ready", device=device)
+    names = ("model", "torch", "cuda", "threads")
+    return ", ".join(f"{name} {ready[0].get(name)}" for name in names) if ready else ""
+
+
+def _rates(evidence: Evidence, device: str) -> list[float]:
+    """Return the rates of a device; on a CPU those by the time that its cores really worked for us."""
+    rows = evidence.series("matmul", device=device)
+    return numbers(rows, "busy_tflops" if evidence.is_cpu else "tflops")
+
+
+def _busy(evidence: Evidence, device: str) -> list[float]:
+    rows = evidence.series("matmul", device=device)
+    if evidence.is_cpu:
+        return numbers(rows, "busy_pct")
+    if len(rows) < 2:
+        return []
+    first, last = rows[0]["t_ns"], rows[-1]["t_ns"]
+    sampled = evidence.series("gpu", gpu=device)
+    return numbers([row for row in sampled if first <= row["t_ns"] <= last], "util_pct")
+
+
+def _judge_allreduce(evidence: Evidence, device: str) -> Finding:
+    return judge_allreduce(
+        device,
+        results=evidence.told("allreduce.result", device=device),
+        miscompares=evidence.told("miscompare", device=device, stage="allreduce"),
+        is_done=evidence.has_done(device, "allreduce"),
+        impossible=evidence.impossible("allreduce"),
+        failures=[str(data["error"]) for data in evidence.told("collective.failed", device=device)],
+    )
+
+
+def _judge_gpus(evidence: Evidence) -> list[Finding]:
+    if not evidence.gpus:
+        detail = evidence.inventory.get("detail", "the sampler said nothing")
+        return not_applicable(evidence.run.header.host, f"no NVIDIA GPU: {detail}")
+    return [finding for gpu in evidence.gpus for finding in _judge_gpu(evidence, gpu)]
+
+
+def _judge_gpu(evidence: Evidence, identity: dict[str, object]) -> list[Finding]:
+    gpu = str(identity["uuid"])
+    rows = evidence.series("gpu", gpu=gpu)
+    before, after = (evidence.told("gpu.snapshot", gpu=gpu, when=when) for when in ("before", "after"))
+    first, last = (found[-1]["values"] if found else {} for found in (before, after))
+    counters = {name: (int(first[name]), int(last[name])) for name in first if name in last}
+    lacking = (before[-1]["lacking"] if before else {}) | (after[-1]["lacking"] if after else {})
+    slowdown_c = identity.get("slowdown_c")
+    findings = [
+        judge_lost(gpu, evidence.told("gpu.lost", gpu=gpu)),
+        judge_heat(gpu, rows, slowdown_c=float(slowdown_c) if isinstance(slowdown_c, (int, float)) else None),
+        judge_throttle(gpu, rows, counters, run_s=_run_s(evidence)),
+        judge_ecc(gpu, counters, lacking=lacking),
+        judge_xids(
+            gpu,
+            [int(data["xid"]) for data in evidence.told("gpu.xid", gpu=gpu)],
+            is_watched=bool(evidence.told("xid.watching")),
+            unavailable=next(iter(evidence.told("xid.unavailable")), None),
+        ),
+        judge_sensors(
+            gpu,
+            rows,
+            lacking=lacking,
+            failed=evidence.told("sensor.failed", gpu=gpu),
+            hung=evidence.told("sensor.hung", gpu=gpu),
+            rows_expected=round(_sampled_s(evidence)),
+        ),
+    ]
+    if not evidence.is_cpu:
+        processes = identity.get("processes")
+        during = [list(data["pids"]) for data in evidence.told("gpu.processes", gpu=gpu)]
+        before_start = list(processes) if isinstance(processes, list) else []
+        findings.append(judge_company(gpu, before=before_start, during=during, own=1))
+    return findings
+
+
+def _sampled_s(evidence: Evidence) -> float:
+    """Return for how long the sampler should have sampled: from the inventory to the agent's end."""
+    events = evidence.run.events_of("nvml.inventory", "agent.finished")
+    return (events[-1].t_ns - events[0].t_ns) / 1e9 if len(events) > 1 else 0.0
+
+
+def _judge_controls(evidence: Evidence) -> list[Finding]:
+    kind = "cpu" if evidence.is_cpu else "cuda"
+    findings = [prove_preflight_rules()]
+    for stage, detectors in DETECTORS.items():
+        if stage not in evidence.stage_names() or evidence.impossible(stage):
+            continue
+        done = [device for device in evidence.devices if evidence.has_done(device, stage)]
+        for detector in detectors:
+            told = evidence.told("control", stage=stage, detector=detector)
+            if told or not _is_beside_the_point(evidence, detector):
+                findings.append(judge_control(stage, detector, told, devices=done))
+    if "matmul" in evidence.stage_names():
+        rates = {
+            d: r for d in evidence.devices if (r := _rates(evidence, d)) and evidence.has_done(d, "matmul")
+        }
+        proven = prove_speed_rule(rates, kind)
+        findings += [proven] if proven is not None else []
+    if "aftermath" in evidence.stage_names():
+        findings.append(prove_aftermath_rules(has_gpus=bool(evidence.gpus)))
+    return findings
+
+
+def _is_beside_the_point(evidence: Evidence, detector: str) -> bool:
+    """Integers have no NaN: where no floating-point format was asked for there is nothing to prove."""
+    tested = {str(name) for data in evidence.told("formats") for name in data["tested"]}
+    return detector == "NaN in a product" and tested <= {"int8"} and bool(tested)

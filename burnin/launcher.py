@@ -1,0 +1,105 @@
+"""Launches the agent on this machine and carries what it says into the record.
+
+The agent's standard input stays open as its lifeline. An agent that gives no sign of life, or is not done in
+time, is ended; what it has said until then is in the record and is judged.
+"""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from burnin.agent import READY_WITHIN_S, STAGE_GRACE_S
+from burnin.crew import HEARTBEAT
+from burnin.order import Order, order_to_line
+from probes.child import end_child, python_module, start_child
+from probes.event import SAMPLE, Event, event_from_line
+from reports.record import RunWriter
+
+# The agent's heart beats every second; ending a child that is stuck in the kernel takes it a few seconds.
+SILENCE_S = 20.0
+LOG_FILE = "agent.log"
+
+
+def launch(order: Order, writer: RunWriter, *, on_event: Callable[[Event], None]) -> None:
+    """Run one order on this machine; return when the agent has finished, or has been ended.
+
+    Raises:
+        RecordError: the record can no longer be written.
+        Interrupted: somebody stopped us. In both cases nothing is left running.
+    """
+    with (writer.path / LOG_FILE).open("ab") as log:
+        agent = start_child(python_module("burnin.agent"), stderr=log)
+    try:
+        assert agent.stdin is not None
+        agent.stdin.write(order_to_line(order))
+        _carry(agent, writer, on_event, deadline_s=longest_s(order))
+    finally:
+        is_gone = end_child(agent)
+    if not is_gone:
+        writer.event("launcher", "process.stuck", device="agent", pid=agent.pid)
+
+
+def longest_s(order: Order) -> float:
+    """Return the time after which an agent with this order must be done, all its own deadlines used up."""
+    stages_s = sum(2 * stage.length_s + STAGE_GRACE_S for stage in order.stages)
+    return READY_WITHIN_S + stages_s + 2 * STAGE_GRACE_S
+
+
+def _carry(
+    agent: subprocess.Popen[str], writer: RunWriter, on_event: Callable[[Event], None], *, deadline_s: float
+) -> None:
+    """Write each line into the record until the agent has finished, is silent for too long, or is late."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(agent, lines), name="from agent", daemon=True).start()
+    deadline = time.monotonic() + deadline_s
+    while True:
+        try:
+            line = lines.get(timeout=min(SILENCE_S, max(deadline - time.monotonic(), 0.01)))
+        except queue.Empty:
+            reason = "its time was up" if time.monotonic() >= deadline else f"silent for {SILENCE_S:.0f} s"
+            writer.event("launcher", "agent.lost", reason=reason)
+            return
+        if line is None:
+            code = agent.poll()
+            writer.event("launcher", "agent.lost", reason=f"it ended before it was done, exit code {code}")
+            return
+        if _take(line, writer, on_event):
+            return
+
+
+def _read(agent: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
+    assert agent.stdout is not None
+    for line in agent.stdout:
+        lines.put(line)
+    lines.put(None)
+
+
+def _take(line: str, writer: RunWriter, on_event: Callable[[Event], None]) -> bool:
+    """Put one line where it belongs; return whether it was the last."""
+    try:
+        event = event_from_line(line)
+    except ValueError:
+        writer.event("launcher", "line.torn", child="agent", line=line[:200])
+        return False
+    if event.kind == HEARTBEAT:
+        return False
+    if event.kind == SAMPLE:
+        writer.sample(event.source, {"t_ns": event.t_ns, "host": event.host, **event.data})
+    else:
+        writer.append_event(event)
+    on_event(event)
+    return event.kind == "agent.finished"
+
+
+def log_tail(folder: Path, *, lines: int = 5) -> str:
+    """Return the last lines that the agent and its children wrote to standard error."""
+    try:
+        text = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,139 @@
+"""Rules on processes: a worker that stalls, dies or is late, an agent that is lost, a stage not run."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+from burnin.evidence import subject_of
+from probes.finding import Finding
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
+
+# A worker that dies by one of these has executed something that its program does not contain.
+_HARDWARE_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+_RETEST = (
+    "read the kernel log around that time; reset the device, run it again, and replace it if it happens again"
+)
+
+
+def judge_worker(
+    device: str,
+    *,
+    stalled: Sequence[JsonObject],
+    late: Sequence[JsonObject],
+    died: Sequence[JsonObject],
+    failed: Sequence[JsonObject],
+    undone: Sequence[str],
+) -> Finding:
+    """Fail a device whose worker stalled or broke on it; one that was cut off otherwise is undecided."""
+    own = [data for data in stalled if not data["is_waiting"]]
+    if own:
+        seconds = float(own[0]["stall_s"])
+        return _finding(
+            device, Outcome.FAIL, f"stalled in {own[0]['stage']}: no step for {seconds:.0f} s", _RETEST
+        )
+    if stalled:
+        observed = f"the collective in {stalled[0]['stage']} never completed; every rank waits"
+        return _finding(
+            device, Outcome.FAIL, observed, "check the links between these devices, then run it again"
+        )
+    if late:
+        observed = f"not done with {late[0]['stage']} within {float(late[0]['within_s']):.0f} s"
+        is_start = late[0]["stage"] == "preflight"
+        outcome = Outcome.INCONCLUSIVE if is_start else Outcome.FAIL
+        return _finding(device, outcome, observed, "look at agent.log of this run" if is_start else _RETEST)
+    if failed:
+        return _judge_failure(device, str(failed[0]["error"]))
+    if died:
+        return _judge_death(device, died[0]["exit_code"])
+    if undone:
+        observed = f"{', '.join(undone)} did not come to an end"
+        return _finding(
+            device, Outcome.INCONCLUSIVE, observed, "see why the run ended early, then run it again"
+        )
+    return _finding(device, Outcome.PASS, "did every stage and answered all the time", "")
+
+
+def _judge_failure(device: str, error: str) -> Finding:
+    is_device = "CUDA error" in error or "NCCL" in error
+    outcome = Outcome.FAIL if is_device else Outcome.INCONCLUSIVE
+    return _finding(
+        device,
+        outcome,
+        f"its worker gave up: {error:.300}",
+        _RETEST if is_device else "look at agent.log of this run",
+    )
+
+
+def _judge_death(device: str, exit_code: object) -> Finding:
+    if isinstance(exit_code, int) and -exit_code in _HARDWARE_SIGNALS:
+        name = signal.Signals(-exit_code).name
+        return _finding(device, Outcome.FAIL, f"its worker died of {name}", _RETEST)
+    reason = (
+        f"signal {-exit_code}" if isinstance(exit_code, int) and exit_code < 0 else f"exit code {exit_code}"
+    )
+    step = "look at agent.log of this run and at the kernel log: somebody or the OOM killer ended it"
+    return _finding(device, Outcome.INCONCLUSIVE, f"its worker ended by itself, {reason}", step)
+
+
+def _finding(device: str, outcome: Outcome, observed: str, next_step: str) -> Finding:
+    return Finding(
+        rule="worker",
+        subject=subject_of(device),
+        outcome=outcome,
+        observed=observed,
+        expected="does every stage, and never stands still",
+        next_step=next_step,
+    )
+
+
+def judge_agent(host: str, *, lost: Sequence[JsonObject], is_finished: bool, log_tail: str) -> Finding:
+    """An agent that did not come to its end leaves the node undecided, whatever it had said by then."""
+    if is_finished and not lost:
+        outcome, observed = Outcome.PASS, "finished what it was told to do"
+    else:
+        outcome = Outcome.INCONCLUSIVE
+        observed = str(lost[0]["reason"]) if lost else "it was cut off before it had finished"
+    return Finding(
+        rule="agent",
+        subject=f"host:{host}",
+        outcome=outcome,
+        observed=observed,
+        expected="the agent answers all the time and finishes",
+        evidence={"log_tail": log_tail} if log_tail and outcome is not Outcome.PASS else {},
+        next_step=""
+        if outcome is Outcome.PASS
+        else "look at agent.log of this run and at the node's kernel log",
+    )
+
+
+def judge_stuck(host: str, stuck: Sequence[JsonObject]) -> list[Finding]:
+    """Name each process that not even SIGKILL could end."""
+    return [
+        Finding(
+            rule="stuck-process",
+            subject=subject_of(str(data["device"]))
+            if data["device"] not in ("agent", "sampler")
+            else f"host:{host}",
+            outcome=Outcome.FAIL,
+            observed=f"pid {data['pid']} is stuck in the kernel: SIGKILL did not end it",
+            expected="every process of the run ends",
+            next_step="reboot the node, then run it again",
+        )
+        for data in stuck
+    ]
+
+
+def judge_left_out(stages: Sequence[str]) -> list[Finding]:
+    """Say which stages the plan left out: what they would have shown is not shown."""
+    return [
+        Finding(
+            rule="left-out",
+            subject=f"stage:{stage}",
+            outcome=None,
+            observed="left out by the plan",
+            expected="run, unless the plan says otherwise",
+        )
+        for stage in stages
+    ]

@@ -1,0 +1,159 @@
+"""The sampler: one process that reads every sensor, so that a call which never returns blocks nothing else.
+
+Each GPU has a thread of its own, another waits for XIDs; the main thread watches them and names the call that
+hangs. Commands come on standard input, which is the lifeline as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from burnin.gpu_watch import GpuWatch, read_identity
+from burnin.speaker import Speaker
+from burnin.watched_call import Watch, start_thread, watched
+from probes.host import read_counters, read_room
+from probes.json_types import JsonObject
+
+CALL_DEADLINE_S = 5.0  # NVML answers in milliseconds; a driver that takes this long is in trouble
+INVENTORY_DEADLINE_S = 15.0  # loading the driver of a node without persistence mode takes seconds
+XID_WAIT_S = 1.0
+WATCH_EVERY_S = 0.25
+HOST_EVERY_S = 1.0
+
+
+def main() -> None:
+    """Sample until the lifeline ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: we end with the agent
+    sys.stdin.readline()
+    Sampler(Speaker("sampler")).run()
+
+
+class Sampler:
+    """All sensors of this machine."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        self._speaker = speaker
+        self._watches: list[Watch] = []
+        self._gpus: list[GpuWatch] = []
+        self._inventory: JsonObject | None = None  # None: NVML has not answered yet
+
+    def run(self) -> None:
+        """Take the inventory, then follow every GPU and the host."""
+        self._snapshot_host("before")
+        start_thread(self._take_inventory, "inventory")
+        deadline = time.monotonic() + INVENTORY_DEADLINE_S
+        while self._inventory is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if self._inventory is None:
+            detail = f"NVML did not answer within {INVENTORY_DEADLINE_S:.0f} s"
+            self._inventory = {"nvml": "silent", "detail": detail, "gpus": []}
+        self._speaker.say("nvml.inventory", **self._inventory)
+        for gpu in self._gpus:
+            gpu.wanted.append("before")
+            self._watches.append(gpu.watch)
+            start_thread(gpu.follow, gpu.uuid)
+        start_thread(self._obey, "lifeline")
+        self._watch_over()
+
+    def _take_inventory(self) -> None:
+        """Ask NVML what there is. Runs in a thread that may never come back."""
+        try:
+            import probes.nvml as nvml  # a node without nvidia-ml-py has no sensors, and says so
+        except ImportError as error:
+            self._inventory = _without_nvml(f"nvidia-ml-py cannot be imported: {error}")
+            return
+        try:
+            nvml.open_nvml()
+            gpus = [self._read_gpu(nvml, index) for index in range(nvml.count_gpus())]
+            self._inventory = {"nvml": "answers", "driver": nvml.read_driver_version(), "gpus": gpus}
+        except nvml.LibraryAbsent as error:
+            self._inventory = _without_nvml(str(error))
+        except (nvml.SensorError, nvml.Unsupported) as error:
+            self._inventory = {"nvml": "failed", "detail": str(error), "gpus": []}
+        if self._gpus:
+            start_thread(lambda: self._follow_xids(nvml), "xid")
+
+    def _read_gpu(self, nvml: Any, index: int) -> JsonObject:
+        watch = Watch("nvml")
+        handle = nvml.open_gpu(index)
+        identity, lacking = read_identity(handle, watch)
+        uuid = str(identity["uuid"])
+        self._gpus.append(GpuWatch(handle=handle, uuid=uuid, speaker=self._speaker, watch=Watch(uuid)))
+        try:
+            identity["processes"] = watched(watch, "processes", lambda: nvml.read_processes(handle))
+        except (nvml.Unsupported, nvml.SensorError) as error:
+            lacking["processes"] = str(error)
+        return identity | {"index": index, "lacking": lacking}
+
+    def _follow_xids(self, nvml: Any) -> None:
+        """Tell each XID that the driver delivers."""
+        watch = Watch("xid")
+        self._watches.append(watch)
+        try:
+            events = watched(watch, "open", lambda: nvml.open_xid_events([gpu.handle for gpu in self._gpus]))
+        except (nvml.Unsupported, nvml.SensorError) as error:
+            self._speaker.say(
+                "xid.unavailable", error=str(error), is_lacking=isinstance(error, nvml.Unsupported)
+            )
+            return
+        self._speaker.say("xid.watching")
+        while True:
+            try:
+                xid = watched(
+                    watch, "wait", lambda: nvml.wait_for_xid(events, timeout_ms=round(XID_WAIT_S * 1000))
+                )
+            except (nvml.Unsupported, nvml.SensorError) as error:
+                self._speaker.say("xid.unavailable", error=str(error), is_lacking=False)
+                return
+            if xid is not None:
+                self._speaker.say("gpu.xid", **xid)
+
+    def _obey(self) -> None:
+        """Take snapshots when the agent wants them; leave when it has gone."""
+        for line in sys.stdin:
+            when = str(json.loads(line)["snapshot"])
+            self._snapshot_host(when)
+            for gpu in self._gpus:
+                gpu.wanted.append(when)
+        os._exit(0)
+
+    def _snapshot_host(self, when: str) -> None:
+        self._speaker.say("host.snapshot", when=when, values=read_counters())
+
+    def _watch_over(self) -> None:
+        """Name each call that does not return, and sample the host meanwhile."""
+        host_at = 0.0
+        while True:
+            for watch in list(self._watches):
+                if watch.hangs(deadline_s=CALL_DEADLINE_S + (XID_WAIT_S if watch.subject == "xid" else 0)):
+                    watch.is_told = True
+                    self._speaker.say(
+                        "sensor.hung", gpu=watch.subject, sensor=watch.call, waited_s=CALL_DEADLINE_S
+                    )
+            if time.monotonic() - host_at >= HOST_EVERY_S:
+                host_at = time.monotonic()
+                self._tell_host()
+            time.sleep(WATCH_EVERY_S)
+
+    def _tell_host(self) -> None:
+        room = read_room()
+        names = ("memory_available_bytes", "load_1min", "cpu_pressure_pct")
+        self._speaker.sample("host", **{name: room[name] for name in names})
+
+
+def _without_nvml(detail: str) -> JsonObject:
+    """A machine without NVML has no NVIDIA GPU, unless the driver's own device file says otherwise."""
+    if Path("/dev/nvidiactl").exists():
+        return {"nvml": "failed", "detail": f"{detail}, although /dev/nvidiactl exists", "gpus": []}
+    return {"nvml": "absent", "detail": detail, "gpus": []}
+
+
+if __name__ == "__main__":
+    main()

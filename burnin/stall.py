@@ -1,0 +1,52 @@
+"""When a worker has stalled: pure, so that a positive control can prove it before every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, kw_only=True)
+class Sign:
+    """The last signs of life of one worker, in monotonic seconds of the agent."""
+
+    device: str
+    is_busy: bool = False  # with a stage
+    is_waiting: bool = False  # for other devices, inside a collective
+    steps: int = -1
+    stepped_at: float = 0.0
+    heard_at: float = 0.0  # its last pulse: it still runs
+
+
+def note_pulse(sign: Sign, *, steps: int, is_waiting: bool, now_s: float) -> None:
+    """Take in what a worker says of itself."""
+    if steps != sign.steps:
+        sign.steps, sign.stepped_at = steps, now_s
+    sign.is_waiting, sign.heard_at = is_waiting, now_s
+
+
+def find_stalled(signs: Sequence[Sign], *, stall_s: float, now_s: float) -> list[str]:
+    """Return the devices that make no step and do not wait for another.
+
+    Where all that are busy wait for each other, the collective itself hangs, and each of them is returned.
+    """
+    busy = [sign for sign in signs if sign.is_busy]
+    silent = [sign for sign in busy if now_s - sign.stepped_at >= stall_s]
+    # What a frozen process said last, that it waits, is no longer true.
+    culprits = [s for s in silent if not s.is_waiting or now_s - s.heard_at >= stall_s / 2]
+    if culprits or len(silent) < len(busy):
+        return [sign.device for sign in culprits]
+    # A grace on top: a partner that has just been ended must first let go of those that wait for it.
+    return [sign.device for sign in silent if now_s - sign.stepped_at >= 2 * stall_s]
+
+
+def is_stall_found(stall_s: float) -> bool:
+    """Seed a stall among invented signs: one worker stands still, one waits for it, one works."""
+    now_s = 1000.0
+    old = now_s - 1.5 * stall_s
+    signs = [
+        Sign(device="stalled", is_busy=True, stepped_at=old, heard_at=now_s),
+        Sign(device="waiting", is_busy=True, is_waiting=True, stepped_at=old, heard_at=now_s),
+        Sign(device="working", is_busy=True, stepped_at=now_s, heard_at=now_s),
+    ]
+    return find_stalled(signs, stall_s=stall_s, now_s=now_s) == ["stalled"]
