@@ -17,8 +17,9 @@ import gevent
 import gevent.event
 import gevent.socket
 
+from loadtests.connections import Connections, Target, keep_stamping
 from loadtests.poll_clock import PollClock
-from loadtests.reader import Connections, Errand, Exchange, Target, keep_stamping
+from loadtests.reader import Errand, Exchange
 from probes.request import Request
 
 _TIMEOUT_S = 5.0

@@ -16,10 +16,11 @@ import gevent
 import gevent.event
 
 from loadtests.arrivals import arrival_times_s, share_of
+from loadtests.connections import Connections, Target
 from loadtests.plan import LoadPlan
 from loadtests.poll_clock import PollClock
 from loadtests.prompts import make_body, make_prompt
-from loadtests.reader import Connections, Errand, Exchange, Target
+from loadtests.reader import Errand, Exchange
 from loadtests.workload import COMPLETIONS_PATH
 from probes.errors import TargetError
 from probes.request import Request

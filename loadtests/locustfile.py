@@ -24,9 +24,9 @@ from typing import Any
 import gevent
 
 from loadtests import plan as plans
+from loadtests.connections import Target
 from loadtests.control import run_controls
 from loadtests.dispatcher import Dispatcher, make_target
-from loadtests.reader import Target
 from loadtests.recorder import Recorder
 from loadtests.workload import COMPLETIONS_PATH, read_api_key
 from probes.errors import ConfigError, RecordError, SuiteError

@@ -20,47 +20,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import gevent
-import gevent.monkey
 
 from loadtests.completion import DETAIL_CHARS_MAX, Completion
-from loadtests.poll_clock import PollClock
+from loadtests.connections import SO_TIMESTAMPNS, Connections, RawSocket
 from loadtests.server_sent_events import EventDecoder, EventTooLongError
 from loadtests.stream import AnswerDecoder, BadHttpError
 from probes.request import Request
 
 READ_BYTES = 256 * 1024
 BODY_BYTES_MAX = 32 * 1024 * 1024
-# Linux's SO_TIMESTAMPNS, which Python's socket module does not name; the message type has the same number.
-SO_TIMESTAMPNS = 35
 _ANCILLARY_BYTES = 64
 _STAMP = struct.Struct("@qq")
-_IDLE_S_MAX = 2.0  # servers close idle connections, some after 5 s; a request must not meet that
 _READ, _WRITE = 1, 2
 _WOULD_BLOCK = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 _buffer = bytearray(READ_BYTES)
 _view = memoryview(_buffer)
-# gevent's own socket class switches tasks; this is the kernel's.
-_RawSocket: Any = gevent.monkey.get_original("socket", "socket")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where requests go and how long anything may take."""
-
-    url: str
-    host: str
-    family: int
-    address: Any  # as getaddrinfo gave it, so that no request waits for a name server
-    path: str
-    head_fields: str  # further header lines, each with its CRLF; may hold the key, so it is shown nowhere
-    is_streamed: bool
-    timeout_s: float
-    connect_timeout_s: float
-    first_byte_timeout_s: float
-    reuses_connections: bool
-
-    def __repr__(self) -> str:
-        return f"Target({self.url!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,57 +47,6 @@ class Errand:
     body: bytes
     output_tokens: int
     request_id: str
-
-
-def keep_stamping() -> Any:
-    """Return a socket that keeps the kernel's timestamps switched on as long as it is open.
-
-    The kernel begins to stamp a moment after the first socket on the machine has asked for it, and stops
-    after the last has closed; what comes in that moment is not stamped (seen in 5 of 640 short exchanges).
-    """
-    sock = _RawSocket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    return sock
-
-
-class Connections:
-    """Idle connections to the target, the latest used first, in the hub whose looks ``polls`` records."""
-
-    def __init__(self, target: Target, polls: PollClock) -> None:
-        self.target = target
-        self.polls = polls
-        self._idle: list[tuple[Any, float]] = []
-        self._stamping = keep_stamping()
-
-    def take(self) -> Any | None:
-        """Return a connection that is still good; None: make a new one."""
-        while self._idle:
-            sock, since = self._idle.pop()
-            if time.monotonic() - since <= _IDLE_S_MAX and _is_quiet(sock):
-                return sock
-            sock.close()
-        return None
-
-    def give_back(self, sock: Any) -> None:
-        """Keep a connection for the next request."""
-        self._idle.append((sock, time.monotonic()))
-
-    def close(self) -> None:
-        """Close what is idle."""
-        self._stamping.close()
-        while self._idle:
-            self._idle.pop()[0].close()
-
-
-def _is_quiet(sock: Any) -> bool:
-    """Whether nothing has come, neither data nor the end of the connection."""
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 class Exchange:
@@ -176,7 +99,7 @@ class Exchange:
             self._fail_with(error)
 
     def _connect(self) -> None:
-        self._sock = _RawSocket(self._target.family, socket.SOCK_STREAM)
+        self._sock = RawSocket(self._target.family, socket.SOCK_STREAM)
         self._sock.setblocking(False)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock.setsockopt(

@@ -34,7 +34,7 @@ class Request:
     chars: int = 0
     tokens_in: int | None = None  # from the server's ``usage``; None: it sent none
     tokens_out: int | None = None
-    gaps_us: tuple[int, ...] = ()  # time between successive content events; 0: in one read with the one before
+    gaps_us: tuple[int, ...] = ()  # between successive content events; 0: in one read with the one before
     reads: int = 0
     reads_unstamped: int = 0  # reads without a kernel timestamp: the clock was used
     reads_coalesced: int = 0  # reads that held several events: their gaps are censored

@@ -12,9 +12,10 @@ from pathlib import Path
 import gevent
 import pytest
 
+from loadtests.connections import Connections, Target
 from loadtests.control import PLANTED, run_controls
 from loadtests.poll_clock import TICK_S, PollClock
-from loadtests.reader import Connections, Errand, Exchange, Target
+from loadtests.reader import Errand, Exchange
 from probes.request import Request
 from probes.slo import percentile
 from tests.loadtests.endpoints import endpoint, raw_server
