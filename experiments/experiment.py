@@ -18,7 +18,7 @@ from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from probes.slo import Slo
 from probes.slo_spec import SloSpec, to_slos
-from probes.spec import Spec, check_spec, load_yaml
+from probes.spec import Spec, check_spec, find_line, load_yaml
 
 NAME = "overproof"
 ACTIONS_MODULE = "experiments.actions"
@@ -167,13 +167,13 @@ def load_experiment(path: Path) -> Experiment:
     extension = check_spec(
         document["extensions"][index], ExtensionSpec, path=path, root=_extension_node(root, index)
     )
-    _refuse_other_targets(path, document)
+    _refuse_other_targets(path, document, root)
     _check_with_chaostoolkit(path, document)
     return Experiment(
         path=path,
         title=shape.title,
         document=document,
-        workload=_workload(path, extension),
+        workload=_workload(path, extension, find_line(root, ("extensions", index, "workload"))),
         slos={phase: to_slos(getattr(extension.slos, phase)) for phase in PHASES},
         steady_s=extension.steady_s,
         recovery_s=extension.recovery_s,
@@ -182,12 +182,10 @@ def load_experiment(path: Path) -> Experiment:
     )
 
 
-def _workload(path: Path, extension: ExtensionSpec) -> Path:
+def _workload(path: Path, extension: ExtensionSpec, line: int | None) -> Path:
     workload = path.parent / extension.workload
     if not workload.is_file():
-        raise ConfigError(
-            f"{path}: extensions.{NAME}.workload: {extension.workload!r} is no file in {path.parent}"
-        )
+        raise ConfigError(f"{path}:{line}: workload: {extension.workload!r} is no file in {path.parent}")
     return workload.resolve()
 
 
@@ -200,15 +198,17 @@ def _extension_node(root: yaml.Node | None, index: int) -> yaml.Node | None:
     return node
 
 
-def _refuse_other_targets(path: Path, document: JsonObject) -> None:
+def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | None) -> None:
     """Refuse actions that are not the lab's own: what they hit cannot be known without a plan."""
-    for activity in [*document["method"], *document.get("rollbacks", ())]:
-        provider = activity.get("provider") or {}
-        if activity.get("type") == "action" and provider.get("module") != ACTIONS_MODULE:
-            raise ConfigError(
-                f"{path}: action {activity.get('name')!r} is none of {ACTIONS_MODULE}: "
-                "without a plan a game day touches the lab only"
-            )
+    for part in ("method", "rollbacks"):
+        for i, activity in enumerate(document.get(part) or ()):
+            module = (activity.get("provider") or {}).get("module")
+            if activity.get("type") == "action" and module != ACTIONS_MODULE:
+                line = find_line(root, (part, i, "provider", "module"))
+                raise ConfigError(
+                    f"{path}:{line}: action {activity.get('name')!r}: module: got {module!r}, wanted "
+                    f"{ACTIONS_MODULE!r}: without a plan a game day touches the lab only"
+                )
 
 
 def _check_with_chaostoolkit(path: Path, document: JsonObject) -> None:

@@ -97,13 +97,13 @@ def undo_kill(captured: JsonObject) -> Undoing:
     except TargetError:
         # A lab on its way out refuses before it is gone.
         if wait_until(lambda: not supervisor.is_alive, timeout_s=DEATH_TIMEOUT_S):
-            return Undoing(is_restored=True, did="nothing: the lab itself is gone", has_acted=False)
+            return Undoing(is_restored=True, did="nothing to do: the lab itself is gone", has_acted=False)
         raise
 
 
 def _restore(folder: Path, name: str, supervisor: Process, victim: Process) -> Undoing:
     if not supervisor.is_alive:
-        return Undoing(is_restored=True, did="nothing: the lab itself is gone", has_acted=False)
+        return Undoing(is_restored=True, did="nothing to do: the lab itself is gone", has_acted=False)
     if victim.is_alive:
         time.sleep(SETTLE_S)  # a kill sent just now, by whoever crashed after it, takes effect first
     lab = read_lab(folder)
@@ -115,10 +115,10 @@ def _restore(folder: Path, name: str, supervisor: Process, victim: Process) -> U
     replica = read_lab(folder).replica(name)
     pid = replica.pid if replica else None
     if pid == victim.pid:
-        return Undoing(is_restored=True, did=f"nothing: pid {pid} was never hit", has_acted=False)
+        return Undoing(is_restored=True, did=f"nothing to do: pid {pid} was never hit", has_acted=False)
     if has_acted:
         return Undoing(is_restored=True, did=f"started {name} again (pid {pid})", has_acted=True)
-    return Undoing(is_restored=True, did=f"nothing: the lab restarted it (pid {pid})", has_acted=False)
+    return Undoing(is_restored=True, did=f"nothing to do: the lab restarted it (pid {pid})", has_acted=False)
 
 
 def _needs_start(lab: Lab, name: str) -> bool:

@@ -26,14 +26,21 @@ from tests.processes import Job, processes_with, start_job, wait_for
 CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
 
 
-def write_experiment(folder: Path, *, rate_per_s: float = 20, within_s: float = 12) -> Path:
+def write_experiment(
+    folder: Path, *, rate_per_s: float = 20, within_s: float = 12, recovery_s: float = 12
+) -> Path:
     """The shipped experiment with shorter waits."""
     workload = yaml.safe_load((CATALOGUE / "workloads/steady-chat.yaml").read_text())
     workload["arrivals"]["rate_per_s"] = rate_per_s
     (folder / "workload.yaml").write_text(yaml.safe_dump(workload))
     document = yaml.safe_load((CATALOGUE / "local/replica-kill.yaml").read_text())
     document["method"][1]["provider"]["arguments"]["within_s"] = within_s
-    document["extensions"][0] |= {"workload": "workload.yaml", "steady_s": 4, "recovery_s": 12, "after_s": 4}
+    document["extensions"][0] |= {
+        "workload": "workload.yaml",
+        "steady_s": 4,
+        "recovery_s": recovery_s,
+        "after_s": 4,
+    }
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
@@ -100,7 +107,7 @@ def test_a_service_that_heals_passes_with_every_moment_and_the_undo_shown(tmp_pa
     assert 0 <= moments["t_detect_s"] <= moments["t_redundant_s"] <= 12
     assert 0 <= moments["t_recover_s"] <= 12
     assert day.finding("undo").observed.startswith(
-        f"{day.finding('redundancy').subject}: nothing: the lab restarted"
+        f"{day.finding('redundancy').subject}: nothing to do: the lab restarted"
     )
     order = ["fault.armed", "fault.injected", "fault.verified", "undo.verified"]
     assert [event.kind for event in day.run.events_of(*order)] == order
@@ -116,7 +123,7 @@ def bad_days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
     folders = {name: tmp_path_factory.mktemp(name) for name in ("unhealed", "little", "refused")}
     paths = {
         "unhealed": write_experiment(folders["unhealed"], within_s=4),
-        "little": write_experiment(folders["little"], rate_per_s=1),
+        "little": write_experiment(folders["little"], rate_per_s=1, recovery_s=8),
         "refused": write_experiment(folders["refused"]),
     }
     document = yaml.safe_load(paths["refused"].read_text())

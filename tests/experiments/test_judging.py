@@ -79,7 +79,7 @@ def evidence(
         captured=CAPTURED,
         is_verified=True,
         times=times,
-        entries=[entry(UNDONE, did="nothing: the lab restarted it", has_acted=False)],
+        entries=[entry(UNDONE, did="nothing to do: the lab restarted it", has_acted=False)],
         activities=[DONE],
         journal={"status": "completed", "deviated": False},
         client=[client(Outcome.PASS)],

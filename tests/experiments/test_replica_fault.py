@@ -51,7 +51,7 @@ def test_a_fault_is_armed_injected_verified_and_undone_in_that_order(tmp_path: P
     assert state_after_injection == [VERIFIED]
     assert not victim_is_alive
     assert "is gone" in said["verified"]
-    assert [(u.is_restored, u.did.startswith("nothing: the lab restarted it")) for u in undone] == [
+    assert [(u.is_restored, u.did.startswith("nothing to do: the lab restarted it")) for u in undone] == [
         (True, True)
     ]
     assert serves
@@ -90,7 +90,7 @@ def test_undo_says_that_nothing_is_left_when_the_lab_itself_is_gone(tmp_path: Pa
         inject_fault(KILL, capture_replica(lab.folder, replica="", seed=1), tmp_path)
     (undone,) = undo_pending(tmp_path, by="test")
 
-    assert (undone.is_restored, undone.did) == (True, "nothing: the lab itself is gone")
+    assert (undone.is_restored, undone.did) == (True, "nothing to do: the lab itself is gone")
 
 
 def test_undo_leaves_another_lab_in_the_same_folder_alone(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_undo_leaves_another_lab_in_the_same_folder_alone(tmp_path: Path) -> Non
         undoing = undo_kill(captured)
         after = read_lab(second.folder)
 
-    assert undoing.did == "nothing: the lab itself is gone"
+    assert undoing.did == "nothing to do: the lab itself is gone"
     assert after == second
 
 
