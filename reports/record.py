@@ -13,6 +13,7 @@ import os
 import secrets
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,7 @@ REQUESTS_FOLDER = "requests"
 RESERVE_FILE = ".reserve"
 # Given back when the disk is full, so that the finding that says so still fits.
 RESERVE_BYTES = 256 * 1024
+_ID_ATTEMPTS_MAX = 20
 _SECRET_WORDS = ("password", "secret", "api_key", "apikey", "authorization", "credential")
 _PACKAGES = ("locust", "chaostoolkit-lib", "torch", "nvidia-ml-py", "paramiko", "duckdb")
 
@@ -122,10 +124,14 @@ def create_run(
     Raises:
         ConfigError: the folder cannot be made or written.
     """
-    run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{kind}-{secrets.token_hex(2)}"
-    folder = path or out / run_id
+    try:
+        folder = path or make_folder(out, (_new_id(kind) for _ in range(_ID_ATTEMPTS_MAX)))
+        (folder / SERIES_FOLDER).mkdir(parents=True)
+        (folder / REQUESTS_FOLDER).mkdir()
+    except OSError as error:
+        raise ConfigError(f"{path or out}: the run folder cannot be made: {_reason(error)}") from error
     header = RunHeader(
-        id=run_id,
+        id=_new_id(kind) if path is not None else folder.name,
         kind=kind,
         started_ns=time.time_ns(),
         seed=seed,
@@ -138,15 +144,35 @@ def create_run(
         clock_offset_s={},
     )
     try:
-        (folder / SERIES_FOLDER).mkdir(parents=True)
-        (folder / REQUESTS_FOLDER).mkdir()
         write_atomically(folder / RUN_FILE, to_json_line({n: getattr(header, n) for n in header.__slots__}))
         _reserve(folder)
         if not is_child:
             _point_latest(out, folder)
     except OSError as error:
-        raise ConfigError(f"{folder}: the run folder cannot be written: {error.strerror or error}") from error
+        raise ConfigError(f"{folder}: the run folder cannot be written: {_reason(error)}") from error
     return RunWriter(folder, header)
+
+
+def _reason(error: OSError) -> str:
+    return str(error.strerror or error)
+
+
+def _new_id(kind: str) -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{kind}-{secrets.token_hex(2)}"
+
+
+def make_folder(out: Path, ids: Iterable[str]) -> Path:
+    """Make the folder of a run under the first id that no other run has: many may start in one second.
+
+    Raises:
+        OSError: it cannot be made, or every id is taken.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for run_id in ids:
+        with contextlib.suppress(FileExistsError):
+            (out / run_id).mkdir()
+            return out / run_id
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out))
 
 
 def open_for_append(path: Path) -> int:

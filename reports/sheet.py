@@ -209,23 +209,23 @@ def _controls(verdict: Verdict) -> Iterator[Control]:
             yield from (_control(row, finding) for row in rows)
         else:
             yield Control(
-                name=finding.rule,
-                subject=finding.subject,
+                name=finding.subject.removeprefix("detector:"),
+                subject="",
                 is_proven=finding.counts and finding.outcome is Outcome.PASS,
-                reach=str(finding.evidence.get("reach", "")),
+                reach=str(finding.evidence.get("fidelity", "")),
                 seen=finding.observed,
             )
 
 
 def _control(row: JsonObject, finding: Finding) -> Control:
-    found = row.get("is_proven", row.get("found"))
+    found = row.get("is_proven", row.get("is_found"))
     name = next((str(row[key]) for key in ("name", "detector") if row.get(key)), finding.rule)
     seen = f"wanted {row['wanted']}, found {row['found']}" if {"wanted", "found"} <= row.keys() else ""
     return Control(
         name=name,
         subject=str(row.get("device") or finding.subject),
         is_proven=found is True,
-        reach=str(row.get("reach") or finding.evidence.get("reach") or ""),
+        reach=str(row.get("fidelity") or finding.evidence.get("fidelity") or ""),
         seen=seen,
     )
 

@@ -11,14 +11,16 @@ from reports.panel import Panel, Point, Series, thin, with_gaps
 from reports.run import Run
 from reports.table import read_series, series_names
 
-# Columns that say what a row is about, the most telling first; ``dtype`` tells lines of one device apart.
+# Columns that say what a row is about, the most telling first, and those that tell its lines apart.
 _SUBJECTS = ("subject", "gpu", "uuid", "device", "link", "worker", "replica", "name", "host")
-_QUALIFIERS = ("dtype", "phase", "size_bytes")
+_QUALIFIERS = ("format", "dtype", "size_bytes")
 # What a reader looks for first, with the words for it; whatever else was sampled follows by its own name.
 _TITLES = {
     "is_serving": "Replicas that serve",
     "replicas_ready": "Replicas that serve",
     "tflops": "Matrix products",
+    "busy_tflops": "Matrix products while the device was busy",
+    "busy_pct": "Share of time that the device was busy",
     "busbw_gbps": "All-reduce bus bandwidth",
     "temperature_c": "Temperature",
     "memory_temperature_c": "Memory temperature",
@@ -30,6 +32,9 @@ _TITLES = {
     "clock_event_reasons": "Clock event reasons, as bits",
     "busy_ms_max": "Longest time that the load client did not look",
     "cpu_pct": "CPU time of the load client",
+    "load_1min": "Load average of the host",
+    "cpu_pressure_pct": "CPU pressure of the host",
+    "memory_available_bytes": "Memory available on the host",
 }
 _UNITS = {
     "tflops": "TFLOPS", "gflops": "GFLOPS", "gbps": "GB/s", "c": "°C", "w": "W", "mhz": "MHz", "pct": "%",

@@ -19,6 +19,7 @@ from reports.record import (
     SCHEMA_VERSION,
     create_run,
     load_header,
+    make_folder,
     mask_arguments,
     mask_secrets,
     write_atomically,
@@ -46,17 +47,25 @@ def test_latest_points_at_the_newest_top_level_run_only(tmp_path: Path) -> None:
     assert (tmp_path / "latest").resolve() == second.path.resolve()
 
 
-def test_two_runs_of_one_second_do_not_share_a_folder(tmp_path: Path) -> None:
-    paths = {create_run(tmp_path, kind="load", spec={}, seed=0).path for _ in range(20)}
+def test_runs_that_start_in_one_second_do_not_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
 
-    assert len(paths) == 20
+    assert make_folder(tmp_path, ["taken", "free", "later"]) == tmp_path / "free"
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path, ["taken", "free"])
+
+
+def test_a_run_is_called_by_its_folder(tmp_path: Path) -> None:
+    run = create_run(tmp_path, kind="load", spec={}, seed=0)
+
+    assert run.path.name == run.header.id
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
 def test_a_folder_under_a_file_cannot_be_written_and_is_named(where: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    with pytest.raises(ConfigError, match=r"the run folder cannot be written: (Not a directory|File exists)"):
+    with pytest.raises(ConfigError, match=r"the run folder cannot be made: (Not a directory|File exists)"):
         create_run(tmp_path / where, kind="load", spec={}, seed=0)
 
 
@@ -80,9 +89,7 @@ def test_a_read_only_disk_is_named_also_to_root(tmp_path: Path) -> None:
     command = ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", str(tmp_path), sys.executable]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
-    assert done.stdout.strip().endswith("the run folder cannot be written: Read-only file system"), (
-        done.stderr
-    )
+    assert done.stdout.strip().endswith("the run folder cannot be made: Read-only file system"), done.stderr
 
 
 def test_secrets_are_masked_in_spec_and_command_but_not_where_they_are_looked_up() -> None:

@@ -159,7 +159,7 @@ def test_each_figure_has_a_panel_with_one_line_per_subject(tmp_path: Path) -> No
 
 def test_types_of_one_device_are_lines_of_their_own(tmp_path: Path) -> None:
     rows: list[JsonObject] = [
-        {"t_ns": k * SECOND, "device": "cpu", "dtype": dtype, "tflops": 1.0 + k}
+        {"t_ns": k * SECOND, "device": "cpu", "format": dtype, "tflops": 1.0 + k}
         for k in range(3)
         for dtype in ("fp32", "bf16")
     ]
