@@ -56,7 +56,7 @@ app = typer.Typer(
 
 @app.command()
 def judge(
-    run: Annotated[Path, typer.Argument(help="Folder of a recorded run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a recorded run.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Judge a recorded run again with today's rules, and render its report anew."""
@@ -75,7 +75,7 @@ def judge(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a recorded run, finished or not.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a recorded run, finished or not.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Render the report of a recorded run from what its folder holds."""
@@ -128,7 +128,9 @@ def _demo_job(job: str, out: Path, seed: int) -> None:
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCHEMAS)}.")]) -> None:
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of: {', '.join(SCHEMAS)}.")],
+) -> None:
     """Print the JSON Schema of a file, for editors."""
     if kind not in SCHEMAS:
         raise ConfigError(f"schema: kind {kind!r} is unknown; one of {', '.join(SCHEMAS)}")
