@@ -15,15 +15,16 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 
 END_TO_END, PARSER_ONLY = "end to end", "parser only"
-# What each stage must have proven on every device (or, for the agent's own watch, once) before it counts.
+# What each stage must have proven on every device (or, for the agent's own watch, once) before it counts, and
+# the rule that rests on it.
 DETECTORS = {
-    "matmul": (
-        "bit flip in a product",
-        "NaN in a product",
-        "bit flip in a digested product",
-        "stalled worker",
-    ),
-    "allreduce": ("bit flip in a reduced buffer", "stalled worker"),
+    "matmul": {
+        "bit flip in a product": "exact",
+        "NaN in a product": "exact",
+        "bit flip in a digested product": "digest",
+        "stalled worker": "worker",
+    },
+    "allreduce": {"bit flip in a reduced buffer": "allreduce", "stalled worker": "worker"},
 }
 
 
@@ -41,9 +42,8 @@ def judge_control(
         outcome, observed = Outcome.INCONCLUSIVE, f"not shown on {', '.join(absent) or 'any device'}"
     else:
         outcome, observed = Outcome.PASS, f"found on {', '.join(proven)}, {fidelity}"
-    return _finding(
-        f"{stage}: {detector}", outcome, observed, {"stage": stage, "fidelity": fidelity, "missed": missed}
-    )
+    evidence = {"proves": DETECTORS[stage][detector], "fidelity": fidelity, "missed": missed}
+    return _finding(f"{stage}: {detector}", outcome, observed, evidence)
 
 
 def _finding(detector: str, outcome: Outcome, observed: str, evidence: JsonObject) -> Finding:
@@ -54,21 +54,21 @@ def _finding(detector: str, outcome: Outcome, observed: str, evidence: JsonObjec
         observed=observed,
         expected="the seeded fault is found",
         evidence=evidence,
-        next_step="" if outcome is Outcome.PASS else "do not trust this stage of this run; run it again",
+        next_step="" if outcome is Outcome.PASS else "do not trust what rests on it; run it again",
     )
 
 
 def withhold(findings: Sequence[Finding], controls: Sequence[Finding]) -> list[Finding]:
-    """Take back each PASS of a stage whose detectors were not all proven: it might have missed a fault."""
-    unproven = {c.evidence["stage"]: c.subject for c in controls if c.outcome is not Outcome.PASS}
-    return [_withhold(finding, unproven.get(finding.evidence.get("stage", ""))) for finding in findings]
+    """Take back each PASS of a rule whose detectors were not all proven: it might have missed a fault."""
+    unproven = {c.evidence["proves"]: c.subject for c in controls if c.outcome is not Outcome.PASS}
+    return [_withhold(finding, unproven.get(finding.rule)) for finding in findings]
 
 
 def _withhold(finding: Finding, detector: str | None) -> Finding:
     if detector is None or finding.outcome is not Outcome.PASS:
         return finding
     observed = f"{finding.observed}; but {detector} was not proven in this run"
-    step = "do not trust this stage of this run; run it again"
+    step = "do not trust this rule in this run; run it again"
     return replace(finding, outcome=Outcome.INCONCLUSIVE, observed=observed, next_step=step)
 
 
@@ -88,7 +88,7 @@ def prove_speed_rule(rates: dict[str, list[float]], kind: str) -> Finding | None
             missed.append(device)
     outcome = Outcome.INCONCLUSIVE if missed else Outcome.PASS
     observed = f"missed on {', '.join(missed)}" if missed else f"found on {', '.join(rates)}, {PARSER_ONLY}"
-    evidence = {"stage": "matmul", "fidelity": PARSER_ONLY, "missed": missed}
+    evidence = {"proves": "speed", "fidelity": PARSER_ONLY, "missed": missed}
     return _finding("matmul: slow device", outcome, observed, evidence)
 
 
@@ -145,5 +145,5 @@ def _prove(stage: str, seeded: dict[str, Callable[[], Finding]]) -> Finding:
     missed = [name for name, judge in seeded.items() if judge().outcome in (None, Outcome.PASS)]
     outcome = Outcome.INCONCLUSIVE if missed else Outcome.PASS
     observed = f"missed: {', '.join(missed)}" if missed else f"found: {', '.join(seeded)}, {PARSER_ONLY}"
-    evidence = {"stage": stage, "fidelity": PARSER_ONLY, "missed": missed}
+    evidence = {"proves": stage, "fidelity": PARSER_ONLY, "missed": missed}
     return _finding(f"{stage}: its rules", outcome, observed, evidence)

@@ -24,7 +24,7 @@ from burnin.gpu_health import (
 )
 from burnin.host_health import judge_counters
 from burnin.launcher import log_tail
-from burnin.liveness import judge_agent, judge_left_out, judge_stuck, judge_worker
+from burnin.liveness import fold_missing, judge_agent, judge_left_out, judge_stuck, judge_worker
 from burnin.preconditions import judge_company, judge_devices, judge_room
 from burnin.speed import BUSY_PCT_MIN, RATIO_MIN, judge_load, judge_speed
 from probes.finding import Finding
@@ -77,12 +77,13 @@ def _run_s(evidence: Evidence) -> float:
 
 
 def _judge_devices(evidence: Evidence) -> list[Finding]:
-    findings = [_judge_worker(evidence, device) for device in evidence.devices]
+    workers = [_judge_worker(evidence, device) for device in evidence.devices]
+    findings = []
     if "matmul" in evidence.stage_names():
         findings += _judge_matmul(evidence)
     if "allreduce" in evidence.stage_names():
         findings += [_judge_allreduce(evidence, device) for device in evidence.devices]
-    return findings
+    return [*workers, *fold_missing(findings, workers)]
 
 
 def _judge_worker(evidence: Evidence, device: str) -> Finding:

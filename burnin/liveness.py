@@ -88,6 +88,29 @@ def _finding(device: str, outcome: Outcome, observed: str, next_step: str) -> Fi
     )
 
 
+def fold_missing(findings: Sequence[Finding], workers: Sequence[Finding]) -> list[Finding]:
+    """Name once, for each device that was cut off, all that it therefore has not shown."""
+    kept = list(findings)
+    for worker in (worker for worker in workers if worker.outcome is not Outcome.PASS):
+        missing = [f for f in kept if f.subject == worker.subject and f.outcome is Outcome.INCONCLUSIVE]
+        if missing:
+            kept = [finding for finding in kept if finding not in missing]
+            kept.append(_missing(worker, [finding.rule for finding in missing]))
+    return kept
+
+
+def _missing(worker: Finding, rules: Sequence[str]) -> Finding:
+    return Finding(
+        rule="missing-evidence",
+        subject=worker.subject,
+        outcome=Outcome.INCONCLUSIVE,
+        observed=f"nothing to judge {', '.join(rules)} by: {worker.observed}",
+        expected="readings for every rule",
+        evidence={"rules": list(rules)},
+        next_step=worker.next_step,
+    )
+
+
 def judge_agent(host: str, *, lost: Sequence[JsonObject], is_finished: bool, log_tail: str) -> Finding:
     """An agent that did not come to its end leaves the node undecided, whatever it had said by then."""
     if is_finished and not lost:

@@ -20,6 +20,7 @@ STAGE = "matmul"
 FORMAT = {"cpu": "fp32", "cuda": "bf16"}
 EDGE = {"cpu": 1024, "cuda": 8192}
 WINDOW_S = 1.0
+WINDOWS_MIN = 4  # however short the phase: fewer cannot be judged
 BATCH_S = 0.1  # products asked for at once, before the device is waited for
 CHECK_SHARE_MAX = 0.02  # of the time that products take
 DISSENTS_TOLD_MAX = 16
@@ -57,8 +58,10 @@ def stress(request: StressRequest) -> None:
     rig = _set_up(bench, getattr(torch, number_format.operand))
     _check_first(bench, rig, number_format.name)
     _prove_digest(bench, rig)
-    while time.monotonic() < until:
-        _window(bench, rig, until=min(time.monotonic() + WINDOW_S, until))
+    windows = 0
+    while windows < WINDOWS_MIN or time.monotonic() < until:
+        _window(bench, rig, until=time.monotonic() + WINDOW_S)
+        windows += 1
     bench.speaker.say(
         "throughput.result",
         stage=STAGE,
