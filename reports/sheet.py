@@ -19,7 +19,7 @@ from probes.slo import METRICS, percentile
 from reports.run import Run, load_run
 from reports.text import one_line, plain
 from reports.timeline import Timeline, build_timeline, read_traffic, traffic_folder
-from reports.verdict import KIND_TITLES, Verdict, duration_s, format_duration, sum_up
+from reports.verdict import KIND_TITLES, Verdict, duration_s, format_duration, is_control, sum_up
 
 FINDINGS_MAX = 2000
 DECIDING_MAX = 12
@@ -109,7 +109,7 @@ def build_sheet(run: Run) -> Sheet:
         moments=_moments(timeline),
         findings=tuple(findings[:FINDINGS_MAX]),
         findings_left_out=max(0, len(findings) - FINDINGS_MAX),
-        shown=tuple(_by_rule(verdict.passed).items()),
+        shown=tuple(_by_rule([f for f in verdict.passed if not is_control(f)]).items()),
         controls=(*_controls(verdict), *(() if child is None else _controls(sum_up(child)))),
         child_report=f"{child.path.name}/report.html" if child is not None else "",
         latencies=tuple(_latencies(traffic)),

@@ -38,7 +38,7 @@ _TITLES = {
 }
 _UNITS = {
     "tflops": "TFLOPS", "gflops": "GFLOPS", "gbps": "GB/s", "c": "°C", "w": "W", "mhz": "MHz", "pct": "%",
-    "ms": "ms", "us": "µs", "ns": "ns", "s": "s", "bytes": "B", "mib": "MiB", "j": "J",
+    "ms": "ms", "us": "µs", "ns": "ns", "s": "s", "bytes": "GB", "mib": "MiB", "j": "J",
 }  # fmt: skip
 # Names and counters that are no figures, and what the request rows show better.
 _NOT_DRAWN = frozenset(
@@ -77,7 +77,8 @@ def _series_panels(name: str, rows: Sequence[JsonObject], t0_ns: int) -> Iterato
             if isinstance(value, bool) and column in _TITLES:
                 claims[column][t_ns] += value
             elif _is_figure(column, value):
-                figures[column][subject_of(row)].append(((t_ns - t0_ns) / 1e9, float(value)))
+                scaled = value / 1e9 if _suffix(column) == "bytes" else value
+                figures[column][subject_of(row)].append(((t_ns - t0_ns) / 1e9, float(scaled)))
     for column, counts in claims.items():
         points: list[Point] = [((t_ns - t0_ns) / 1e9, count) for t_ns, count in sorted(counts.items())]
         yield _panel(name, column, {"replicas": points}, stepped=True)

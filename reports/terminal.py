@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from probes.outcome import Outcome
 from reports.publish import REPORT_FILE
 from reports.run import Run
 from reports.text import one_line
+from reports.verdict import KIND_TITLES, SIGNS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +30,6 @@ _COLOURS: dict[Outcome | None, str] = {
 }
 DECIDING_MAX = 10
 REST_MAX = 40
-_PLAIN_WIDTH = 2000  # where nobody looks at columns, nothing is cut and nothing wrapped
 
 
 def print_result(run: Run, *, as_json: bool) -> None:
@@ -38,7 +39,7 @@ def print_result(run: Run, *, as_json: bool) -> None:
         return
     console = _console()
     for line in _result(run, is_tty=console.is_terminal):
-        console.print(line, no_wrap=not console.is_terminal, crop=False, overflow="ignore")
+        console.print(line)
     sys.stdout.write(f"{run.path}\n")
 
 
@@ -48,8 +49,6 @@ def print_results(runs: Sequence[Run], *, as_json: bool) -> None:
         sys.stdout.write(json.dumps({"runs": [result_document(run) for run in runs]}) + "\n")
         return
     from rich.text import Text
-
-    from reports.verdict import KIND_TITLES
 
     console = _console()
     console.print()
@@ -65,9 +64,8 @@ def _console() -> Console:
     from rich.console import Console
 
     is_tty = sys.stdout.isatty()
-    return Console(
-        file=sys.stdout, highlight=False, markup=False, emoji=False, width=None if is_tty else _PLAIN_WIDTH
-    )
+    # Where nobody looks at columns, nothing is cut and nothing wrapped.
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=not is_tty)
 
 
 def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
@@ -99,8 +97,6 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
 
 
 def _outcome(outcome: Outcome, *, pad: bool = False) -> tuple[str, str]:
-    from reports.verdict import SIGNS
-
     text = f"{SIGNS[outcome]} {outcome}"
     return (f"{text:<14}" if pad else text), f"bold {_COLOURS[outcome]}"
 
@@ -121,8 +117,6 @@ def _moments(sheet: Sheet) -> Iterator[Text]:
 def _deciding(finding: Finding) -> Iterator[Text]:
     from rich.text import Text
 
-    from reports.verdict import SIGNS
-
     colour = _COLOURS[finding.outcome]
     yield Text.assemble(
         (f"{SIGNS[finding.outcome]} {finding.outcome} ", f"bold {colour}"),
@@ -136,39 +130,46 @@ def _deciding(finding: Finding) -> Iterator[Text]:
 
 
 def _rest(sheet: Sheet, *, is_tty: bool) -> Iterator[Text]:
-    """Yield what did not decide, one line each; on a terminal, cut to its width."""
+    """Yield what did not decide: on a terminal a line for each rule, cut to its width, else all in full."""
     from rich.text import Text
-
-    from reports.verdict import SIGNS
 
     verdict = sheet.verdict
     rest = [*verdict.passed, *verdict.waived, *verdict.not_applicable]
-    if not rest:
-        return
-    yield Text()
-    width = max((len(one_line(f.rule)) for f in rest[:REST_MAX]), default=0)
-    subject_width = max((len(one_line(f.subject)) for f in rest[:REST_MAX]), default=0)
-    subject_width = min(subject_width, 28) if is_tty else subject_width
-    for finding in rest[:REST_MAX]:
-        word = "waived" if finding.waiver is not None else "n/a" if finding.outcome is None else "pass"
-        subject = one_line(finding.subject, subject_width if is_tty else 300)
-        line = Text.assemble(
-            (f"{SIGNS[finding.outcome]} {word:<7}", _COLOURS[finding.outcome if finding.counts else None]),
-            f"{one_line(finding.rule):<{width}}  ",
-            (f"{subject:<{subject_width}}  ", "dim"),
-            one_line(finding.observed, 600),
-        )
+    rows = [_row(found) for found in _grouped(rest)] if is_tty else [_full_row(finding) for finding in rest]
+    if rows:
+        yield Text()
+    widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
+    for row in rows[:REST_MAX]:
+        colour = "green" if row[0] == f"{SIGNS[Outcome.PASS]} pass" else "dim"
+        padded = [f"{text:<{width}}  " for text, width in zip(row[:3], widths, strict=True)]
+        line = Text.assemble((padded[0], colour), padded[1], (padded[2], "dim"), row[3])
         if is_tty:
-            line.truncate(_terminal_width(), overflow="ellipsis")
+            line.truncate(shutil.get_terminal_size().columns, overflow="ellipsis")
         yield line
-    if len(rest) > REST_MAX:
-        yield Text(f"and {len(rest) - REST_MAX} more in the report", style="dim")
+    if len(rows) > REST_MAX:
+        yield Text(f"and {len(rows) - REST_MAX} more in the report", style="dim")
 
 
-def _terminal_width() -> int:
-    import shutil
+def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Put findings of one rule that count the same together, in the order of their first."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.rule, _word(finding)), []).append(finding)
+    return list(groups.values())
 
-    return shutil.get_terminal_size().columns
+
+def _word(finding: Finding) -> str:
+    word = "waived" if finding.waiver is not None else "n/a" if finding.outcome is None else "pass"
+    return f"{SIGNS[finding.outcome]} {word}"
+
+
+def _row(found: Sequence[Finding]) -> tuple[str, str, str, str]:
+    count = f"×{len(found)}" if len(found) > 1 else ""
+    return _word(found[0]), one_line(found[0].rule), count, one_line(found[0].observed, 600)
+
+
+def _full_row(finding: Finding) -> tuple[str, str, str, str]:
+    return _word(finding), one_line(finding.rule), one_line(finding.subject), one_line(finding.observed, 600)
 
 
 def result_document(run: Run) -> JsonObject:

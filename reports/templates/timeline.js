@@ -20,7 +20,7 @@ const overproofCharts = (() => {
     if (value == null) return "–";
     if (Number.isInteger(value)) return value.toLocaleString("en");
     const size = Math.abs(value);
-    return size >= 1000 ? Math.round(value).toLocaleString("en") : size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(2);
+    return size >= 1000 ? Math.round(value).toLocaleString("en") : size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 1 ? value.toFixed(2) : value.toPrecision(2);
   };
 
   const setRange = range => {
@@ -107,7 +107,7 @@ const overproofCharts = (() => {
 
   const axes = (unit, isLast) => [
     { stroke: () => ink("soft"), grid: { stroke: () => ink("grid"), width: 1 }, ticks: { stroke: () => ink("grid"), width: 1, size: 4 }, size: isLast ? 34 : 8, font: font(11), values: (_, ticks) => isLast ? ticks.map(tick => tick + " s") : ticks.map(() => "") },
-    { stroke: () => ink("soft"), grid: { stroke: () => ink("grid"), width: 1 }, ticks: { show: false }, size: AXIS_PX, gap: 6, font: font(11), space: 26, values: (_, ticks) => ticks.map(tick => tick.toLocaleString("en")) },
+    { stroke: () => ink("soft"), grid: { stroke: () => ink("grid"), width: 1 }, ticks: { show: false }, size: AXIS_PX, gap: 6, font: font(11), space: 26, values: (_, ticks) => ticks.map(tick => tick.toLocaleString("en", { maximumFractionDigits: 6 })) },
   ];
   const common = height => ({
     height,

@@ -84,14 +84,17 @@ def test_without_a_terminal_there_is_no_colour_and_nothing_is_cut(tmp_path: Path
     assert long.strip() in text
 
 
-def test_on_a_terminal_lines_are_cut_to_its_width_but_never_the_path(tmp_path: Path) -> None:
-    run = judged(tmp_path / ("deep" * 30), [finding("slo", "slo:x", Outcome.PASS, "a word " * 60)])
+def test_on_a_terminal_a_rule_is_one_line_cut_to_its_width_and_the_path_is_never_cut(tmp_path: Path) -> None:
+    run = judged(
+        tmp_path / ("deep" * 30), [finding("slo", f"slo:{n}", Outcome.PASS, "a word " * 60) for n in range(3)]
+    )
 
     lines = on_a_terminal(run).splitlines()
 
     assert lines[-1] == str(run.path)
-    [cut] = [line for line in lines if "slo:x" in line]
-    assert "…" in cut
+    [cut] = [line for line in lines if "a word" in line]
+    assert "×3" in cut
+    assert re.sub(r"\x1b\[[0-9;]*m", "", cut)[79:] == "…"
 
 
 def test_hostile_text_reaches_no_terminal_as_a_command(tmp_path: Path) -> None:
