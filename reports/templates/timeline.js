@@ -8,7 +8,6 @@ const overproofCharts = (() => {
   const AXIS_PX = 64;
   const DASHES = { main: [], second: [6, 3], third: [10, 3, 2, 3], fourth: [], good: [], bad: [], faint: [2, 3] };
   const WIDTHS = { main: 1.6, second: 1.4, third: 1.4, fourth: 1.4, good: 1.6, bad: 2.4, faint: 1.4 };
-  let isApplying = false;
 
   const ink = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const font = px => px + "px " + getComputedStyle(document.body).fontFamily;
@@ -27,13 +26,6 @@ const overproofCharts = (() => {
     const span = Math.max(range.max - range.min, whole.max / 5000, 0.01);
     const min = Math.max(whole.min, Math.min(range.min, whole.max - span));
     charts.forEach(chart => chart.setScale("x", { min, max: Math.min(whole.max, min + span) }));
-  };
-  const follow = (chart, key) => {
-    if (key !== "x" || isApplying) return;
-    isApplying = true;
-    const { min, max } = chart.scales.x;
-    charts.forEach(other => { if (other !== chart) other.setScale("x", { min, max }); });
-    isApplying = false;
   };
 
   const hatch = (context, x, y, width, height, colour) => {
@@ -109,11 +101,12 @@ const overproofCharts = (() => {
     { stroke: () => ink("soft"), grid: { stroke: () => ink("grid"), width: 1 }, ticks: { stroke: () => ink("grid"), width: 1, size: 4 }, size: isLast ? 34 : 8, font: font(11), values: (_, ticks) => isLast ? ticks.map(tick => tick + " s") : ticks.map(() => "") },
     { stroke: () => ink("soft"), grid: { stroke: () => ink("grid"), width: 1 }, ticks: { show: false }, size: AXIS_PX, gap: 6, font: font(11), space: 26, values: (_, ticks) => ticks.map(tick => tick.toLocaleString("en", { maximumFractionDigits: 6 })) },
   ];
+  /* uPlot's own sync carries both the cursor and the zoom of a drag to every chart with the same key. */
   const common = height => ({
     height,
     padding: [6, 14, 0, 0],
     cursor: { sync: { key: "overproof", setSeries: false }, drag: { x: true, y: false, setScale: true }, y: false, points: { size: 6 } },
-    hooks: { drawClear: [drawBands], draw: [drawMarkers], setScale: [follow], setCursor: [chart => show(chart)] },
+    hooks: { drawClear: [drawBands], draw: [drawMarkers], setCursor: [chart => show(chart)] },
   });
   const floor = isCount => (_, low, high) => {
     if (low == null) return [0, 1];

@@ -184,3 +184,40 @@ def test_on_a_full_disk_the_run_stops_with_a_finding_and_loses_no_row(tmp_path: 
     [completeness] = [observed for rule, observed in result["findings"] if rule == "completeness"]
     assert re.match(r"stopped: .*series/gpu\.ndjson: cannot be written: No space left", completeness)
     assert "report.html" in result["files"]
+
+
+# A process that only appends, such as a load worker: the reserve is given back, and lines fit again.
+FULL_DISK_OF_A_WORKER = """
+mount -t tmpfs -o size=1m none "$1" || exit 99
+"$2" -P -c '
+import json, sys
+from pathlib import Path
+from probes.errors import RecordError
+from reports.record import RunWriter, create_run
+from reports.run import load_run
+from reports.table import read_series
+
+path = create_run(Path(sys.argv[1]), kind="load", spec={}, seed=0).path
+worker = RunWriter(path, load_run(path).header)
+told = 0
+try:
+    while told < 10**6:
+        worker.sample("client", {"t_ns": told, "text": "x" * 999})
+        told += 1
+except RecordError:
+    worker.event("load", "load.stopped", reason="disk is full")
+    worker.sample("client", {"t_ns": -1})
+run = load_run(path)
+rows = [row["t_ns"] for row in read_series(run, "client")]
+print(json.dumps([rows == [*range(told), -1], [event.kind for event in run.events]]))
+' "$1"
+"""
+
+
+@pytest.mark.needs("root")
+def test_after_a_line_found_no_room_the_next_ones_are_whole(tmp_path: Path) -> None:
+    command = ["unshare", "-m", "sh", "-c", FULL_DISK_OF_A_WORKER, "sh", str(tmp_path), sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [True, ["load.stopped"]]
