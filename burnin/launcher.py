@@ -25,7 +25,9 @@ SILENCE_S = 20.0
 LOG_FILE = "agent.log"
 
 
-def launch(order: Order, writer: RunWriter, *, on_event: Callable[[Event], None]) -> None:
+def launch(
+    order: Order, writer: RunWriter, *, on_event: Callable[[Event], None], silence_s: float = SILENCE_S
+) -> None:
     """Run one order on this machine; return when the agent has finished, or has been ended.
 
     Raises:
@@ -37,7 +39,7 @@ def launch(order: Order, writer: RunWriter, *, on_event: Callable[[Event], None]
     try:
         assert agent.stdin is not None
         agent.stdin.write(order_to_line(order))
-        _carry(agent, writer, on_event, deadline_s=longest_s(order))
+        _carry(agent, writer, on_event, deadline_s=longest_s(order), silence_s=silence_s)
     finally:
         is_gone = end_child(agent)
     if not is_gone:
@@ -51,7 +53,12 @@ def longest_s(order: Order) -> float:
 
 
 def _carry(
-    agent: subprocess.Popen[str], writer: RunWriter, on_event: Callable[[Event], None], *, deadline_s: float
+    agent: subprocess.Popen[str],
+    writer: RunWriter,
+    on_event: Callable[[Event], None],
+    *,
+    deadline_s: float,
+    silence_s: float,
 ) -> None:
     """Write each line into the record until the agent has finished, is silent for too long, or is late."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -59,9 +66,9 @@ def _carry(
     deadline = time.monotonic() + deadline_s
     while True:
         try:
-            line = lines.get(timeout=min(SILENCE_S, max(deadline - time.monotonic(), 0.01)))
+            line = lines.get(timeout=min(silence_s, max(deadline - time.monotonic(), 0.01)))
         except queue.Empty:
-            reason = "its time was up" if time.monotonic() >= deadline else f"silent for {SILENCE_S:.0f} s"
+            reason = "its time was up" if time.monotonic() >= deadline else f"silent for {silence_s:.0f} s"
             writer.event("launcher", "agent.lost", reason=reason)
             return
         if line is None:

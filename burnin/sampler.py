@@ -13,11 +13,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from burnin.gpu_watch import GpuWatch, read_identity
 from burnin.speaker import Speaker
 from burnin.watched_call import Watch, start_thread, watched
+from probes import nvml
 from probes.host import read_counters, read_room
 from probes.json_types import JsonObject
 
@@ -65,22 +65,17 @@ class Sampler:
     def _take_inventory(self) -> None:
         """Ask NVML what there is. Runs in a thread that may never come back."""
         try:
-            import probes.nvml as nvml  # a node without nvidia-ml-py has no sensors, and says so
-        except ImportError as error:
-            self._inventory = _without_nvml(f"nvidia-ml-py cannot be imported: {error}")
-            return
-        try:
             nvml.open_nvml()
-            gpus = [self._read_gpu(nvml, index) for index in range(nvml.count_gpus())]
+            gpus = [self._read_gpu(index) for index in range(nvml.count_gpus())]
             self._inventory = {"nvml": "answers", "driver": nvml.read_driver_version(), "gpus": gpus}
         except nvml.LibraryAbsent as error:
             self._inventory = _without_nvml(str(error))
         except (nvml.SensorError, nvml.Unsupported) as error:
             self._inventory = {"nvml": "failed", "detail": str(error), "gpus": []}
         if self._gpus:
-            start_thread(lambda: self._follow_xids(nvml), "xid")
+            start_thread(self._follow_xids, "xid")
 
-    def _read_gpu(self, nvml: Any, index: int) -> JsonObject:
+    def _read_gpu(self, index: int) -> JsonObject:
         watch = Watch("nvml")
         handle = nvml.open_gpu(index)
         identity, lacking = read_identity(handle, watch)
@@ -92,7 +87,7 @@ class Sampler:
             lacking["processes"] = str(error)
         return identity | {"index": index, "lacking": lacking}
 
-    def _follow_xids(self, nvml: Any) -> None:
+    def _follow_xids(self) -> None:
         """Tell each XID that the driver delivers."""
         watch = Watch("xid")
         self._watches.append(watch)

@@ -2,58 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import RootModel
+from pydantic import Field, model_validator
 
-from probes.outcome import Outcome
-from probes.spec import Spec
+from probes.spec import Spec, load_spec
 
 _FILE = Path(__file__).with_name("xids.yaml")
-_NEXT_STEPS = {
-    "isolate": "take this GPU out of service and open a case with the vendor",
-    "reset": "reset the GPU or reboot the node, then run it again",
-    "count": "reset the GPU so that pending remaps take effect, then run it again",
-    "application": "run it again; the same XID on the same GPU twice makes it a suspect",
-    "unknown": "look it up in NVIDIA's XID catalog, reset the GPU, then run it again",
-}
+Verdict = Literal["fail", "count", "rerun", "note"]
 
 
 class XidSpec(Spec):
-    """One line of the table."""
+    """One entry of the table."""
 
-    action: Literal["isolate", "reset", "count", "application"]
-    meaning: str
+    name: str
+    verdict: Verdict
+    limit: int = Field(default=1, ge=1, description="With count: events from which the GPU fails.")
+    next_step: str = ""
+    source: str = "user"
+
+    @model_validator(mode="after")
+    def _says_what_to_do(self) -> XidSpec:
+        if self.verdict != "note" and not self.next_step:
+            raise ValueError("next_step: say what to do; only a note needs nothing done")
+        return self
 
 
-class _Table(RootModel[dict[int, XidSpec]]):
+UNKNOWN = XidSpec(
+    name="not in our table",
+    verdict="count",
+    next_step="look it up in NVIDIA's XID catalog, reset the GPU, then run it again",
+    source="nobody",
+)
+
+
+class TableSpec(Spec):
     """The whole file."""
 
+    sources: dict[str, str]
+    xids: dict[int, XidSpec]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class XidAction:
-    """What to conclude from an XID."""
-
-    outcome: Outcome
-    meaning: str
-    next_step: str
+    @model_validator(mode="after")
+    def _sources_are_told(self) -> TableSpec:
+        unknown = sorted({spec.source for spec in self.xids.values()} - set(self.sources))
+        if unknown:
+            raise ValueError(f"source {unknown[0]!r} is not among sources")
+        return self
 
 
 @cache
-def _table() -> dict[int, XidSpec]:
-    return _Table.model_validate(yaml.safe_load(_FILE.read_text(encoding="utf-8"))).root
+def shipped_xids() -> TableSpec:
+    """Return the table that comes with overproof."""
+    return load_spec(_FILE, TableSpec)
 
 
-def xid_action(xid: int) -> XidAction:
-    """Return what an XID calls for; none that comes during a burn-in passes, known to the table or not."""
-    spec = _table().get(xid)
-    action = spec.action if spec else "unknown"
-    return XidAction(
-        outcome=Outcome.FAIL,
-        meaning=spec.meaning if spec else "not in our table",
-        next_step=_NEXT_STEPS[action],
-    )
+def xid_spec(xid: int, overrides: Mapping[int, XidSpec] | None = None) -> XidSpec:
+    """Return what an XID calls for; a user's entry goes before ours."""
+    return (overrides or {}).get(xid) or shipped_xids().xids.get(xid) or UNKNOWN
