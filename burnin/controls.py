@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from burnin.gpu_health import judge_ecc, judge_heat, judge_lost, judge_sensors, judge_throttle, judge_xids
+from burnin.gpu_health import judge_ecc, judge_heat, judge_lost, judge_sensors, judge_throttle
 from burnin.host_health import judge_counters
 from burnin.preconditions import judge_company, judge_devices, judge_room
 from burnin.seeding import SLOW_FACTOR
+from burnin.sighting import Sighting
 from burnin.speed import RATIO_MIN, judge_speed
+from burnin.xid_rule import judge_xids
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -133,7 +135,7 @@ def _gpu_faults() -> dict[str, Callable[[], Finding]]:
             "GPU-1", [healthy] * 10, {"throttled_thermal_ns": (0, 10**9)}, run_s=10
         ),
         "uncorrected ECC error": lambda: judge_ecc("GPU-1", {"ecc_uncorrected": (3, 4)}, lacking={}),
-        "XID": lambda: judge_xids("GPU-1", [79], is_watched=True, unavailable=None),
+        "XID": lambda: judge_xids("GPU-1", [Sighting(t_ns=0, xid=79)], is_watched=True, unavailable=None),
         "lost GPU": lambda: judge_lost("GPU-1", [{"error": "GPU is lost", "sensor": "power_w"}]),
         "silent sensor": lambda: judge_sensors(
             "GPU-1", [healthy] * 5 + [silent] * 5, lacking={}, failed=[], hung=[], rows_expected=10

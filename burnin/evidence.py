@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from burnin.order import Order, order_from_json
+from burnin.sighting import Sighting
 from probes.json_types import JsonObject
 from reports.run import Run
 from reports.table import read_series
@@ -52,6 +53,18 @@ class Evidence:
         """Return the data of the events of a kind that have these values."""
         found = (event.data for event in self.run.events_of(kind))
         return [data for data in found if all(data.get(key) == value for key, value in wanted.items())]
+
+    def sightings(self, gpu: str) -> list[Sighting]:
+        """Return every XID that anybody reported of a GPU."""
+        found = (event for event in self.run.events_of("gpu.xid", "kernel.xid") if event.data["gpu"] == gpu)
+        return [
+            Sighting(
+                t_ns=event.t_ns,
+                xid=int(event.data["xid"]),
+                source="NVML" if event.kind == "gpu.xid" else "kernel log",
+            )
+            for event in found
+        ]
 
     def series(self, name: str, **wanted: object) -> list[JsonObject]:
         """Return the rows of a series that have these values, in order."""

@@ -30,7 +30,9 @@ class MatmulSpec(Spec):
 
     peak: PositiveFloat
     peak_source: str
-    typical: PositiveFloat | None = Field(default=None, description="What a good shape reaches; no floor without.")
+    typical: PositiveFloat | None = Field(
+        default=None, description="What a good shape reaches; no floor without."
+    )
     typical_source: str | None = None
 
     @model_validator(mode="after")
@@ -77,7 +79,9 @@ class ExpectationSpec(Spec):
     def _sources_are_told(self) -> ExpectationSpec:
         unknown = sorted(self._used_sources() - set(self.sources))
         if unknown:
-            raise ValueError(f"source {unknown[0]!r} is not among sources: {', '.join(self.sources) or 'none'}")
+            raise ValueError(
+                f"source {unknown[0]!r} is not among sources: {', '.join(self.sources) or 'none'}"
+            )
         return self
 
     def _used_sources(self) -> set[str]:
@@ -89,7 +93,9 @@ class ExpectationSpec(Spec):
         """Return what the rules work with."""
         return Expectation(
             model=self.model,
-            figures={name: _figure(value, self.sources) for name, value in self if isinstance(value, FigureSpec)},
+            figures={
+                name: _figure(value, self.sources) for name, value in self if isinstance(value, FigureSpec)
+            },
             tflops_typical={
                 name: Figure(value=m.typical, source=self.sources[m.typical_source])
                 for name, m in self.matmul_tflops.items()

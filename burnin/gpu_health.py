@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from burnin.evidence import numbers, subject_of
-from burnin.xid_table import xid_action
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -116,33 +115,6 @@ def judge_ecc(gpu: str, counters: Mapping[str, tuple[int, int]], *, lacking: Map
         next_step=_undecided(
             outcome, "reset the GPU so that rows are remapped, run it again, replace it if errors return"
         ),
-    )
-
-
-def judge_xids(gpu: str, xids: Sequence[int], *, is_watched: bool, unavailable: JsonObject | None) -> Finding:
-    """Fail a GPU about which the driver reported an XID, with the action that this one calls for."""
-    outcome: Outcome | None
-    step = ""
-    if xids:
-        action = xid_action(xids[0])
-        outcome, step = action.outcome, action.next_step
-        observed = f"XID {', '.join(map(str, xids))}: {action.meaning}"
-    elif unavailable is not None and unavailable["is_lacking"]:
-        outcome, observed = None, f"this driver delivers no events: {unavailable['error']}"
-    elif unavailable is not None or not is_watched:
-        reason = unavailable["error"] if unavailable else "the watch never began"
-        outcome, observed = Outcome.INCONCLUSIVE, f"XIDs were not watched to the end: {reason}"
-        step = "run it again"
-    else:
-        outcome, observed = Outcome.PASS, "the driver delivered none"
-    return Finding(
-        rule="xid",
-        subject=subject_of(gpu),
-        outcome=outcome,
-        observed=observed,
-        expected="no XID during the run",
-        evidence={"xids": list(xids)},
-        next_step=step,
     )
 
 

@@ -19,7 +19,6 @@ from burnin.gpu_health import (
     judge_lost,
     judge_sensors,
     judge_throttle,
-    judge_xids,
     not_applicable,
 )
 from burnin.host_health import judge_counters
@@ -27,6 +26,7 @@ from burnin.launcher import log_tail
 from burnin.liveness import fold_missing, judge_agent, judge_left_out, judge_stuck, judge_worker
 from burnin.preconditions import judge_company, judge_devices, judge_room
 from burnin.speed import BUSY_PCT_MIN, RATIO_MIN, judge_load, judge_speed
+from burnin.xid_rule import judge_xids
 from probes.finding import Finding
 from reports.run import Run
 
@@ -189,7 +189,7 @@ def _judge_gpu(evidence: Evidence, identity: dict[str, object]) -> list[Finding]
         judge_ecc(gpu, counters, lacking=lacking),
         judge_xids(
             gpu,
-            [int(data["xid"]) for data in evidence.told("gpu.xid", gpu=gpu)],
+            evidence.sightings(gpu),
             is_watched=bool(evidence.told("xid.watching")),
             unavailable=next(iter(evidence.told("xid.unavailable")), None),
         ),

@@ -1,4 +1,4 @@
-"""A user's own figures: models, thresholds and XIDs in one file, kept in the record so that it can be judged again."""
+"""A user's own figures, thresholds and XIDs in one file, kept in the record to judge it by again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class OverrideSpec(Spec):
 
     models: list[ExpectationSpec] = Field(default_factory=list, description="As the files that are shipped.")
     thresholds: ThresholdsSpec = ThresholdsSpec()
-    xids: dict[int, XidSpec] = Field(default_factory=dict, description="Entries that replace the shipped ones.")
+    xids: dict[int, XidSpec] = Field(
+        default_factory=dict, description="Entries that replace the shipped ones."
+    )
 
 
 def load_override(path: Path) -> OverrideSpec:

@@ -16,7 +16,7 @@ from probes.spec import Spec
 class Thresholds:
     """One line per rule."""
 
-    # 10 % below its siblings a GPU is not one of them: healthy ones of a node lie within 5 to 8 % of each other.
+    # Of the siblings' median; see burnin/speed.py.
     sibling_ratio_min: float
     busy_pct_min: float
     # Of the typical figure. 8192 cubed on random data reaches 85 % (GB200: 1550 of 1822) to 99 % of the best
@@ -40,7 +40,9 @@ class ThresholdsSpec(Spec):
     busy_pct_min: float | None = Field(default=None, ge=0, le=100, description="Per cent of the time.")
     tflops_share_min: float | None = Field(default=None, gt=0, le=1.5, description="Of the typical TFLOPS.")
     hbm_share_min: float | None = Field(default=None, gt=0, le=1.5, description="Of the typical bandwidth.")
-    power_share_min: float | None = Field(default=None, ge=0, le=1, description="Of the enforced power limit.")
+    power_share_min: float | None = Field(
+        default=None, ge=0, le=1, description="Of the enforced power limit."
+    )
     power_share_min_of_matmul: float | None = Field(
         default=None, ge=0, le=1, description="The same in the matmul stage, where no power stage runs."
     )
@@ -52,12 +54,16 @@ class ThresholdsSpec(Spec):
 def thresholds_for(kind: str, spec: ThresholdsSpec | None = None) -> Thresholds:
     """Return the lines for a kind of device, ``cuda`` or ``cpu``, with a user's wishes on top."""
     shipped = Thresholds(sibling_ratio_min=RATIO_MIN[kind], busy_pct_min=BUSY_PCT_MIN[kind])
-    return replace(shipped, **stated(spec))
+    return replace(shipped, **stated(spec))  # type: ignore[arg-type]
 
 
 def stated(spec: ThresholdsSpec | None) -> dict[str, object]:
     """Return what a user's file really says."""
-    return {} if spec is None else {name: value for name, value in spec.model_dump().items() if value is not None}
+    return (
+        {}
+        if spec is None
+        else {name: value for name, value in spec.model_dump().items() if value is not None}
+    )
 
 
 def thresholds_text(thresholds: Thresholds, shipped: Thresholds) -> str:

@@ -11,10 +11,8 @@ from burnin.gpu_health import (
     judge_lost,
     judge_sensors,
     judge_throttle,
-    judge_xids,
     not_applicable,
 )
-from burnin.xid_table import xid_action
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -76,25 +74,6 @@ def test_a_few_corrected_errors_pass_and_many_fail() -> None:
 def test_ecc_counters_that_a_board_lacks_do_not_apply_and_unread_ones_are_undecided() -> None:
     assert judge_ecc("GPU-1", {}, lacking={"ecc_uncorrected": "Not Supported"}).outcome is None
     assert judge_ecc("GPU-1", {}, lacking={}).outcome is Outcome.INCONCLUSIVE
-
-
-def test_an_xid_fails_with_the_action_that_it_calls_for() -> None:
-    found = judge_xids("GPU-1", [79], is_watched=True, unavailable=None)
-
-    assert found.outcome is Outcome.FAIL
-    assert found.observed == "XID 79: GPU has fallen off the bus"
-    assert "out of service" in found.next_step
-    assert "XID catalog" in xid_action(999).next_step
-
-
-def test_no_xid_passes_only_where_somebody_watched() -> None:
-    def judge(is_watched: bool, unavailable: JsonObject | None = None) -> Outcome | None:
-        return judge_xids("GPU-1", [], is_watched=is_watched, unavailable=unavailable).outcome
-
-    assert judge(True) is Outcome.PASS
-    assert judge(False) is Outcome.INCONCLUSIVE
-    assert judge(True, {"error": "Unknown Error", "is_lacking": False}) is Outcome.INCONCLUSIVE
-    assert judge(False, {"error": "Not Supported", "is_lacking": True}) is None
 
 
 def _sensors(rows: list[JsonObject], **changes: object) -> Finding:
