@@ -1,0 +1,82 @@
+"""Plan files, profiles and the order that an agent gets from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from burnin.order import STAGES, order_from_line, order_to_line
+from burnin.plan import PROFILES, PlanSpec
+from burnin.seeding import parse_seeded_fault
+from probes.errors import ConfigError
+from probes.spec import load_spec
+
+
+def _lengths(plan: PlanSpec) -> dict[str, float]:
+    return {s.name: round(s.length_s, 3) for s in plan.to_order(seed=1).stages if s.length_s}
+
+
+def test_every_profile_runs_every_stage_for_its_time() -> None:
+    for name, profile in PROFILES.items():
+        order = PlanSpec.model_validate({"profile": name}).to_order(seed=1)
+
+        assert [stage.name for stage in order.stages] == list(STAGES)
+        assert sum(stage.length_s for stage in order.stages) == pytest.approx(profile.load_s)
+
+
+def test_a_stage_that_states_its_length_has_it_and_the_others_share_the_rest() -> None:
+    plan = PlanSpec.model_validate({"duration_s": 30, "matmul": {"length_s": 20}})
+
+    assert _lengths(plan) == {"matmul": 20, "allreduce": 10}
+
+
+def test_what_is_left_out_gives_its_time_to_the_others_and_stands_in_the_order() -> None:
+    plan = PlanSpec.model_validate({"duration_s": 30, "leave_out": ["allreduce"]})
+
+    assert _lengths(plan) == {"matmul": 30}
+    assert plan.to_order(seed=1).left_out == ("allreduce",)
+
+
+def test_an_order_survives_its_journey_as_one_line() -> None:
+    fault = parse_seeded_fault("matmul:bit_flip@cpu:1")
+    order = PlanSpec.model_validate({"gpus_expected": 8}).to_order(seed=7, seeded_faults=(fault,))
+    line = order_to_line(order)
+
+    assert line.count("\n") == 1
+    assert order_from_line(line) == order
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", '{"device":"cpu","stages":[{}]}', "not json"])
+def test_a_line_that_is_no_order_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match=r"not an order|Expecting value"):
+        order_from_line(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("profil: gate\n", "plan.yaml:1: profil: unknown key; did you mean 'profile'?"),
+        ("profile: gate\nmatmul:\n  formats: [fp33]\n", "plan.yaml:3: matmul.formats.0: got 'fp33'"),
+        ("leave_out: [matmull]\n", "plan.yaml:1: leave_out.0: got 'matmull'"),
+        ("allreduce:\n  sizes_bytes: [1023]\n", "multiple of 4"),
+        ("", "the file is empty"),
+    ],
+)
+def test_a_wrong_plan_file_is_refused_with_line_key_and_what_would_be_right(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigError) as refused:
+        load_spec(file, PlanSpec)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["bit_flip@cpu:1", "matmul:bitflip@cpu:1", "matmul:nan", "aftermath:nan@cpu:0", ""]
+)
+def test_a_seeded_fault_that_does_not_exist_is_refused_with_those_that_do(text: str) -> None:
+    with pytest.raises(ConfigError, match="matmul:bit_flip"):
+        parse_seeded_fault(text)
