@@ -1,4 +1,8 @@
-"""One GPU's sensors: which of them answer, a row every second, its counters before and after."""
+"""One GPU's sensors: which of them answer, a row every second, its counters before and after.
+
+A few readings are taken ten times a second and put together to that row; the counters are read before and
+after the load, and the list of processes rarely, because it holds the driver's lock.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from burnin.second import put_together
 from burnin.speaker import Speaker
 from burnin.watched_call import Watch, watched
 from probes.json_types import JsonObject
-from probes.nvml import COUNTED, IDENTITY, SAMPLED, Handle, SensorError, Unsupported, read_processes
+from probes.nvml import (
+    COUNTED,
+    FAST,
+    IDENTITY,
+    SAMPLED,
+    Handle,
+    SensorError,
+    Unsupported,
+    read_processes,
+)
+from probes.nvml_fields import COUNTED_FIELDS, read_fields
+from probes.nvml_structures import STRUCTURES, read_links
 
-SAMPLE_EVERY_S = 1.0
+FAST_EVERY_S = 0.1
+FAST_PER_ROW = 10
 PROCESSES_EVERY_S = 10.0  # listing them holds the driver's lock
 
 
@@ -56,20 +73,44 @@ class GpuWatch:
         """Sample for ever, and take a snapshot of the counters whenever one is wanted."""
         processes_at = 0.0
         next_at = time.monotonic()
+        fast: list[JsonObject] = []
         while True:
             while self.wanted:
                 self._snapshot(self.wanted.pop(0))
-            self.speaker.sample("gpu", gpu=self.uuid, **self.read_all(SAMPLED))
+            fast.append(self.read_all(FAST))
+            if len(fast) == FAST_PER_ROW:
+                self.speaker.sample("gpu", gpu=self.uuid, **put_together(fast), **self.read_all(SAMPLED))
+                fast = []
             if time.monotonic() - processes_at >= PROCESSES_EVERY_S:
                 processes_at = time.monotonic()
                 self._tell_processes()
-            next_at = max(next_at + SAMPLE_EVERY_S, time.monotonic())
-            while time.monotonic() < next_at and not self.wanted:
-                time.sleep(0.05)
+            next_at = max(next_at + FAST_EVERY_S, time.monotonic())
+            time.sleep(next_at - time.monotonic() if next_at > time.monotonic() else 0)
 
     def _snapshot(self, when: str) -> None:
         values = self.read_all(COUNTED)
-        self.speaker.say("gpu.snapshot", gpu=self.uuid, when=when, values=values, lacking=dict(self.lacking))
+        for structure in self.read_all(STRUCTURES).values():
+            values |= structure
+        values |= self._read_fields()
+        links = self.read_all({"nvlinks": read_links}).get("nvlinks")
+        self.speaker.say(
+            "gpu.snapshot",
+            gpu=self.uuid,
+            when=when,
+            values=values,
+            links=links,  # None: the links that are there could not be read
+            lacking=dict(self.lacking),
+        )
+
+    def _read_fields(self) -> JsonObject:
+        wanted = {name: number for name, number in COUNTED_FIELDS.items() if name not in self.lacking}
+        readings = self.read_all({"fields": lambda gpu: read_fields(gpu, wanted)}).get("fields")
+        if readings is None:
+            return {}
+        self.lacking |= readings.lacking
+        for name, error in readings.failed.items():
+            self._tell_failure(name, error)
+        return dict(readings.found)
 
     def _tell_processes(self) -> None:
         pids = self.read_all({"processes": read_processes}).get("processes")

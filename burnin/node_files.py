@@ -22,6 +22,7 @@ NODE_MODULES = (
     "burnin.pace",
     "burnin.product",
     "burnin.sampler",
+    "burnin.second",
     "burnin.seeding",
     "burnin.speaker",
     "burnin.stall",
@@ -35,4 +36,6 @@ NODE_MODULES = (
     "probes.host",
     "probes.json_types",
     "probes.nvml",
+    "probes.nvml_fields",
+    "probes.nvml_structures",
 )

@@ -66,8 +66,14 @@ class Sampler:
         """Ask NVML what there is. Runs in a thread that may never come back."""
         try:
             nvml.open_nvml()
-            gpus = [self._read_gpu(index) for index in range(nvml.count_gpus())]
-            self._inventory = {"nvml": "answers", "driver": nvml.read_driver_version(), "gpus": gpus}
+            driver, unreachable = nvml.read_driver_version(), []
+            gpus = []
+            for index in range(nvml.count_gpus()):
+                try:
+                    gpus.append(self._read_gpu(index))
+                except (nvml.SensorError, nvml.Unsupported) as error:
+                    unreachable.append({"index": index, "error": str(error)})
+            self._inventory = {"nvml": "answers", "driver": driver, "gpus": gpus, "unreachable": unreachable}
         except nvml.LibraryAbsent as error:
             self._inventory = _without_nvml(str(error))
         except (nvml.SensorError, nvml.Unsupported) as error:

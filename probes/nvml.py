@@ -17,7 +17,7 @@ from probes.json_types import JsonObject
 # Bits of the clocks' event reasons that say the hardware holds the clocks back.
 HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 0x8, 0x20, 0x40, 0x80
 _XID_EVENT = 0x8
-_UNSUPPORTED = (
+UNSUPPORTED = (
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
     pynvml.NVML_ERROR_NOT_SUPPORTED,
     pynvml.NVML_ERROR_NO_PERMISSION,
@@ -34,23 +34,35 @@ class Unsupported(Exception):
 class SensorError(Exception):
     """A reading that this driver and board have did not come."""
 
-    def __init__(self, text: str, *, is_lost: bool = False) -> None:
+    def __init__(self, text: str, *, is_lost: bool = False, code: int | None = None) -> None:
         super().__init__(text)
         self.is_lost = is_lost  # the GPU itself is gone
+        self.code = code  # NVML's own; None: there was none
 
 
 class LibraryAbsent(Exception):
     """There is no NVML on this machine."""
 
 
-def _ask(function: Callable[..., Any], *arguments: Any) -> Any:
+def is_lost(code: int | None) -> bool:
+    """Say whether an error code means that the GPU itself is gone."""
+    return code in _LOST
+
+
+def ask(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Make one NVML call.
+
+    Raises:
+        Unsupported: this driver or board does not have it, or it is not for us.
+        SensorError: it has, and the answer did not come.
+    """
     try:
         return function(*arguments)
     except pynvml.NVMLError as error:
         code = getattr(error, "value", None)
-        if code in _UNSUPPORTED:
+        if code in UNSUPPORTED:
             raise Unsupported(str(error)) from error
-        raise SensorError(str(error), is_lost=code in _LOST) from error
+        raise SensorError(str(error), is_lost=is_lost(code), code=code) from error
 
 
 def open_nvml() -> None:
@@ -70,80 +82,154 @@ def open_nvml() -> None:
 
 def count_gpus() -> int:
     """Return how many GPUs NVML lists."""
-    return int(_ask(pynvml.nvmlDeviceGetCount))
+    return int(ask(pynvml.nvmlDeviceGetCount))
 
 
 def open_gpu(index: int) -> Handle:
     """Return the handle of a GPU; the index is NVML's own and good for nothing else."""
-    return _ask(pynvml.nvmlDeviceGetHandleByIndex, index)
+    return ask(pynvml.nvmlDeviceGetHandleByIndex, index)
 
 
 def read_driver_version() -> str:
     """Return the version of the driver."""
-    return str(_ask(pynvml.nvmlSystemGetDriverVersion))
+    return str(ask(pynvml.nvmlSystemGetDriverVersion))
 
 
 def _threshold(which: int) -> Callable[[Handle], int]:
-    return lambda gpu: int(_ask(pynvml.nvmlDeviceGetTemperatureThreshold, gpu, which))
+    return lambda gpu: int(ask(pynvml.nvmlDeviceGetTemperatureThreshold, gpu, which))
 
 
-# What a GPU is: read once.
+def _max_clock(which: int) -> Callable[[Handle], int]:
+    return lambda gpu: int(ask(pynvml.nvmlDeviceGetMaxClockInfo, gpu, which))
+
+
+# What a GPU is, and how it is set up: read once.
 IDENTITY: dict[str, Callable[[Handle], Any]] = {
-    "uuid": lambda gpu: str(_ask(pynvml.nvmlDeviceGetUUID, gpu)),
-    "name": lambda gpu: str(_ask(pynvml.nvmlDeviceGetName, gpu)),
-    "serial": lambda gpu: str(_ask(pynvml.nvmlDeviceGetSerial, gpu)),
-    "pci_bus_id": lambda gpu: str(_ask(pynvml.nvmlDeviceGetPciInfo, gpu).busId),
-    "vbios": lambda gpu: str(_ask(pynvml.nvmlDeviceGetVbiosVersion, gpu)),
+    "uuid": lambda gpu: str(ask(pynvml.nvmlDeviceGetUUID, gpu)),
+    "name": lambda gpu: str(ask(pynvml.nvmlDeviceGetName, gpu)),
+    "serial": lambda gpu: str(ask(pynvml.nvmlDeviceGetSerial, gpu)),
+    "pci_bus_id": lambda gpu: str(ask(pynvml.nvmlDeviceGetPciInfo, gpu).busId),
+    "vbios": lambda gpu: str(ask(pynvml.nvmlDeviceGetVbiosVersion, gpu)),
+    "inforom": lambda gpu: str(ask(pynvml.nvmlDeviceGetInforomImageVersion, gpu)),
+    "architecture": lambda gpu: int(ask(pynvml.nvmlDeviceGetArchitecture, gpu)),
     "slowdown_c": _threshold(pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN),
-    "power_limit_w": lambda gpu: _ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, gpu) / 1000,
-    "memory_bytes": lambda gpu: int(_ask(pynvml.nvmlDeviceGetMemoryInfo, gpu).total),
+    "shutdown_c": _threshold(pynvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN),
+    "memory_max_c": _threshold(pynvml.NVML_TEMPERATURE_THRESHOLD_MEM_MAX),
+    "gpu_max_c": _threshold(pynvml.NVML_TEMPERATURE_THRESHOLD_GPU_MAX),
+    "power_limit_w": lambda gpu: ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, gpu) / 1000,
+    "power_default_limit_w": lambda gpu: ask(pynvml.nvmlDeviceGetPowerManagementDefaultLimit, gpu) / 1000,
+    "sm_clock_max_mhz": _max_clock(pynvml.NVML_CLOCK_SM),
+    "memory_clock_max_mhz": _max_clock(pynvml.NVML_CLOCK_MEM),
+    "memory_bytes": lambda gpu: int(ask(pynvml.nvmlDeviceGetMemoryInfo, gpu).total),
+    "memory_used_bytes": lambda gpu: int(ask(pynvml.nvmlDeviceGetMemoryInfo, gpu).used),
+    "pcie_generation_max": lambda gpu: int(ask(pynvml.nvmlDeviceGetMaxPcieLinkGeneration, gpu)),
+    "pcie_width_max": lambda gpu: int(ask(pynvml.nvmlDeviceGetMaxPcieLinkWidth, gpu)),
+    "ecc_mode": lambda gpu: int(ask(pynvml.nvmlDeviceGetEccMode, gpu)[0]),
+    "mig_mode": lambda gpu: int(ask(pynvml.nvmlDeviceGetMigMode, gpu)[0]),
+    "persistence_mode": lambda gpu: int(ask(pynvml.nvmlDeviceGetPersistenceMode, gpu)),
 }
-# What changes all the time: read every second.
+# What changes within a second: read ten times in each, and put together to one row.
+FAST: dict[str, Callable[[Handle], Any]] = {
+    "power_w": lambda gpu: ask(pynvml.nvmlDeviceGetPowerUsage, gpu) / 1000,
+    "sm_clock_mhz": lambda gpu: int(ask(pynvml.nvmlDeviceGetClockInfo, gpu, pynvml.NVML_CLOCK_SM)),
+    "event_reasons": lambda gpu: _event_reasons(gpu),
+}
+# What changes more slowly: read every second.
 SAMPLED: dict[str, Callable[[Handle], Any]] = {
-    "temperature_c": lambda gpu: int(_ask(pynvml.nvmlDeviceGetTemperature, gpu, pynvml.NVML_TEMPERATURE_GPU)),
+    "temperature_c": lambda gpu: int(ask(pynvml.nvmlDeviceGetTemperature, gpu, pynvml.NVML_TEMPERATURE_GPU)),
     "memory_temperature_c": lambda gpu: read_field(gpu, pynvml.NVML_FI_DEV_MEMORY_TEMP),
-    "power_w": lambda gpu: _ask(pynvml.nvmlDeviceGetPowerUsage, gpu) / 1000,
-    "sm_clock_mhz": lambda gpu: int(_ask(pynvml.nvmlDeviceGetClockInfo, gpu, pynvml.NVML_CLOCK_SM)),
-    "memory_clock_mhz": lambda gpu: int(_ask(pynvml.nvmlDeviceGetClockInfo, gpu, pynvml.NVML_CLOCK_MEM)),
-    "event_reasons": lambda gpu: int(_ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons, gpu)),
-    "util_pct": lambda gpu: int(_ask(pynvml.nvmlDeviceGetUtilizationRates, gpu).gpu),
+    "temperature_margin_c": lambda gpu: int(ask(pynvml.nvmlDeviceGetMarginTemperature, gpu)),
+    "memory_clock_mhz": lambda gpu: int(ask(pynvml.nvmlDeviceGetClockInfo, gpu, pynvml.NVML_CLOCK_MEM)),
+    "util_pct": lambda gpu: int(ask(pynvml.nvmlDeviceGetUtilizationRates, gpu).gpu),
+    "pcie_generation": lambda gpu: int(ask(pynvml.nvmlDeviceGetCurrPcieLinkGeneration, gpu)),
+    "pcie_width": lambda gpu: int(ask(pynvml.nvmlDeviceGetCurrPcieLinkWidth, gpu)),
 }
+
+
+def _event_reasons(gpu: Handle) -> int:
+    """Return why the clocks are where they are; before driver 535 the call had another name."""
+    try:
+        return int(ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons, gpu))
+    except Unsupported:
+        return int(ask(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, gpu))
 
 
 def _ecc(kind: int) -> Callable[[Handle], int]:
-    return lambda gpu: int(_ask(pynvml.nvmlDeviceGetTotalEccErrors, gpu, kind, pynvml.NVML_VOLATILE_ECC))
+    return lambda gpu: int(ask(pynvml.nvmlDeviceGetTotalEccErrors, gpu, kind, pynvml.NVML_VOLATILE_ECC))
 
 
-def _throttled(policy: int) -> Callable[[Handle], int]:
-    return lambda gpu: int(_ask(pynvml.nvmlDeviceGetViolationStatus, gpu, policy).violationTime)
+def _located(kind: int, location: int) -> Callable[[Handle], int]:
+    call = pynvml.nvmlDeviceGetMemoryErrorCounter
+    return lambda gpu: int(ask(call, gpu, kind, pynvml.NVML_VOLATILE_ECC, location))
 
 
-# What only ever grows: read before and after, and judged by the difference.
+def _throttled(policy: int, field_id: int) -> Callable[[Handle], int]:
+    """Nanoseconds held back: by the call where there is one, by the field of the same counter otherwise."""
+
+    def read(gpu: Handle) -> int:
+        try:
+            return int(ask(pynvml.nvmlDeviceGetViolationStatus, gpu, policy).violationTime)
+        except Unsupported:
+            return int(read_field(gpu, field_id))
+
+    return read
+
+
+def _remapped(index: int) -> Callable[[Handle], int]:
+    return lambda gpu: int(ask(pynvml.nvmlDeviceGetRemappedRows, gpu)[index])
+
+
+def _histogram(column: str) -> Callable[[Handle], int]:
+    return lambda gpu: int(getattr(ask(pynvml.nvmlDeviceGetRowRemapperHistogram, gpu), column))
+
+
+_UNCORRECTED, _CORRECTED = pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
+# What only ever grows, and what states a condition: read before and after, and judged by the difference or by
+# what it says at the end.
 COUNTED: dict[str, Callable[[Handle], int]] = {
-    "ecc_uncorrected": _ecc(pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED),
-    "ecc_corrected": _ecc(pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED),
-    "throttled_thermal_ns": _throttled(pynvml.NVML_PERF_POLICY_THERMAL),
-    "throttled_power_ns": _throttled(pynvml.NVML_PERF_POLICY_POWER),
-    "throttled_board_ns": _throttled(pynvml.NVML_PERF_POLICY_BOARD_LIMIT),
+    "ecc_uncorrected": _ecc(_UNCORRECTED),
+    "ecc_corrected": _ecc(_CORRECTED),
+    "ecc_dram_uncorrected": _located(_UNCORRECTED, pynvml.NVML_MEMORY_LOCATION_DRAM),
+    "ecc_dram_corrected": _located(_CORRECTED, pynvml.NVML_MEMORY_LOCATION_DRAM),
+    "ecc_sram_uncorrected": _located(_UNCORRECTED, pynvml.NVML_MEMORY_LOCATION_SRAM),
+    "throttled_thermal_ns": _throttled(
+        pynvml.NVML_PERF_POLICY_THERMAL, pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL
+    ),
+    "throttled_power_ns": _throttled(pynvml.NVML_PERF_POLICY_POWER, pynvml.NVML_FI_DEV_PERF_POLICY_POWER),
+    "throttled_board_ns": _throttled(
+        pynvml.NVML_PERF_POLICY_BOARD_LIMIT, pynvml.NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT
+    ),
+    "throttled_reliability_ns": _throttled(
+        pynvml.NVML_PERF_POLICY_RELIABILITY, pynvml.NVML_FI_DEV_PERF_POLICY_RELIABILITY
+    ),
+    "rows_remapped_corrected": _remapped(0),
+    "rows_remapped_uncorrected": _remapped(1),
+    "row_remap_pending": _remapped(2),
+    "row_remap_failure": _remapped(3),
+    "banks_without_spare_rows": _histogram("none"),
+    "banks_with_few_spare_rows": _histogram("low"),
+    "pcie_replays": lambda gpu: int(ask(pynvml.nvmlDeviceGetPcieReplayCounter, gpu)),
+    "energy_mj": lambda gpu: int(ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu)),
+    "power_limit_w": lambda gpu: ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, gpu) / 1000,
 }
-_FIELD_MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
+FIELD_MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 
 
 def read_field(gpu: Handle, field_id: int) -> int | float:
     """Return one field value. An error of a single field is in its own return code and is raised nowhere."""
-    (value,) = _ask(pynvml.nvmlDeviceGetFieldValues, gpu, [field_id])
-    if value.nvmlReturn in (*_UNSUPPORTED, pynvml.NVML_ERROR_INVALID_ARGUMENT):
+    (value,) = ask(pynvml.nvmlDeviceGetFieldValues, gpu, [field_id])
+    if value.nvmlReturn in (*UNSUPPORTED, pynvml.NVML_ERROR_INVALID_ARGUMENT):
         raise Unsupported(f"field {field_id}: {pynvml.NVMLError(value.nvmlReturn)}")
     if value.nvmlReturn != pynvml.NVML_SUCCESS:
         error = pynvml.NVMLError(value.nvmlReturn)
         raise SensorError(f"field {field_id}: {error}", is_lost=value.nvmlReturn in _LOST)
-    number: int | float = getattr(value.value, _FIELD_MEMBERS[value.valueType])
+    number: int | float = getattr(value.value, FIELD_MEMBERS[value.valueType])
     return number
 
 
 def read_processes(gpu: Handle) -> list[int]:
     """Return the pids of the processes that compute on a GPU."""
-    return sorted(int(process.pid) for process in _ask(pynvml.nvmlDeviceGetComputeRunningProcesses, gpu))
+    return sorted(int(process.pid) for process in ask(pynvml.nvmlDeviceGetComputeRunningProcesses, gpu))
 
 
 def open_xid_events(gpus: list[Handle]) -> Any:
@@ -152,9 +238,9 @@ def open_xid_events(gpus: list[Handle]) -> Any:
     Raises:
         Unsupported: this driver or board has no such events.
     """
-    events = _ask(pynvml.nvmlEventSetCreate)
+    events = ask(pynvml.nvmlEventSetCreate)
     for gpu in gpus:
-        _ask(pynvml.nvmlDeviceRegisterEvents, gpu, _XID_EVENT, events)
+        ask(pynvml.nvmlDeviceRegisterEvents, gpu, _XID_EVENT, events)
     return events
 
 
@@ -168,4 +254,4 @@ def wait_for_xid(events: Any, *, timeout_ms: int) -> JsonObject | None:
         raise SensorError(str(error), is_lost=getattr(error, "value", None) in _LOST) from error
     if data.eventType != _XID_EVENT:
         return None
-    return {"gpu": str(_ask(pynvml.nvmlDeviceGetUUID, data.device)), "xid": int(data.eventData)}
+    return {"gpu": str(ask(pynvml.nvmlDeviceGetUUID, data.device)), "xid": int(data.eventData)}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.twins.machine import LIBRARY, build_driver
 from tests.twins.nvml import Scenario, build_twin, uuid
 
 pytestmark = pytest.mark.needs("gcc")
@@ -19,7 +20,7 @@ import json, sys
 from probes import nvml
 nvml.open_nvml()
 found = []
-readings = nvml.IDENTITY | nvml.SAMPLED | nvml.COUNTED | {"processes": nvml.read_processes}
+readings = nvml.IDENTITY | nvml.FAST | nvml.SAMPLED | nvml.COUNTED | {"processes": nvml.read_processes}
 for index in range(nvml.count_gpus()):
     gpu, seen = nvml.open_gpu(index), {}
     for name, read in readings.items():
@@ -95,11 +96,21 @@ def test_a_call_that_the_driver_lacks_is_unsupported_and_nothing_else_suffers(
     scenario: Scenario, tmp_path: Path
 ) -> None:
     scenario.set(gpus=1)
-    (seen,) = _read(scenario, build_twin(tmp_path, has_violation=False))
+    (seen,) = _read(scenario, build_driver(tmp_path, 535) / LIBRARY)
 
     lacking = {name for name, value in seen.items() if value == "unsupported"}
-    assert lacking == {"throttled_thermal_ns", "throttled_power_ns", "throttled_board_ns"}
+    assert lacking == {"temperature_margin_c"}
     assert seen["ecc_uncorrected"] == 0
+
+
+def test_time_held_back_is_read_from_the_fields_where_the_driver_lacks_the_call(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    scenario.set(gpus=1, thermal_ns=5, power_ns=6, board_ns=7, reliability_ns=8)
+    (seen,) = _read(scenario, build_twin(tmp_path, has_violation=False))
+
+    names = ("thermal", "power", "board", "reliability")
+    assert [seen[f"throttled_{name}_ns"] for name in names] == [5, 6, 7, 8]
 
 
 def test_a_field_that_a_board_lacks_is_unsupported_although_no_exception_says_so(
