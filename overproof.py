@@ -34,6 +34,7 @@ JUDGES = {"burnin": "burnin.judging", "load": "loadtests.judging", "gameday": "e
 SCHEMAS = {
     "workload": ("loadtests.workload", "WorkloadSpec"),
     "plan": ("burnin.plan", "PlanSpec"),
+    "expectations": ("burnin.override", "OverrideSpec"),
     "slo": ("probes.slo_spec", "SloSpec"),
     "experiment": ("experiments.experiment", "ExtensionSpec"),
 }
@@ -57,6 +58,9 @@ app = typer.Typer(
 @app.command()
 def judge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a recorded run.")],
+    expectations: Annotated[
+        Path | None, typer.Option(help="YAML file of own figures, thresholds and XIDs, for a burn-in.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Judge a recorded run again with today's rules, and render its report anew."""
@@ -66,6 +70,8 @@ def judge(
     from reports.terminal import print_result
 
     recorded = load_run(run)
+    if expectations is not None:
+        _keep_expectations(recorded, expectations)
     rejudge(recorded, _judge_of(recorded))
     recorded = load_run(run)
     publish(recorded)
@@ -91,6 +97,15 @@ def report(
     publish(recorded)
     print_result(recorded, as_json=as_json)
     return recorded.outcome
+
+
+def _keep_expectations(run: Run, path: Path) -> None:
+    """Put a user's figures into the record of a burn-in; no other job has any."""
+    if run.header.kind != "burnin":
+        raise ConfigError(
+            f"--expectations: {run.path} is a {run.header.kind} run; only a burn-in has figures"
+        )
+    importlib.import_module("burnin.override").keep_override(run, path)
 
 
 def _judge_of(run: Run) -> Judge:

@@ -8,8 +8,10 @@ from pathlib import Path
 from burnin.judging import judge_run
 from burnin.launcher import launch
 from burnin.order import Order, SeededFault, order_to_json
+from burnin.override import SPEC_KEY, load_override, override_to_json
 from burnin.plan import PlanSpec
 from probes.event import SAMPLE, Event
+from probes.json_types import JsonObject
 from probes.spec import load_spec
 from reports.live import Progress
 from reports.record import create_run
@@ -29,6 +31,7 @@ class BurnRequest:
     seed: int
     is_quiet: bool
     seeded_faults: tuple[SeededFault, ...] = ()
+    expectations_file: Path | None = None  # None: judged by what is shipped
 
 
 def run_burnin(request: BurnRequest) -> Run:
@@ -41,7 +44,10 @@ def run_burnin(request: BurnRequest) -> Run:
     """
     plan = load_plan(request)
     order = plan.to_order(seed=request.seed, seeded_faults=request.seeded_faults)
-    spec = {"profile": plan.profile, "order": order_to_json(order)}
+    spec: JsonObject = {"profile": plan.profile, "order": order_to_json(order)}
+    if request.expectations_file is not None:
+        override = load_override(request.expectations_file)
+        spec[SPEC_KEY] = override_to_json(override, request.expectations_file)
     writer = create_run(request.out, kind="burnin", spec=spec, seed=request.seed)
     with recording(writer, judge_run), Progress("burn-in", quiet=request.is_quiet) as progress:
         for stage in order.stages:

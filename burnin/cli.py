@@ -53,6 +53,9 @@ def run(
     plan: Annotated[
         Path | None, typer.Option(help="YAML file that says what differs from a profile.")
     ] = None,
+    expectations: Annotated[
+        Path | None, typer.Option(help="YAML file of own figures per model, thresholds and XIDs.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of every operand and of every seeded fault.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -70,6 +73,7 @@ def run(
         profile=profile and profile.value,
         device=device and device.value,
         duration_s=duration_s,
+        expectations_file=expectations,
         out=out,
         seed=seed,
         is_quiet=as_json,

@@ -60,7 +60,12 @@ def judge_heat(gpu: str, rows: Sequence[JsonObject], *, slowdown_c: float | None
 
 
 def judge_throttle(
-    gpu: str, rows: Sequence[JsonObject], counters: Mapping[str, tuple[int, int]], *, run_s: float
+    gpu: str,
+    rows: Sequence[JsonObject],
+    counters: Mapping[str, tuple[int, int]],
+    *,
+    run_s: float,
+    share_max: float = HELD_BACK_SHARE_MAX,
 ) -> Finding:
     """Fail a GPU whose clocks heat or hardware held back for more than a moment.
 
@@ -72,7 +77,7 @@ def judge_throttle(
     if "throttled_thermal_ns" in counters and run_s > 0:
         before, after = counters["throttled_thermal_ns"]
         shares["thermal, by the driver's clock"] = (after - before) / 1e9 / run_s
-    over = {name: share for name, share in shares.items() if share > HELD_BACK_SHARE_MAX}
+    over = {name: share for name, share in shares.items() if share > share_max}
     if over:
         outcome = Outcome.FAIL
         observed = ", ".join(f"{name} for {share:.1%} of the time" for name, share in over.items())
@@ -85,13 +90,19 @@ def judge_throttle(
         subject=subject_of(gpu),
         outcome=outcome,
         observed=observed,
-        expected=f"held back by heat or hardware for at most {HELD_BACK_SHARE_MAX:.0%} of the time",
+        expected=f"held back by heat or hardware for at most {share_max:.1%} of the time",
         evidence={"seconds": seen},
         next_step=_undecided(outcome, "check cooling and power supply of this GPU, then run it again"),
     )
 
 
-def judge_ecc(gpu: str, counters: Mapping[str, tuple[int, int]], *, lacking: Mapping[str, str]) -> Finding:
+def judge_ecc(
+    gpu: str,
+    counters: Mapping[str, tuple[int, int]],
+    *,
+    lacking: Mapping[str, str],
+    corrected_max: int = ECC_CORRECTED_MAX,
+) -> Finding:
     """Fail a GPU that met an uncorrectable memory error, or many corrected ones, during the run."""
     outcome: Outcome | None = Outcome.PASS
     added = {name: after - before for name, (before, after) in counters.items() if name.startswith("ecc_")}
@@ -102,14 +113,14 @@ def judge_ecc(gpu: str, counters: Mapping[str, tuple[int, int]], *, lacking: Map
     else:
         corrected = added.get("ecc_corrected", 0)
         observed = f"{added['ecc_uncorrected']} uncorrected and {corrected} corrected errors more than before"
-        if added["ecc_uncorrected"] > 0 or corrected > ECC_CORRECTED_MAX:
+        if added["ecc_uncorrected"] > 0 or corrected > corrected_max:
             outcome = Outcome.FAIL
     return Finding(
         rule="ecc",
         subject=subject_of(gpu),
         outcome=outcome,
         observed=observed,
-        expected=f"no uncorrected and at most {ECC_CORRECTED_MAX} corrected errors",
+        expected=f"no uncorrected and at most {corrected_max} corrected errors",
         unit="errors",
         evidence={"added": added},
         next_step=_undecided(

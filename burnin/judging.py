@@ -13,6 +13,7 @@ from burnin.controls import (
     withhold,
 )
 from burnin.evidence import Evidence, numbers
+from burnin.figure_judging import judge_figures
 from burnin.gpu_health import (
     judge_ecc,
     judge_heat,
@@ -25,7 +26,9 @@ from burnin.host_health import judge_counters
 from burnin.launcher import log_tail
 from burnin.liveness import fold_missing, judge_agent, judge_left_out, judge_stuck, judge_worker
 from burnin.preconditions import judge_company, judge_devices, judge_room
-from burnin.speed import BUSY_PCT_MIN, RATIO_MIN, judge_load, judge_speed
+from burnin.override import OverrideSpec, override_of
+from burnin.speed import judge_load, judge_speed
+from burnin.thresholds import Thresholds, thresholds_for
 from burnin.xid_rule import judge_xids
 from probes.finding import Finding
 from reports.run import Run
@@ -36,9 +39,24 @@ LOADED = ("matmul", "allreduce")
 def judge_run(run: Run) -> list[Finding]:
     """Judge a recorded burn-in from its record alone."""
     evidence = Evidence(run)
-    findings = [*_judge_host(evidence), *_judge_devices(evidence), *_judge_gpus(evidence)]
+    findings = [
+        *_judge_host(evidence),
+        *_judge_devices(evidence),
+        *_judge_gpus(evidence),
+        *judge_figures(evidence, _thresholds(evidence), _override(evidence)),
+    ]
     controls = _judge_controls(evidence)
     return [*withhold(findings, controls), *controls, *judge_left_out(evidence.order.left_out)]
+
+
+def _override(evidence: Evidence) -> OverrideSpec:
+    """Return what the user put on top of our figures."""
+    return override_of(evidence.run)[0]
+
+
+def _thresholds(evidence: Evidence) -> Thresholds:
+    kind = "cpu" if evidence.is_cpu else "cuda"
+    return thresholds_for(kind, _override(evidence).thresholds)
 
 
 def _judge_host(evidence: Evidence) -> list[Finding]:
@@ -100,7 +118,7 @@ def _judge_worker(evidence: Evidence, device: str) -> Finding:
 
 def _judge_matmul(evidence: Evidence) -> list[Finding]:
     findings = []
-    kind = "cpu" if evidence.is_cpu else "cuda"
+    limits = _thresholds(evidence)
     rates = {device: _rates(evidence, device) for device in evidence.devices}
     for device in evidence.devices:
         formats = evidence.told("formats", device=device)
@@ -118,8 +136,8 @@ def _judge_matmul(evidence: Evidence) -> list[Finding]:
             for name, values in rates.items()
             if name != device and _likeness(evidence, name) == _likeness(evidence, device)
         }
-        findings.append(judge_speed(device, rates[device], siblings, ratio_min=RATIO_MIN[kind]))
-        findings.append(judge_load(device, _busy(evidence, device), busy_pct_min=BUSY_PCT_MIN[kind]))
+        findings.append(judge_speed(device, rates[device], siblings, ratio_min=limits.sibling_ratio_min))
+        findings.append(judge_load(device, _busy(evidence, device), busy_pct_min=limits.busy_pct_min))
     return findings + _judge_digests(evidence)
 
 
@@ -185,13 +203,16 @@ def _judge_gpu(evidence: Evidence, identity: dict[str, object]) -> list[Finding]
     findings = [
         judge_lost(gpu, evidence.told("gpu.lost", gpu=gpu)),
         judge_heat(gpu, rows, slowdown_c=float(slowdown_c) if isinstance(slowdown_c, (int, float)) else None),
-        judge_throttle(gpu, rows, counters, run_s=_run_s(evidence)),
-        judge_ecc(gpu, counters, lacking=lacking),
+        judge_throttle(
+            gpu, rows, counters, run_s=_run_s(evidence), share_max=_thresholds(evidence).held_back_share_max
+        ),
+        judge_ecc(gpu, counters, lacking=lacking, corrected_max=_thresholds(evidence).ecc_corrected_max),
         judge_xids(
             gpu,
             evidence.sightings(gpu),
             is_watched=bool(evidence.told("xid.watching")),
             unavailable=next(iter(evidence.told("xid.unavailable")), None),
+            overrides=_override(evidence).xids,
         ),
         judge_sensors(
             gpu,

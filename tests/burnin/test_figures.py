@@ -1,0 +1,166 @@
+"""Absolute figures of a whole recorded node: floors with their source, thresholds that a file moves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from burnin.expectation import AllreduceFloor
+from burnin.figures import floor_for_allreduce
+from burnin.judging import judge_run
+from probes.finding import Finding
+from probes.outcome import Outcome
+from reports.run import Run, load_run
+from tests.burnin.node_record import Node, uuid
+from tests.processes import start_job
+
+
+def _of(run: Run, rule: str, index: int | None = None) -> list[Finding]:
+    found = [finding for finding in judge_run(run) if finding.rule == rule]
+    return found if index is None else [f for f in found if f.subject == f"gpu:{uuid(index)}"]
+
+
+def test_a_healthy_node_passes_every_rule(tmp_path: Path) -> None:
+    findings = judge_run(Node().write(tmp_path))
+
+    assert [f for f in findings if f.outcome not in (Outcome.PASS, None)] == []
+    assert {f.subject for f in findings if f.rule == "tflops"} == {f"gpu:{uuid(i)}" for i in range(8)}
+
+
+def test_a_node_that_is_slow_as_a_whole_fails_although_its_gpus_are_alike(tmp_path: Path) -> None:
+    run = Node(tflops=lambda gpu, second: 500.0).write(tmp_path)
+
+    assert {f.outcome for f in _of(run, "speed")} == {Outcome.PASS}
+    assert {f.outcome for f in _of(run, "tflops")} == {Outcome.FAIL}
+    assert "ml-engineering" in _of(run, "tflops")[0].expected
+
+
+def test_a_model_that_nobody_described_is_judged_by_its_siblings_and_says_so(tmp_path: Path) -> None:
+    slow = Node(name="NVIDIA L40S", tflops=lambda gpu, second: 100.0 if gpu == 3 else 200.0)
+    run = slow.write(tmp_path)
+
+    assert {f.outcome for f in _of(run, "expectation")} == {None}
+    assert "siblings only" in _of(run, "expectation")[0].observed
+    assert {f.outcome for f in _of(run, "tflops")} == {None}
+    assert [f.subject for f in _of(run, "speed") if f.outcome is Outcome.FAIL] == [f"gpu:{uuid(3)}"]
+
+
+def test_a_gpu_that_is_slow_at_its_full_clock_is_told_from_one_whose_clock_is_low(tmp_path: Path) -> None:
+    def rate(gpu: int, second: int) -> float:
+        return 560.0 if gpu in (2, 5) else 700.0
+
+    low = {"sm_clock_mhz": 1360}
+    run = Node(tflops=rate, gpu_row=lambda gpu, second: low if gpu == 5 else {}).write(tmp_path)
+
+    assert [f.outcome for f in _of(run, "speed", 2) + _of(run, "speed", 5)] == [Outcome.FAIL] * 2
+    assert _of(run, "speed-per-clock", 2)[0].outcome is Outcome.FAIL
+    assert _of(run, "speed-per-clock", 5)[0].outcome is Outcome.PASS
+
+
+def test_a_gpu_that_never_drew_its_power_is_undecided_however_fast_it_was(tmp_path: Path) -> None:
+    run = Node(gpu_row=lambda gpu, second: {"power_w": 400.0} if gpu == 1 else {}).write(tmp_path)
+
+    assert _of(run, "power-reached", 1)[0].outcome is Outcome.INCONCLUSIVE
+    assert _of(run, "power-reached", 0)[0].outcome is Outcome.PASS
+
+
+def test_power_drawn_before_the_load_does_not_count(tmp_path: Path) -> None:
+    def row(gpu: int, second: int) -> dict[str, float]:
+        return {"power_w": 700.0 if second < 4 or second > 26 else 300.0}
+
+    run = Node(gpu_row=row).write(tmp_path)
+
+    assert {f.outcome for f in _of(run, "power-reached")} == {Outcome.INCONCLUSIVE}
+
+
+def test_the_one_gpu_with_other_firmware_is_named_and_a_tie_blames_nobody(tmp_path: Path) -> None:
+    old = {"vbios": "96.00.61.00.01"}
+    one = _of(Node(identity={4: old}).write(tmp_path), "firmware")
+    tie = _of(Node(identity=dict.fromkeys(range(4), old)).write(tmp_path), "firmware")
+
+    assert [(f.subject, f.outcome) for f in one] == [(f"gpu:{uuid(4)}", Outcome.FAIL)]
+    assert [f.outcome for f in tie] == [Outcome.FAIL]
+    assert tie[0].subject.startswith("host:")
+
+
+def test_a_gpu_with_less_memory_than_its_model_fails(tmp_path: Path) -> None:
+    run = Node(identity={6: {"memory_bytes": 72 << 30}}).write(tmp_path)
+
+    assert [f.subject for f in _of(run, "memory-size") if f.outcome is Outcome.FAIL] == [f"gpu:{uuid(6)}"]
+
+
+FLOORS = (
+    AllreduceFloor(gpus=8, message_bytes=1 << 30, algorithm="NVLS", busbw_gbps_min=440, source="s"),
+    AllreduceFloor(gpus=8, message_bytes=1 << 34, algorithm="NVLS", busbw_gbps_min=457, source="s"),
+    AllreduceFloor(gpus=8, message_bytes=1 << 34, algorithm="Ring", busbw_gbps_min=349, source="s"),
+    AllreduceFloor(gpus=8, message_bytes=1 << 34, algorithm="any", busbw_gbps_min=431, source="s"),
+)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "size", "algorithm", "expected"),
+    [
+        (8, 1 << 34, "NVLS", 457),
+        (8, 1 << 33, "NVLS", 440),
+        (8, 1 << 34, "ring", 349),
+        (8, 1 << 34, None, 431),
+        (8, 1 << 34, "Tree", 431),
+        (8, 1 << 33, None, None),
+        (4, 1 << 34, "NVLS", None),
+        (8, 1 << 20, "NVLS", None),
+    ],
+)
+def test_a_floor_of_an_all_reduce_holds_for_its_size_algorithm_and_number_of_gpus(
+    gpus: int, size: int, algorithm: str | None, expected: float | None
+) -> None:
+    floor = floor_for_allreduce(FLOORS, gpus=gpus, size_bytes=size, algorithm=algorithm)
+
+    assert (floor and floor.value) == expected
+
+
+def test_a_slow_all_reduce_fails_by_its_own_size_not_by_a_mean(tmp_path: Path) -> None:
+    run = Node(busbw_gbps=370.0).write(tmp_path)
+    small = Node(busbw_gbps=3.0, size_bytes=1 << 20).write(tmp_path)
+
+    assert {f.outcome for f in _of(run, "allreduce-bandwidth")} == {Outcome.FAIL}
+    assert {f.outcome for f in _of(small, "allreduce-bandwidth")} == {None}
+
+
+def test_a_file_moves_the_thresholds_of_a_recorded_run_and_stays_with_it(tmp_path: Path) -> None:
+    run = Node(tflops=lambda gpu, second: 500.0).write(tmp_path)
+    own = tmp_path / "own.yaml"
+    own.write_text("thresholds:\n  tflops_share_min: 0.5\n")
+
+    first = start_job(["judge", str(run.path), "--expectations", str(own)], tmp_path).wait(timeout_s=60)
+    own.unlink()
+    again = start_job(["judge", str(run.path), "--json"], tmp_path)
+    second = again.wait(timeout_s=60)
+
+    found = {f.rule: f for f in load_run(run.path).findings}
+    assert found["tflops"].outcome is Outcome.PASS
+    assert "tflops_share_min 0.5 instead of 0.8" in found["override"].observed
+    assert (first, second) == (0, 0)
+    assert json.loads(again.text())["outcome"] == "pass"
+
+
+def test_what_a_run_was_given_is_judged_with_it_from_the_record_alone(tmp_path: Path) -> None:
+    own = {"file": "hall.yaml", "override": {"thresholds": {"power_share_min_of_matmul": 0.5}}}
+    cool = {"power_w": 400.0}
+    run = Node(spec={"expectations": own}, gpu_row=lambda gpu, second: cool).write(tmp_path)
+
+    assert {f.outcome for f in _of(run, "power-reached")} == {Outcome.PASS}
+
+
+def test_figures_for_a_load_test_are_refused(tmp_path: Path) -> None:
+    run = Node().write(tmp_path)
+    header = json.loads((run.path / "run.json").read_text()) | {"kind": "load"}
+    (run.path / "run.json").write_text(json.dumps(header))
+    own = tmp_path / "own.yaml"
+    own.write_text("thresholds:\n  tflops_share_min: 0.5\n")
+
+    job = start_job(["judge", str(run.path), "--expectations", str(own)], tmp_path)
+
+    assert job.wait(timeout_s=60) == 2
+    assert "only a burn-in has figures" in job.text()
