@@ -28,12 +28,11 @@ from probes.nvml import (
 from probes.nvml_fields import COUNTED_FIELDS, read_fields
 from probes.nvml_structures import STRUCTURES, read_links
 
-FAST_EVERY_S = 0.1
 FAST_PER_ROW = 10
 PROCESSES_EVERY_S = 10.0  # listing them holds the driver's lock
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, eq=False, kw_only=True)
 class GpuWatch:
     """One GPU and what has been told of it."""
 
@@ -46,6 +45,8 @@ class GpuWatch:
     is_lost: bool = False
     wanted: list[str] = field(default_factory=list)  # snapshots asked for: "before", "after"
     processes: list[int] = field(default_factory=list)
+    _fast: list[JsonObject] = field(default_factory=list)  # the readings of this second
+    _processes_at: float = 0.0
 
     def read_all(self, readings: Mapping[str, Callable[[Handle], Any]]) -> JsonObject:
         """Read what can be read; what fails is told once and left out."""
@@ -69,23 +70,17 @@ class GpuWatch:
             self.failing.add(name)
             self.speaker.say("sensor.failed", gpu=self.uuid, sensor=name, error=str(error))
 
-    def follow(self) -> None:
-        """Sample for ever, and take a snapshot of the counters whenever one is wanted."""
-        processes_at = 0.0
-        next_at = time.monotonic()
-        fast: list[JsonObject] = []
-        while True:
-            while self.wanted:
-                self._snapshot(self.wanted.pop(0))
-            fast.append(self.read_all(FAST))
-            if len(fast) == FAST_PER_ROW:
-                self.speaker.sample("gpu", gpu=self.uuid, **put_together(fast), **self.read_all(SAMPLED))
-                fast = []
-            if time.monotonic() - processes_at >= PROCESSES_EVERY_S:
-                processes_at = time.monotonic()
-                self._tell_processes()
-            next_at = max(next_at + FAST_EVERY_S, time.monotonic())
-            time.sleep(next_at - time.monotonic() if next_at > time.monotonic() else 0)
+    def tick(self) -> None:
+        """Take what is due: a snapshot whenever one is wanted, a fast reading, a row, the processes."""
+        while self.wanted:
+            self._snapshot(self.wanted.pop(0))
+        self._fast.append(self.read_all(FAST))
+        if len(self._fast) == FAST_PER_ROW:
+            self.speaker.sample("gpu", gpu=self.uuid, **put_together(self._fast), **self.read_all(SAMPLED))
+            self._fast.clear()
+        if time.monotonic() - self._processes_at >= PROCESSES_EVERY_S:
+            self._processes_at = time.monotonic()
+            self._tell_processes()
 
     def _snapshot(self, when: str) -> None:
         values = self.read_all(COUNTED)

@@ -15,6 +15,7 @@ NODE_MODULES = (
     "burnin.device_choice",
     "burnin.digest",
     "burnin.exact",
+    "burnin.gpu_rounds",
     "burnin.gpu_watch",
     "burnin.matmul",
     "burnin.number_format",

@@ -1,7 +1,7 @@
 """The sampler: one process that reads every sensor, so that a call which never returns blocks nothing else.
 
-Each GPU has a thread of its own, another waits for XIDs; the main thread watches them and names the call that
-hangs. Commands come on standard input, which is the lifeline as well.
+One thread reads all GPUs in turn, another waits for XIDs; the main thread watches them, names the call that
+hangs, and leaves that GPU behind with its thread. Commands come on standard input, the lifeline as well.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from burnin.gpu_rounds import GpuRounds
 from burnin.gpu_watch import GpuWatch, read_identity
 from burnin.speaker import Speaker
 from burnin.watched_call import Watch, start_thread, watched
@@ -42,6 +43,7 @@ class Sampler:
         self._speaker = speaker
         self._watches: list[Watch] = []
         self._gpus: list[GpuWatch] = []
+        self._rounds: list[GpuRounds] = []
         self._inventory: JsonObject | None = None  # None: NVML has not answered yet
 
     def run(self) -> None:
@@ -58,9 +60,13 @@ class Sampler:
         for gpu in self._gpus:
             gpu.wanted.append("before")
             self._watches.append(gpu.watch)
-            start_thread(gpu.follow, gpu.uuid)
+        self._begin(GpuRounds(self._gpus))
         start_thread(self._obey, "lifeline")
         self._watch_over()
+
+    def _begin(self, rounds: GpuRounds) -> None:
+        self._rounds.append(rounds)
+        start_thread(rounds.follow, "gpus")
 
     def _take_inventory(self) -> None:
         """Ask NVML what there is. Runs in a thread that may never come back."""
@@ -138,6 +144,9 @@ class Sampler:
                     self._speaker.say(
                         "sensor.hung", gpu=watch.subject, sensor=watch.call, waited_s=CALL_DEADLINE_S
                     )
+            for others in [rounds.split() for rounds in self._rounds]:
+                if others is not None:
+                    self._begin(others)
             if time.monotonic() - host_at >= HOST_EVERY_S:
                 host_at = time.monotonic()
                 self._tell_host()

@@ -22,7 +22,11 @@ class Watch:
 
     def hangs(self, *, deadline_s: float) -> bool:
         """Say whether the present call has been out for too long and nobody has been told."""
-        return bool(self.call) and not self.is_told and time.monotonic() - self.since > deadline_s
+        return not self.is_told and self.is_out(longer_s=deadline_s)
+
+    def is_out(self, *, longer_s: float) -> bool:
+        """Say whether the present call has not returned for longer than this."""
+        return bool(self.call) and time.monotonic() - self.since > longer_s
 
 
 def watched(watch: Watch, name: str, call: Callable[[], Result]) -> Result:
