@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from burnin.arithmetic import judge_digests, judge_exact, judge_first_product
+from burnin.cause import name_causes
 from burnin.collective import judge_allreduce
 from burnin.controls import (
     DETECTORS,
@@ -25,8 +26,8 @@ from burnin.gpu_health import (
 from burnin.host_health import judge_counters
 from burnin.launcher import log_tail
 from burnin.liveness import fold_missing, judge_agent, judge_left_out, judge_stuck, judge_worker
-from burnin.preconditions import judge_company, judge_devices, judge_room
 from burnin.override import OverrideSpec, override_of
+from burnin.preconditions import judge_company, judge_devices, judge_room
 from burnin.speed import judge_load, judge_speed
 from burnin.thresholds import Thresholds, thresholds_for
 from burnin.xid_rule import judge_xids
@@ -46,7 +47,8 @@ def judge_run(run: Run) -> list[Finding]:
         *judge_figures(evidence, _thresholds(evidence), _override(evidence)),
     ]
     controls = _judge_controls(evidence)
-    return [*withhold(findings, controls), *controls, *judge_left_out(evidence.order.left_out)]
+    judged = name_causes(withhold(findings, controls))
+    return [*judged, *controls, *judge_left_out(evidence.order.left_out)]
 
 
 def _override(evidence: Evidence) -> OverrideSpec:

@@ -83,7 +83,7 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     yield Text(verdict.sentence)
     yield Text(", ".join(f"{name.lower()} {one_line(value)}" for name, value in facts.items()), style="dim")
     yield from _moments(sheet)
-    decided = [*verdict.failed, *verdict.undecided]
+    decided = [f for f in (*verdict.failed, *verdict.undecided) if "because" not in f.evidence]
     for finding in decided[:DECIDING_MAX]:
         yield Text()
         yield from _deciding(finding)
@@ -125,6 +125,8 @@ def _deciding(finding: Finding) -> Iterator[Text]:
     )
     yield Text(f"  observed  {one_line(finding.observed, 600)}")
     yield Text(f"  expected  {one_line(finding.expected, 600)}")
+    if finding.evidence.get("explains"):
+        yield Text(f"  explains  {one_line(', '.join(map(str, finding.evidence['explains'])), 600)}")
     if finding.next_step:
         yield Text(f"  next      {one_line(finding.next_step, 600)}", style="bold")
 

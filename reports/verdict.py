@@ -41,7 +41,8 @@ class Verdict:
 
 def sum_up(run: Run) -> Verdict:
     """Sort the findings of a run by the part they play; the run's own outcome is never softened."""
-    counted = [finding for finding in run.findings if finding.counts]
+    # What another finding explains stands behind those that stand for themselves.
+    counted = sorted((f for f in run.findings if f.counts), key=lambda f: "because" in f.evidence)
     failed = _with(counted, Outcome.FAIL)
     undecided = _with(counted, Outcome.INCONCLUSIVE)
     passed = _with(counted, Outcome.PASS)
