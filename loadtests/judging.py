@@ -76,7 +76,7 @@ def judge_controls(ready: Sequence[Event]) -> Finding:
     else:
         observed = f"found over a real socket: {', '.join(proven)}"
     return Finding(
-        rule="stream_integrity_control",
+        rule="stream-integrity-control",
         subject="client:load",
         outcome=Outcome.PASS if controls and not missed else Outcome.INCONCLUSIVE,
         observed=observed,

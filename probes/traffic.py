@@ -219,7 +219,7 @@ def judge_client_lag(
             f"{coalesced} held several events" + (f"; {observed}" if observed else "")
         )
     return Finding(
-        rule="client_lag",
+        rule="client-lag",
         subject=subject,
         outcome=Outcome.INCONCLUSIVE if reasons else Outcome.PASS,
         observed=observed,

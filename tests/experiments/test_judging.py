@@ -57,7 +57,7 @@ def entry(state: str, **detail: object) -> Entry:
 
 
 def client(outcome: Outcome) -> Finding:
-    return Finding(rule="client_lag", subject="client:load", outcome=outcome, observed="x", expected="y")
+    return Finding(rule="client-lag", subject="client:load", outcome=outcome, observed="x", expected="y")
 
 
 def evidence(

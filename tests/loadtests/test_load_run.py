@@ -156,7 +156,7 @@ def test_every_arrival_has_one_row_with_who_answered_and_when(good: tuple[Run, s
 
 
 def test_the_verdict_names_the_faults_that_the_reader_was_proven_to_find(good: tuple[Run, str]) -> None:
-    control = finding(good[0], "stream_integrity_control")
+    control = finding(good[0], "stream-integrity-control")
 
     assert control.outcome is Outcome.PASS
     assert control.observed == (
@@ -200,9 +200,9 @@ def test_the_judgement_of_a_run_that_lost_a_row_or_its_controls_is_inconclusive(
 
     found = {item.rule: item for item in judge_run(load_run(copy)) if item.outcome is Outcome.INCONCLUSIVE}
 
-    assert set(found) == {"accounting", "stream_integrity_control"}
+    assert set(found) == {"accounting", "stream-integrity-control"}
     assert "1 missing" in found["accounting"].observed
-    assert found["stream_integrity_control"].observed == "not found: cut"
+    assert found["stream-integrity-control"].observed == "not found: cut"
 
 
 PLAIN_LOCUSTFILE = """
