@@ -6,6 +6,8 @@ time, is ended; what it has said until then is in the record and is judged.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import subprocess
 import threading
@@ -18,10 +20,11 @@ from burnin.crew import HEARTBEAT
 from burnin.order import Order, order_to_line
 from probes.child import end_child, python_module, start_child
 from probes.event import SAMPLE, Event, event_from_line
-from reports.record import RunWriter
+from reports.record import RunWriter, open_for_append
 
 # The agent's heart beats every second; ending a child that is stuck in the kernel takes it a few seconds.
 SILENCE_S = 20.0
+ROUNDS_S_MAX = 600.0  # the agent's grace for the rounds of all stages, on sixteen GPUs
 LOG_FILE = "agent.log"
 
 
@@ -34,11 +37,15 @@ def launch(
         RecordError: the record can no longer be written.
         Interrupted: somebody stopped us. In both cases nothing is left running.
     """
-    with (writer.path / LOG_FILE).open("ab") as log:
+    log = open_for_append(writer.path / LOG_FILE)
+    try:
         agent = start_child(python_module("burnin.agent"), stderr=log)
+    finally:
+        os.close(log)
     try:
         assert agent.stdin is not None
-        agent.stdin.write(order_to_line(order))
+        with contextlib.suppress(BrokenPipeError):  # an agent that is gone already is seen by its silence
+            agent.stdin.write(order_to_line(order))
         _carry(agent, writer, on_event, deadline_s=longest_s(order), silence_s=silence_s)
     finally:
         is_gone = end_child(agent)
@@ -48,7 +55,7 @@ def launch(
 
 def longest_s(order: Order) -> float:
     """Return the time after which an agent with this order must be done, all its own deadlines used up."""
-    stages_s = sum(2 * stage.length_s + STAGE_GRACE_S for stage in order.stages)
+    stages_s = sum(2 * stage.length_s + STAGE_GRACE_S for stage in order.stages) + ROUNDS_S_MAX
     return READY_WITHIN_S + stages_s + 2 * STAGE_GRACE_S
 
 
@@ -81,8 +88,9 @@ def _carry(
 
 def _read(agent: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
     assert agent.stdout is not None
-    for line in agent.stdout:
-        lines.put(line)
+    with agent.stdout as said:
+        for line in said:
+            lines.put(line)
     lines.put(None)
 
 
