@@ -54,10 +54,22 @@ def _is_fast_per_clock(_: Finding, effect: Finding, findings: Sequence[Finding])
 
 
 _SLOWNESS = {"speed": FAILED, "tflops": FAILED, "power-reached": UNDECIDED, "hbm-bandwidth": FAILED}
-_CUT_OFF = {"worker": NOT_PASSED, "missing-evidence": UNDECIDED}
+_CUT_OFF = {"worker": NOT_PASSED, "missing-evidence": UNDECIDED, "error-bound": UNDECIDED}
 _BY_NVML = (
     *("heat", "throttle", "ecc", "xid", "power-reached", "speed-per-clock", "load-reached", "memory-size"),
     *("row-remap", "pcie", "nvlink", "fabric", "foreign-process", "evidence"),
+)
+_NEEDS_A_WORKER = (
+    *(
+        "missing-evidence",
+        "error-bound",
+        "power-reached",
+        "tflops",
+        "speed-per-clock",
+        "speed",
+        "load-reached",
+    ),
+    *("allreduce", "allreduce-bandwidth", "hbm-bandwidth", "host-bandwidth", "peer-bandwidth"),
 )
 # Their INCONCLUSIVE may be a disagreement, which is evidence of its own, and never a mere lack of it.
 _SPEAK_FOR_THEMSELVES = frozenset({"digest", "exact", "first-product", "control"})
@@ -77,7 +89,7 @@ CAUSES = (
     Cause(
         rule="worker",
         outcomes=NOT_PASSED,
-        explains={"missing-evidence": UNDECIDED, "power-reached": UNDECIDED, "tflops": UNDECIDED},
+        explains=dict.fromkeys(_NEEDS_A_WORKER, UNDECIDED),
         elsewhere={"allreduce": UNDECIDED, "links": UNDECIDED},
     ),
     Cause(

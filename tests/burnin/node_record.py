@@ -137,6 +137,7 @@ class Node:
             (4, "formats", at | {"tested": ["fp32", "bf16"], "left_out": {}}),
             (5, "reference.result", at | {"format": "bf16", "elements": 1 << 26, "outside": 0}),
             (LOAD_S + 5, "throughput.result", at | _throughput()),
+            (LOAD_S + 5, "loaded", at | {"loaded_s": float(LOAD_S), "checked_elements": 10**9}),
             (LOAD_S + 5.1, "worker.done", at),
             (LOAD_S + 7, "allreduce.result", self._allreduce(device)),
             (LOAD_S + 7.1, "worker.done", {"stage": "allreduce", "device": device}),
