@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from burnin.clock_counters import believed_counters
 from burnin.evidence import numbers, subject_of
+from burnin.second import HELD_COLUMNS
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -18,6 +20,7 @@ HELD_BACK = {
     0x80: "power brake",
 }
 HELD_BACK_SHARE_MAX = 0.01  # of the time; a node at its limit touches it for moments
+HELD_BACK_SAMPLES_MAX = 1.0  # seconds of it in which it was seen
 ECC_CORRECTED_MAX = 10  # single-bit errors in a run; DCGM's rate limit
 SILENT_SHARE_MAX = 0.1  # of a sensor's readings; a few are lost on a busy machine
 GPU_RULES = ("gpu-lost", "heat", "throttle", "ecc", "xid", "sensors")
@@ -66,34 +69,52 @@ def judge_throttle(
     *,
     run_s: float,
     share_max: float = HELD_BACK_SHARE_MAX,
+    driver_major: int | None = None,
 ) -> Finding:
     """Fail a GPU whose clocks heat or hardware held back for more than a moment.
 
-    The driver's own nanoseconds count where it has them; one reading a second misses what happens in between.
+    The driver's own nanoseconds count where it has them and the event reasons do not belie them; readings
+    miss what happens in between.
     """
-    reasons = [int(value) for value in numbers(rows, "event_reasons")]
-    seen = {name: sum(1 for value in reasons if value & bit) for bit, name in HELD_BACK.items()}
-    shares = {name: count / len(reasons) for name, count in seen.items() if count >= 2}
+    samples = len(numbers(rows, "event_reasons"))
+    seen = {name: _share_seen(rows, bit) for bit, name in HELD_BACK.items()}
+    # In a short run a single touch would be more than the share that is allowed.
+    shares = {name: share for name, share in seen.items() if share * samples > HELD_BACK_SAMPLES_MAX}
     if "throttled_thermal_ns" in counters and run_s > 0:
         before, after = counters["throttled_thermal_ns"]
         shares["thermal, by the driver's clock"] = (after - before) / 1e9 / run_s
+    counted_s, place = believed_counters(counters, driver_major=driver_major, seen=seen, run_s=run_s)
+    shares |= {f"{name}, by {place}": s / run_s for name, s in counted_s.items() if run_s > 0}
     over = {name: share for name, share in shares.items() if share > share_max}
     if over:
         outcome = Outcome.FAIL
         observed = ", ".join(f"{name} for {share:.1%} of the time" for name, share in over.items())
-    elif not reasons and "throttled_thermal_ns" not in counters:
+    elif not samples and "throttled_thermal_ns" not in counters:
         outcome, observed = Outcome.INCONCLUSIVE, "neither event reasons nor violation times were read"
     else:
-        outcome, observed = Outcome.PASS, f"held back by nothing but power in {len(reasons)} readings"
+        outcome, observed = Outcome.PASS, f"held back by nothing but power in {samples} readings"
     return Finding(
         rule="throttle",
         subject=subject_of(gpu),
         outcome=outcome,
         observed=observed,
         expected=f"held back by heat or hardware for at most {share_max:.1%} of the time",
-        evidence={"seconds": seen},
+        evidence={
+            "seconds": {name: round(share * samples, 1) for name, share in seen.items()},
+            "counters": place,
+        },
         next_step=_undecided(outcome, "check cooling and power supply of this GPU, then run it again"),
     )
+
+
+def _share_seen(rows: Sequence[JsonObject], bit: int) -> float:
+    """Return for which share of the time a reason was seen, among whatever others were set with it."""
+    column = HELD_COLUMNS[bit]
+    exact = numbers(rows, column)
+    if exact:
+        return sum(exact) / len(exact) / 100
+    reasons = [int(value) for value in numbers(rows, "event_reasons")]
+    return sum(1 for value in reasons if value & bit) / len(reasons) if reasons else 0.0
 
 
 def judge_ecc(

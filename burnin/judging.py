@@ -28,6 +28,7 @@ from burnin.launcher import log_tail
 from burnin.liveness import fold_missing, judge_agent, judge_left_out, judge_stuck, judge_worker
 from burnin.override import OverrideSpec, override_of
 from burnin.preconditions import judge_company, judge_devices, judge_room
+from burnin.sensor_judging import gpu_readings, judge_sensor_readings
 from burnin.speed import judge_load, judge_speed
 from burnin.thresholds import Thresholds, thresholds_for
 from burnin.xid_rule import judge_xids
@@ -45,6 +46,7 @@ def judge_run(run: Run) -> list[Finding]:
         *_judge_devices(evidence),
         *_judge_gpus(evidence),
         *judge_figures(evidence, _thresholds(evidence), _override(evidence)),
+        *judge_sensor_readings(evidence, _override(evidence).models),
     ]
     controls = _judge_controls(evidence)
     judged = name_causes(withhold(findings, controls))
@@ -206,7 +208,12 @@ def _judge_gpu(evidence: Evidence, identity: dict[str, object]) -> list[Finding]
         judge_lost(gpu, evidence.told("gpu.lost", gpu=gpu)),
         judge_heat(gpu, rows, slowdown_c=float(slowdown_c) if isinstance(slowdown_c, (int, float)) else None),
         judge_throttle(
-            gpu, rows, counters, run_s=_run_s(evidence), share_max=_thresholds(evidence).held_back_share_max
+            gpu,
+            rows,
+            counters,
+            run_s=_run_s(evidence),
+            share_max=_thresholds(evidence).held_back_share_max,
+            driver_major=gpu_readings(evidence, identity).driver_major,
         ),
         judge_ecc(gpu, counters, lacking=lacking, corrected_max=_thresholds(evidence).ecc_corrected_max),
         judge_xids(

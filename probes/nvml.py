@@ -110,7 +110,7 @@ IDENTITY: dict[str, Callable[[Handle], Any]] = {
     "serial": lambda gpu: str(ask(pynvml.nvmlDeviceGetSerial, gpu)),
     "pci_bus_id": lambda gpu: str(ask(pynvml.nvmlDeviceGetPciInfo, gpu).busId),
     "vbios": lambda gpu: str(ask(pynvml.nvmlDeviceGetVbiosVersion, gpu)),
-    "inforom": lambda gpu: str(ask(pynvml.nvmlDeviceGetInforomImageVersion, gpu)),
+    "inforom_image": lambda gpu: str(ask(pynvml.nvmlDeviceGetInforomImageVersion, gpu)),
     "architecture": lambda gpu: int(ask(pynvml.nvmlDeviceGetArchitecture, gpu)),
     "slowdown_c": _threshold(pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN),
     "shutdown_c": _threshold(pynvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN),

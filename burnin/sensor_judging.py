@@ -1,0 +1,88 @@
+"""Lays what the sensors said out for their rules: memories, links, settings, required evidence, the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from burnin.evidence import Evidence
+from burnin.expectation import ExpectationSpec, expectation_for
+from burnin.gpu_bus import judge_fabric, judge_nvlinks, judge_pcie_errors, judge_pcie_link
+from burnin.gpu_memory_health import judge_ecc_mode, judge_hbm_heat, judge_row_remaps, judge_sram
+from burnin.gpu_readings import GpuReadings
+from burnin.gpu_settings import judge_memory_clock, judge_mig, judge_power_limit, judge_recovery_action
+from probes.finding import Finding
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
+
+# Judged once for each GPU, whatever stages ran.
+GPU_RULES: tuple[Callable[[GpuReadings], Finding], ...] = (
+    judge_row_remaps,
+    judge_sram,
+    judge_ecc_mode,
+    judge_hbm_heat,
+    judge_pcie_link,
+    judge_pcie_errors,
+    judge_fabric,
+    judge_recovery_action,
+    judge_power_limit,
+    judge_memory_clock,
+    judge_mig,
+)
+
+
+def judge_sensor_readings(evidence: Evidence, models: list[ExpectationSpec]) -> list[Finding]:
+    """Judge every GPU that NVML lists by what its sensors said; ``models`` are the user's own figures."""
+    findings = [_judge_unreachable(data) for data in evidence.inventory.get("unreachable") or []]
+    for identity in evidence.gpus:
+        readings = gpu_readings(evidence, identity)
+        findings += [judge(readings) for judge in GPU_RULES]
+        name = str(identity.get("name", ""))
+        findings.append(judge_nvlinks(readings, links_expected=_links_expected(name, models)))
+    return findings
+
+
+def gpu_readings(evidence: Evidence, identity: JsonObject) -> GpuReadings:
+    """Return what the sensors said of one GPU."""
+    gpu = str(identity["uuid"])
+    before, after = (evidence.told("gpu.snapshot", gpu=gpu, when=when) for when in ("before", "after"))
+    first, last = (found[-1] if found else {} for found in (before, after))
+    identity_lacking = identity.get("lacking")
+    return GpuReadings(
+        gpu=gpu,
+        run_s=_between_s(evidence),
+        identity={name: value for name, value in identity.items() if name != "lacking"},
+        driver=str(evidence.inventory.get("driver", "")),
+        rows=evidence.series("gpu", gpu=gpu),
+        before=first.get("values", {}),
+        after=last.get("values", {}),
+        links_before=first.get("links"),
+        links_after=last.get("links"),
+        lacking=(identity_lacking if isinstance(identity_lacking, dict) else {})
+        | first.get("lacking", {})
+        | last.get("lacking", {}),
+    )
+
+
+def _between_s(evidence: Evidence) -> float:
+    """Return the seconds between the first and the last snapshot."""
+    events = evidence.run.events_of("gpu.snapshot")
+    return (events[-1].t_ns - events[0].t_ns) / 1e9 if events else 0.0
+
+
+def _links_expected(name: str, models: list[ExpectationSpec]) -> int | None:
+    """Return how many NVLinks a board must have; None: not known, or bridges that a site may leave out."""
+    expectation = expectation_for(name, models)
+    links = expectation.figures.get("nvlinks") if expectation is not None else None
+    return None if links is None or "PCIe" in name or "NVL" in name else round(links.value)
+
+
+def _judge_unreachable(data: JsonObject) -> Finding:
+    """Fail a GPU that NVML counts and cannot open."""
+    return Finding(
+        rule="gpu-lost",
+        subject=f"gpu:number {data['index']} of NVML",
+        outcome=Outcome.FAIL,
+        observed=f"listed, and not to be opened: {data['error']}",
+        expected="the driver reaches the GPU all the time",
+        next_step="power-cycle the node; if it is lost again, reseat or replace the GPU",
+    )
