@@ -28,6 +28,17 @@ def simulated(*arguments: str) -> Iterator[str]:
             end_child(child)
 
 
+def read_request(link: socket.socket) -> None:
+    """Read a request whole: closing with a part of it unread would reset the connection instead of ending it."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += link.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    while len(body) < length:
+        body += link.recv(65536)
+
+
 @contextlib.contextmanager
 def answering(answer: bytes, *, then: Callable[[socket.socket], None] | None = None) -> Iterator[str]:
     """A server that gives every connection the same bytes."""
@@ -41,7 +52,7 @@ def answering(answer: bytes, *, then: Callable[[socket.socket], None] | None = N
                     link, _ = server.accept()
                     with link:
                         link.settimeout(5)
-                        link.recv(65536)
+                        read_request(link)
                         link.sendall(answer)
                         if then is not None:
                             then(link)
