@@ -29,12 +29,12 @@ def simulated(*arguments: str) -> Iterator[str]:
 
 
 def read_request(link: socket.socket) -> None:
-    """Read a request whole: closing with a part of it unread would reset the connection instead of ending it."""
+    """Read a request whole: closing with a part of it unread would reset the connection."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += link.recv(65536)
     head, _, body = received.partition(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
     while len(body) < length:
         body += link.recv(65536)
 
