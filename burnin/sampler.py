@@ -16,17 +16,21 @@ from pathlib import Path
 
 from burnin.gpu_rounds import GpuRounds
 from burnin.gpu_watch import GpuWatch, read_identity
+from burnin.log_watch import LogWatch
 from burnin.speaker import Speaker
 from burnin.watched_call import Watch, start_thread, watched
 from probes import nvml
 from probes.host import read_counters, read_room
 from probes.json_types import JsonObject
+from probes.kernel_log import pci_key
 
 CALL_DEADLINE_S = 5.0  # NVML answers in milliseconds; a driver that takes this long is in trouble
 INVENTORY_DEADLINE_S = 15.0  # loading the driver of a node without persistence mode takes seconds
 XID_WAIT_S = 1.0
 WATCH_EVERY_S = 0.25
 HOST_EVERY_S = 1.0
+# Another file tree in place of this host's own, for tests; the record says so.
+ROOT_VARIABLE = "OVERPROOF_HOST_ROOT"
 
 
 def main() -> None:
@@ -45,9 +49,13 @@ class Sampler:
         self._gpus: list[GpuWatch] = []
         self._rounds: list[GpuRounds] = []
         self._inventory: JsonObject | None = None  # None: NVML has not answered yet
+        self._root = Path(os.environ.get(ROOT_VARIABLE, "/"))
+        self._log = LogWatch(speaker, self._root)
 
     def run(self) -> None:
         """Take the inventory, then follow every GPU and the host."""
+        if self._root != Path("/"):
+            self._speaker.say("host.root", path=str(self._root))
         self._snapshot_host("before")
         start_thread(self._take_inventory, "inventory")
         deadline = time.monotonic() + INVENTORY_DEADLINE_S
@@ -56,6 +64,8 @@ class Sampler:
         if self._inventory is None:
             detail = f"NVML did not answer within {INVENTORY_DEADLINE_S:.0f} s"
             self._inventory = {"nvml": "silent", "detail": detail, "gpus": []}
+        self._log.gpus = _addresses(self._inventory)
+        start_thread(self._log.follow, "kernel log")
         self._speaker.say("nvml.inventory", **self._inventory)
         for gpu in self._gpus:
             gpu.wanted.append("before")
@@ -126,13 +136,14 @@ class Sampler:
         """Take snapshots when the agent wants them; leave when it has gone."""
         for line in sys.stdin:
             when = str(json.loads(line)["snapshot"])
+            self._log.tell_new()
             self._snapshot_host(when)
             for gpu in self._gpus:
                 gpu.wanted.append(when)
         os._exit(0)
 
     def _snapshot_host(self, when: str) -> None:
-        self._speaker.say("host.snapshot", when=when, values=read_counters())
+        self._speaker.say("host.snapshot", when=when, values=read_counters(self._root))
 
     def _watch_over(self) -> None:
         """Name each call that does not return, and sample the host meanwhile."""
@@ -156,6 +167,12 @@ class Sampler:
         room = read_room()
         names = ("memory_available_bytes", "load_1min", "cpu_pressure_pct")
         self._speaker.sample("host", **{name: room[name] for name in names})
+
+
+def _addresses(inventory: JsonObject) -> dict[tuple[int, int, int], str]:
+    """Return the UUIDs of the GPUs by where they sit on the bus."""
+    keys = ((pci_key(str(gpu.get("pci_bus_id", ""))), str(gpu["uuid"])) for gpu in inventory["gpus"])
+    return {key: uuid for key, uuid in keys if key is not None}
 
 
 def _without_nvml(detail: str) -> JsonObject:

@@ -10,6 +10,7 @@ from burnin.gpu_bus import judge_fabric, judge_nvlinks, judge_pcie_errors, judge
 from burnin.gpu_memory_health import judge_ecc_mode, judge_hbm_heat, judge_row_remaps, judge_sram
 from burnin.gpu_readings import GpuReadings
 from burnin.gpu_settings import judge_memory_clock, judge_mig, judge_power_limit, judge_recovery_action
+from burnin.log_health import judge_log_trouble, judge_log_watch
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -32,13 +33,21 @@ GPU_RULES: tuple[Callable[[GpuReadings], Finding], ...] = (
 
 def judge_sensor_readings(evidence: Evidence, models: list[ExpectationSpec]) -> list[Finding]:
     """Judge every GPU that NVML lists by what its sensors said; ``models`` are the user's own figures."""
-    findings = [_judge_unreachable(data) for data in evidence.inventory.get("unreachable") or []]
+    findings = _judge_log(evidence)
+    findings += [_judge_unreachable(data) for data in evidence.inventory.get("unreachable") or []]
     for identity in evidence.gpus:
         readings = gpu_readings(evidence, identity)
         findings += [judge(readings) for judge in GPU_RULES]
         name = str(identity.get("name", ""))
         findings.append(judge_nvlinks(readings, links_expected=_links_expected(name, models)))
     return findings
+
+
+def _judge_log(evidence: Evidence) -> list[Finding]:
+    host, states = evidence.run.header.host, evidence.told("kernel.log")
+    is_watched = bool(states) and states[-1]["state"] == "watched"
+    told = evidence.told("kernel.trouble")
+    return [judge_log_watch(host, states), *judge_log_trouble(host, told, is_watched=is_watched)]
 
 
 def gpu_readings(evidence: Evidence, identity: JsonObject) -> GpuReadings:
