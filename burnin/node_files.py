@@ -41,4 +41,5 @@ NODE_MODULES = (
     "probes.nvml",
     "probes.nvml_fields",
     "probes.nvml_structures",
+    "probes.platform",
 )

@@ -23,6 +23,7 @@ from probes import nvml
 from probes.host import read_counters, read_room
 from probes.json_types import JsonObject
 from probes.kernel_log import pci_key
+from probes.platform import read_platform
 
 CALL_DEADLINE_S = 5.0  # NVML answers in milliseconds; a driver that takes this long is in trouble
 INVENTORY_DEADLINE_S = 15.0  # loading the driver of a node without persistence mode takes seconds
@@ -56,6 +57,7 @@ class Sampler:
         """Take the inventory, then follow every GPU and the host."""
         if self._root != Path("/"):
             self._speaker.say("host.root", path=str(self._root))
+        self._speaker.say("host.platform", platform=read_platform(self._root))
         self._snapshot_host("before")
         start_thread(self._take_inventory, "inventory")
         deadline = time.monotonic() + INVENTORY_DEADLINE_S

@@ -11,9 +11,11 @@ from burnin.gpu_memory_health import judge_ecc_mode, judge_hbm_heat, judge_row_r
 from burnin.gpu_readings import GpuReadings
 from burnin.gpu_settings import judge_memory_clock, judge_mig, judge_power_limit, judge_recovery_action
 from burnin.log_health import judge_log_trouble, judge_log_watch
+from burnin.required_evidence import ARCHITECTURES, Site, judge_required
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
+from probes.platform import BARE_METAL
 
 # Judged once for each GPU, whatever stages ran.
 GPU_RULES: tuple[Callable[[GpuReadings], Finding], ...] = (
@@ -40,6 +42,7 @@ def judge_sensor_readings(evidence: Evidence, models: list[ExpectationSpec]) -> 
         findings += [judge(readings) for judge in GPU_RULES]
         name = str(identity.get("name", ""))
         findings.append(judge_nvlinks(readings, links_expected=_links_expected(name, models)))
+        findings.append(_judge_required(evidence, readings))
     return findings
 
 
@@ -70,6 +73,36 @@ def gpu_readings(evidence: Evidence, identity: JsonObject) -> GpuReadings:
         | first.get("lacking", {})
         | last.get("lacking", {}),
     )
+
+
+def _judge_required(evidence: Evidence, readings: GpuReadings) -> Finding:
+    facts = next(iter(evidence.told("host.platform")), {})
+    architecture = readings.identity.get("architecture")
+    site = Site(
+        board=str(readings.identity.get("name", "GPU")),
+        architecture=ARCHITECTURES.get(architecture) if isinstance(architecture, int) else None,
+        driver_major=readings.driver_major,
+        platform=str(facts.get("platform", BARE_METAL)),
+        profile=str(evidence.run.header.spec.get("profile", "quick")),
+    )
+    reasons = dict(readings.lacking)
+    for data in [*evidence.told("xid.unavailable"), *evidence.told("kernel.log")]:
+        reasons |= (
+            {"xid_events": str(data["error"])} if "error" in data else {"kernel_log": str(data["detail"])}
+        )
+    return judge_required(readings.gpu, site, _present(evidence, readings), reasons)
+
+
+def _present(evidence: Evidence, readings: GpuReadings) -> set[str]:
+    """Return the names of all readings that came: of the identity, of a row, of the last counters."""
+    names = {name for name, value in readings.identity.items() if value is not None}
+    names |= {name for row in readings.rows for name, value in row.items() if value is not None}
+    names |= set(readings.before) & set(readings.after)
+    names |= {"nvlinks"} if readings.links_before and readings.links_after else set()
+    watches = {"xid_events": evidence.told("xid.watching") and not evidence.told("xid.unavailable")}
+    states = evidence.told("kernel.log")
+    watches["kernel_log"] = bool(states) and states[-1]["state"] == "watched"
+    return names | {name for name, is_watched in watches.items() if is_watched}
 
 
 def _between_s(evidence: Evidence) -> float:
