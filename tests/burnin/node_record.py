@@ -1,6 +1,7 @@
 """The record of a burn-in of one healthy node, written as the agent writes it, for a test to spoil.
 
-The figures are those of 8 × H100 SXM: what a real run leaves behind, without the hour that it takes.
+What the sensors say is what the real sampler read from the twin of NVML; what the workers say are figures of
+8 × H100 SXM: a whole run, without the half hour that it takes and the GPUs that it needs.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from burnin.order import Order, StageOrder, order_to_json
-from probes.event import Event
+from probes.event import SAMPLE, Event
 from probes.json_types import JsonObject
 from reports.record import create_run
 from reports.run import FINISHED, Run, load_run
+from tests.burnin.captured import capture
+from tests.twins.nvml import uuid
 
 HOST = "node-1"
 T0_NS = 1_760_000_000 * 10**9
@@ -22,16 +25,14 @@ S = 10**9
 LOAD_S = 20
 
 
-def uuid(index: int) -> str:
-    return f"GPU-{index:08d}-0000-0000-0000-000000000000"
-
-
 @dataclass
 class Node:
     """What the record will hold; change it before it is written."""
 
     gpus: int = 8
-    name: str = "NVIDIA H100 80GB HBM3"
+    model: str = "H100"  # of the twin
+    age: int = 580  # of the driver
+    faults: tuple[str, ...] = ()  # lines of the twin's scenario
     spec: JsonObject = field(default_factory=dict)  # on top of the run's spec
     identity: dict[int, JsonObject] = field(default_factory=dict)
     tflops: Callable[[int, int], float | None] = lambda gpu, second: 700.0 + gpu + (second % 3)
@@ -72,67 +73,54 @@ class Node:
         return load_run(writer.path)
 
     def _gpu_row(self, index: int, second: int) -> JsonObject:
-        row: JsonObject = {
-            "t_ns": _at(second),
-            "host": HOST,
-            "gpu": uuid(index),
-            "temperature_c": 62,
-            "memory_temperature_c": 74,
-            "power_w": 692.0,
-            "sm_clock_mhz": 1700 + index,
-            "memory_clock_mhz": 2619,
-            "event_reasons": 0x4,
-            "util_pct": 100,
-        }
-        return row | self.gpu_row(index, second)
+        said = [e for e in self._captured() if e.kind == SAMPLE and e.source == "gpu"]
+        row = next(e.data for e in reversed(said) if e.data["gpu"] == uuid(index))
+        return {"t_ns": _at(second), "host": HOST} | row | self.gpu_row(index, second)
+
+    def _captured(self) -> list[Event]:
+        return capture(self.model, self.age, self.gpus, self.faults)
 
     def _events(self) -> list[tuple[float, str, JsonObject]]:
+        stall = {"device": "agent", "detector": "stalled worker", "is_found": True, "fidelity": "parser only"}
         found: list[tuple[float, str, JsonObject]] = [
             (0, "agent.started", {"pid": 1, "python": "3.11.9"}),
-            (0, "host.snapshot", {"when": "before", "values": _host_counters()}),
-            (0.1, "nvml.inventory", {"nvml": "answers", "driver": "580.82.07", "gpus": self._inventory()}),
-            (0.2, "xid.watching", {}),
             (1, "inventory", self._choice()),
             (1, "room", {"cores": 128, "memory_available_bytes": 10**12, "load_1min": 0.5}),
-            (LOAD_S + 8, "host.snapshot", {"when": "after", "values": _host_counters()}),
+            *((4, "control", {"stage": stage} | stall) for stage in ("matmul", "allreduce")),
+            (4, "stage.started", {"stage": "matmul", "length_s": LOAD_S}),
+            (LOAD_S + 5.2, "stage.finished", {"stage": "matmul"}),
+            (LOAD_S + 5.3, "stage.started", {"stage": "allreduce", "length_s": 3.0}),
+            (LOAD_S + 7.2, "stage.finished", {"stage": "allreduce"}),
             (LOAD_S + 9.9, "agent.finished", {}),
         ]
-        for stage in ("matmul", "allreduce"):
-            stall = {"stage": stage, "device": "agent", "detector": "stalled worker"}
-            found.append((4, "control", stall | {"is_found": True, "fidelity": "parser only"}))
-        return found + [event for index in range(self.gpus) for event in self._gpu_events(index)]
+        found += [event for index in range(self.gpus) for event in self._gpu_events(index)]
+        return found + [self._sensor_event(event) for event in self._captured() if event.kind != SAMPLE]
+
+    def _sensor_event(self, event: Event) -> tuple[float, str, JsonObject]:
+        """Move what the sampler said to where it belongs in this run."""
+        data = event.data
+        if event.kind == "nvml.inventory":
+            gpus = [gpu | self.identity.get(int(gpu["index"]), {}) for gpu in data["gpus"]]
+            data = data | {"gpus": gpus}
+        if event.kind == "host.snapshot":  # this machine's own troubles are not the node's
+            data = data | {"values": dict.fromkeys(data["values"], 0)}
+        return (LOAD_S + 8 if data.get("when") == "after" else 0.2), event.kind, data
+
+    @property
+    def name(self) -> str:
+        """What NVML calls the model."""
+        inventory = next(e.data for e in self._captured() if e.kind == "nvml.inventory")
+        return str(inventory["gpus"][0]["name"])
 
     def _choice(self) -> JsonObject:
         devices = [{"name": uuid(i), "model": self.name} for i in range(self.gpus)]
         return {"device_kind": "cuda", "devices": devices, "problem": ""}
 
-    def _inventory(self) -> list[JsonObject]:
-        return [
-            {
-                "uuid": uuid(index),
-                "name": self.name,
-                "serial": f"16542230{index:05d}",
-                "pci_bus_id": f"00000000:{0x10 + index:02X}:00.0",
-                "vbios": "96.00.A5.00.01",
-                "slowdown_c": 90,
-                "power_limit_w": 700.0,
-                "memory_bytes": 81559 << 20,
-                "processes": [],
-                "index": index,
-                "lacking": {},
-            }
-            | self.identity.get(index, {})
-            for index in range(self.gpus)
-        ]
-
     def _gpu_events(self, index: int) -> list[tuple[float, str, JsonObject]]:
         device = uuid(index)
         at: JsonObject = {"stage": "matmul", "device": device}
         ready = {"model": self.name, "torch": "2.6.0", "cuda": "12.4", "threads": 0}
-        counters = {"ecc_uncorrected": 0, "ecc_corrected": 0, "throttled_thermal_ns": 0}
         found: list[tuple[float, str, JsonObject]] = [
-            (0.3, "gpu.snapshot", {"gpu": device, "when": "before", "values": counters, "lacking": {}}),
-            (LOAD_S + 8, "gpu.snapshot", {"gpu": device, "when": "after", "values": counters, "lacking": {}}),
             (3, "worker.ready", {"device": device, "pid": 100 + index} | ready),
             (4, "formats", at | {"tested": ["fp32", "bf16"], "left_out": {}}),
             (5, "reference.result", at | {"format": "bf16", "elements": 1 << 26, "outside": 0}),
@@ -195,14 +183,4 @@ def _throughput() -> dict[str, Any]:
         "digests": 1200,
         "digest": "aa",
         "dissents": 0,
-    }
-
-
-def _host_counters() -> dict[str, int | None]:
-    return {
-        "edac_corrected": 0,
-        "edac_uncorrected": 0,
-        "machine_checks": 0,
-        "core_throttled_ms": 0,
-        "oom_kills": 0,
     }

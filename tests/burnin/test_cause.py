@@ -11,7 +11,8 @@ from probes.outcome import Outcome
 from reports.record import write_findings
 from reports.run import load_run
 from reports.verdict import sum_up
-from tests.burnin.node_record import LOAD_S, Node, uuid
+from tests.burnin.node_record import LOAD_S, Node
+from tests.twins.nvml import uuid
 
 FAIL, UNDECIDED, PASS = Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS
 

@@ -13,8 +13,9 @@ from burnin.judging import judge_run
 from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.run import Run, load_run
-from tests.burnin.node_record import Node, uuid
+from tests.burnin.node_record import Node
 from tests.processes import start_job
+from tests.twins.nvml import uuid
 
 
 def _of(run: Run, rule: str, index: int | None = None) -> list[Finding]:
@@ -38,7 +39,7 @@ def test_a_node_that_is_slow_as_a_whole_fails_although_its_gpus_are_alike(tmp_pa
 
 
 def test_a_model_that_nobody_described_is_judged_by_its_siblings_and_says_so(tmp_path: Path) -> None:
-    slow = Node(name="NVIDIA L40S", tflops=lambda gpu, second: 100.0 if gpu == 3 else 200.0)
+    slow = Node(faults=("name NVIDIA_L40S",), tflops=lambda gpu, second: 100.0 if gpu == 3 else 200.0)
     run = slow.write(tmp_path)
 
     assert {f.outcome for f in _of(run, "expectation")} == {None}
@@ -80,9 +81,10 @@ def test_the_one_gpu_with_other_firmware_is_named_and_a_tie_blames_nobody(tmp_pa
     one = _of(Node(identity={4: old}).write(tmp_path), "firmware")
     tie = _of(Node(identity=dict.fromkeys(range(4), old)).write(tmp_path), "firmware")
 
-    assert [(f.subject, f.outcome) for f in one] == [(f"gpu:{uuid(4)}", Outcome.FAIL)]
-    assert [f.outcome for f in tie] == [Outcome.FAIL]
-    assert tie[0].subject.startswith("host:")
+    failed = [f for f in one if f.outcome is Outcome.FAIL]
+    assert [f.subject for f in failed] == [f"gpu:{uuid(4)}"]
+    assert "96.00.61.00.01" in failed[0].observed
+    assert [f.subject for f in tie if f.outcome is Outcome.FAIL] == [f"host:{tie[0].subject[5:]}"]
 
 
 def test_a_gpu_with_less_memory_than_its_model_fails(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""The certificate of a node that passed: one self-contained page, with the digests of its record."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from reports.html import content_policy
+from reports.run import Run
+from reports.text import plain
+
+_HERE = Path(__file__).parent
+_CHUNK_BYTES = 1 << 20
+# What people read is made from the record and may be made anew; it is no part of the evidence.
+_RENDERED = ("report.html", "junit.xml", "summary.md")
+CERTIFICATE_PREFIX = "certificate-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One device that is certified."""
+
+    name: str
+    model: str
+    identity: tuple[tuple[str, str], ...]  # serial, VBIOS, address
+    load: str  # measured, not planned
+    bound: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One thing that was tested, and what it showed."""
+
+    name: str
+    lasted: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """Everything that the page says."""
+
+    host: str
+    run_id: str
+    title: str
+    sentence: str
+    facts: tuple[tuple[str, str], ...]
+    parts: tuple[Part, ...]
+    stages: tuple[Shown, ...]
+    rules: tuple[Shown, ...]
+    proven: tuple[tuple[str, tuple[str, ...]], ...]  # reach -> detectors
+    reservations: tuple[str, ...]  # what was left out, does not apply, or was waived
+    versions: tuple[tuple[str, str], ...]
+    files: tuple[tuple[str, str], ...]  # name, SHA-256
+    digest: str  # over the lines of the files
+    command: str  # that checks the digests
+
+
+def record_digests(run: Run) -> tuple[tuple[str, str], ...]:
+    """Return name and SHA-256 of each file of a record, but for what is rendered from it."""
+    paths = sorted(path for path in run.path.rglob("*") if path.is_file() and _is_evidence(path))
+    return tuple((str(path.relative_to(run.path)), _sha256(path)) for path in paths)
+
+
+def _is_evidence(path: Path) -> bool:
+    return path.name not in _RENDERED and not path.name.startswith((".", CERTIFICATE_PREFIX))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sums_text(files: tuple[tuple[str, str], ...]) -> str:
+    """Return the digests as ``sha256sum -c`` reads them."""
+    return "".join(f"{digest}  {name}\n" for name, digest in files)
+
+
+def digest_of(files: tuple[tuple[str, str], ...]) -> str:
+    """Return one digest for the whole record: that of the file of its digests."""
+    return hashlib.sha256(sums_text(files).encode()).hexdigest()
+
+
+def render_certificate(certificate: Certificate) -> str:
+    """Return the page."""
+    style = (_HERE / "templates" / "certificate.css").read_text(encoding="utf-8").strip()
+    return _template().render(
+        c=certificate,
+        style=Markup(style),  # noqa: S704  (our own file)
+        policy=content_policy((), style).replace("script-src ; ", ""),
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
+    )
+    return environment.get_template("certificate.html.j2")
