@@ -82,3 +82,25 @@ def run(
     recorded = run_burnin(request)
     print_result(recorded, as_json=as_json)
     return recorded.outcome
+
+
+@app.command()
+def certify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a burn-in.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the certificate, instead of the run's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Write a one-page certificate for a node that passed; refuse, with the reason, for one that did not."""
+    import sys
+
+    from burnin.certify import certify as certify_run
+    from burnin.certify import render_certified
+    from reports.run import load_run
+
+    certified = certify_run(load_run(run), out=out)
+    if certified.path is None:
+        sys.stderr.write(f"overproof: no certificate: {certified.reason}\n")
+    sys.stdout.write(render_certified(certified, as_json=as_json))
+    return certified.outcome
