@@ -16,7 +16,8 @@ from types import FrameType
 
 from burnin.crew import Crew, Member
 from burnin.device_choice import Choice, choose_devices
-from burnin.order import Order, StageOrder, order_from_line
+from burnin.order import LOADED_STAGES, Order, StageOrder, order_from_line
+from burnin.rounds import ALONE, TOGETHER, Round, plan_rounds
 from burnin.speaker import Speaker
 from burnin.stall import find_stalled, is_stall_found
 from probes.child import signal_group, watch_lifeline
@@ -28,6 +29,7 @@ READY_WITHIN_S = 180.0  # importing torch from a cold disk or a slow network sha
 SNAPSHOT_WITHIN_S = 10.0
 # Beyond its length a stage may take the same again and this much, on a machine that others use too.
 STAGE_GRACE_S = 30.0
+ROUND_GRACE_S = 4.0  # a group of GPUs takes seconds to meet
 
 
 def main() -> None:
@@ -85,7 +87,7 @@ class Agent:
         choice = self._preflight()
         self._stage_finished("preflight")
         for stage in self._order.stages:
-            if stage.name in ("matmul", "allreduce"):
+            if stage.name in LOADED_STAGES:
                 self._run_stage(stage, choice)
         if self._order.stage("aftermath"):
             self._stage_started("aftermath", 0.0)
@@ -104,7 +106,9 @@ class Agent:
         self._wait(
             lambda: self._heard("nvml.inventory") is not None or self._sampler_is_gone(), INVENTORY_WITHIN_S
         )
-        choice = choose_devices(self._order.device, self._heard("nvml.inventory"))
+        choice = choose_devices(
+            self._order.device, self._heard("nvml.inventory"), cpu_devices=self._order.cpu_devices
+        )
         self._speaker.say(
             "inventory",
             device_kind=choice.kind,
@@ -161,42 +165,76 @@ class Agent:
             is_found=is_stall_found(self._order.stall_s),
             fidelity="parser only",
         )
-        able = [worker for worker in self._workers if not worker.is_gone]
-        if stage.name == "allreduce" and len(able) < 2:
+        able = {worker.name: worker for worker in self._workers if not worker.is_gone}
+        phases = stage.options.get("phases", (ALONE, TOGETHER))
+        rounds = plan_rounds(stage.name, list(able), length_s=stage.length_s, phases=phases)
+        if not rounds:
             reason = f"{len(able)} of {len(choice.seats)} devices left, and it takes two"
             self._speaker.say("stage.impossible", stage=stage.name, reason=reason)
-        else:
-            self._command(stage, able)
-            self._follow(stage, able)
+        self._run_rounds(stage, rounds, able)
         self._stage_finished(stage.name)
 
-    def _command(self, stage: StageOrder, workers: Sequence[Member]) -> None:
-        """Tell the workers to begin. Ranks meet in a file that has no name and vanishes with us."""
+    def _run_rounds(self, stage: StageOrder, rounds: Sequence[Round], able: dict[str, Member]) -> None:
+        """Run one round after the other on those that are still there, until the stage's time is up."""
+        within_s = 2 * stage.length_s + STAGE_GRACE_S + ROUND_GRACE_S * len(rounds)
+        deadline, failed = time.monotonic() + within_s, set(able) if not rounds else set()
+        for each in rounds:
+            groups = [group for group in each.groups if not any(able[name].is_gone for name in group)]
+            reason = "one of them was gone"
+            if time.monotonic() >= deadline:
+                groups, reason = [], f"the stage's {within_s:.0f} s were up"
+            for group in (group for group in each.groups if group not in groups):
+                said: JsonObject = {"stage": stage.name, "phase": each.phase, "devices": list(group)}
+                self._speaker.say("group.skipped", **said, reason=reason)
+                failed |= set(group)
+            stores = [self._command(stage, each, [able[name] for name in group]) for group in groups]
+            self._follow(stage, each, [able[name] for group in groups for name in group])
+            for store in stores:
+                os.close(store)
+        for name, worker in able.items():
+            if not worker.is_gone and (stage.name == "links" or name not in failed):
+                self._speaker.say("worker.done", stage=stage.name, device=name)
+
+    def _command(self, stage: StageOrder, each: Round, workers: Sequence[Member]) -> int:
+        """Tell a group to begin. Ranks meet in a file that has no name and vanishes with us."""
         store = os.memfd_create("overproof-ranks")
         for rank, worker in enumerate(workers):
-            command: JsonObject = {"stage": stage.name, "length_s": stage.length_s, "options": stage.options}
-            if stage.name == "allreduce":
-                path = f"/proc/{os.getpid()}/fd/{store}"
-                command["group"] = {"rank": rank, "world": len(workers), "store": path}
+            command: JsonObject = {
+                "stage": stage.name,
+                "phase": each.phase,
+                "length_s": each.length_s,
+                "options": stage.options,
+            }
+            if each.is_joined:
+                path, names = f"/proc/{os.getpid()}/fd/{store}", [w.name for w in workers]
+                command["group"] = {"rank": rank, "world": len(workers), "store": path, "devices": names}
             sign = worker.sign
             sign.is_busy, sign.is_waiting = True, False
             sign.stepped_at = sign.heard_at = time.monotonic()
             self._crew.tell(worker, command)
+        return store
 
-    def _follow(self, stage: StageOrder, workers: Sequence[Member]) -> None:
+    def _follow(self, stage: StageOrder, each: Round, workers: Sequence[Member]) -> None:
         """Hear the workers until each is done, has failed, has stalled, or is out of time."""
-        deadline_s = 2 * stage.length_s + STAGE_GRACE_S
+        deadline_s = 2 * each.length_s + STAGE_GRACE_S
         deadline = time.monotonic() + deadline_s
+        groups = [[able for able in workers if able.name in group] for group in each.groups]
         while any(worker.sign.is_busy for worker in workers):
             self._crew.hear()
-            stall_s, signs = self._order.stall_s, [worker.sign for worker in workers]
-            stalled = find_stalled(signs, stall_s=stall_s, now_s=time.monotonic())
-            for worker in [w for w in workers if w.name in stalled]:
-                waits = worker.sign.is_waiting
-                self._give_up(worker, "worker.stalled", stage=stage.name, stall_s=stall_s, is_waiting=waits)
+            for group in groups:
+                self._give_up_stalled(stage, group)
             if time.monotonic() >= deadline:
                 for worker in [w for w in workers if w.sign.is_busy]:
                     self._give_up(worker, "worker.late", stage=stage.name, within_s=deadline_s)
+
+    def _give_up_stalled(self, stage: StageOrder, group: Sequence[Member]) -> None:
+        """Look at each group by itself: what waits in one waits for nobody in another."""
+        stall_s = self._order.stall_s
+        stalled = find_stalled([w.sign for w in group], stall_s=stall_s, now_s=time.monotonic())
+        for worker in [w for w in group if w.name in stalled]:
+            said: JsonObject = {"stage": stage.name, "stall_s": stall_s, "is_waiting": worker.sign.is_waiting}
+            said["devices"] = [member.name for member in group]
+            self._give_up(worker, "worker.stalled", **said)
 
     def _aftermath(self) -> None:
         """Have the sampler read every counter once more, now that the load is over."""

@@ -1,11 +1,7 @@
-"""The all-reduce stage on one device: every element of every result is checked.
-
-The group needs neither DNS nor a fixed port: the ranks meet in a file.
-"""
+"""The all-reduce stage on one device: every size and algorithm, every element of every result checked."""
 
 from __future__ import annotations
 
-import datetime
 import os
 import random
 import time
@@ -15,28 +11,22 @@ import torch
 import torch.distributed as dist
 
 from burnin.bench import Bench
+from burnin.group import BACKEND, Group, goes_on, join, leave
 from burnin.product import flip_bit, words
 from probes.json_types import JsonObject
 
 STAGE = "allreduce"
-BACKEND = {"cpu": "gloo", "cuda": "nccl"}
+AUTO = "auto"  # the library chooses
 SIZES_BYTES = {
-    "cpu": (1 << 10, 1 << 16, 1 << 20, 1 << 23),
-    "cuda": (8, 1 << 20, 1 << 26, 1 << 30),
+    "cpu": (8, 1 << 10, 1 << 16, 1 << 20, 1 << 23),
+    "cuda": (8, 1 << 10, 1 << 15, 1 << 20, 1 << 23, 1 << 26, 1 << 28, 1 << 30, 1 << 32),
 }
+# Contribution and sum in int64, the buffer, and what the comparison makes: of the message's own size.
+FOOTPRINT = 12
 CHUNK_S = 0.5  # how often the rate goes into the series
 ROUNDS_MIN = 5  # at each size, however short the stage
 _MODULUS = 8191  # contributions are integers below this: their sums are exact in fp32 for 2048 ranks
 MISCOMPARES_TOLD_MAX = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """This device's place among those that reduce together."""
-
-    rank: int
-    world: int
-    store: str  # path of the file through which the ranks find each other
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,31 +40,79 @@ class _Tally:
 
 
 def run_allreduce(bench: Bench, *, length_s: float, options: JsonObject, group: Group) -> None:
-    """Reduce among all devices for about ``length_s`` seconds, each message size for its share."""
-    sizes = [int(size) for size in options.get("sizes_bytes") or SIZES_BYTES[bench.kind]]
-    _join(bench, group, timeout_s=max(30.0, 4 * length_s))
-    try:
-        _prove_detector(bench, group)
-        for size in sizes:
-            _reduce_size(bench, group, size, length_s=length_s / len(sizes))
-    finally:
-        dist.destroy_process_group()
-
-
-def _join(bench: Bench, group: Group, *, timeout_s: float) -> None:
-    """Meet through a file: no name is looked up and no port is agreed on; a CPU's group stays on loopback."""
+    """Reduce among all devices for about ``length_s`` seconds, each size and algorithm for its share."""
+    started, checked = time.monotonic(), 0
+    wanted = [int(size) for size in options.get("sizes_bytes") or SIZES_BYTES[bench.kind]]
+    algorithms = [str(name) for name in options.get("algorithms") or [AUTO]]
     if bench.kind == "cpu":
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    bench.pace.is_waiting = True
-    dist.init_process_group(
-        BACKEND[bench.kind],
-        store=dist.FileStore(group.store, group.world),  # type: ignore[attr-defined]
-        rank=group.rank,
-        world_size=group.world,
-        timeout=datetime.timedelta(seconds=timeout_s),
-    )
+        algorithms = [AUTO]  # gloo has one only
+    for index, algorithm in enumerate(algorithms):
+        _choose(algorithm)
+        join(bench, group, timeout_s=max(30.0, 4 * length_s), prefix=f"{index}")
+        try:
+            if not _is_available(bench, algorithm):
+                continue
+            if index == 0:
+                _prove_detector(bench, group)
+            sizes = [size for size in wanted if size <= _size_max(bench)]
+            _tell_plan(bench, algorithm, sizes, [size for size in wanted if size not in sizes])
+            for size in sizes:
+                share_s = length_s / len(sizes) / len(algorithms)
+                checked += _reduce_size(bench, group, size, algorithm, length_s=share_s)
+        finally:
+            leave()
+    bench.say_loaded(STAGE, loaded_s=time.monotonic() - started, checked_elements=checked)
+
+
+def _choose(algorithm: str) -> None:
+    """Have NCCL use one algorithm in the groups that are made from now on."""
+    if algorithm == AUTO:
+        os.environ.pop("NCCL_ALGO", None)
+    else:
+        os.environ["NCCL_ALGO"] = algorithm
+
+
+def _is_available(bench: Bench, algorithm: str) -> bool:
+    """Reduce once: NCCL refuses, on every rank alike, an algorithm that this node cannot have."""
+    if algorithm == AUTO:
+        return True
+    try:
+        _reduce(bench, torch.ones(1 << 10, device=bench.torch_device))
+    except RuntimeError as error:
+        bench.pace.is_waiting = False
+        bench.speaker.say(
+            "algorithm.unavailable",
+            stage=STAGE,
+            device=bench.device,
+            algorithm=algorithm,
+            error=str(error)[:300],
+        )
+        return False
+    return True
+
+
+def _size_max(bench: Bench) -> int:
+    """Return the largest message for which every rank has the memory: they must all choose the same sizes."""
+    if bench.kind == "cpu":
+        return 1 << 62
+    torch.cuda.empty_cache()
+    free = torch.tensor([torch.cuda.mem_get_info(bench.torch_device)[0]], device=bench.torch_device)
+    bench.pace.enter()
+    dist.all_reduce(free, op=dist.ReduceOp.MIN)
+    smallest = int(free.item())
     bench.pace.is_waiting = False
-    bench.pace.step()
+    return smallest // FOOTPRINT
+
+
+def _tell_plan(bench: Bench, algorithm: str, sizes: list[int], too_large: list[int]) -> None:
+    bench.speaker.say(
+        "allreduce.plan",
+        stage=STAGE,
+        device=bench.device,
+        algorithm=algorithm,
+        sizes_bytes=sizes,
+        too_large_bytes=too_large,  # for the memory that is free on some rank
+    )
 
 
 def _contribution(rank: int, count: int, device: torch.device) -> torch.Tensor:
@@ -85,7 +123,7 @@ def _contribution(rank: int, count: int, device: torch.device) -> torch.Tensor:
 
 def _reduce(bench: Bench, buffer: torch.Tensor) -> float:
     """All-reduce in place and return the seconds it took; meanwhile this device waits for the others."""
-    bench.pace.is_waiting = True
+    bench.pace.enter()
     started = time.perf_counter()
     dist.all_reduce(buffer)
     if buffer.is_cuda:
@@ -126,8 +164,11 @@ def _prove_detector(bench: Bench, group: Group) -> None:
     )
 
 
-def _reduce_size(bench: Bench, group: Group, size: int, *, length_s: float) -> None:
-    """Reduce one size until its time is up; a row for the series every half second."""
+def _reduce_size(bench: Bench, group: Group, size: int, algorithm: str, *, length_s: float) -> int:
+    """Reduce one size until its time is up; a row for the series every half second.
+
+    Returns how many elements were checked.
+    """
     own = _contribution(group.rank, size // 4, bench.torch_device)
     total = _expected(group, size // 4, bench.torch_device)
     tally, until = _Tally(), time.monotonic() + length_s
@@ -136,30 +177,27 @@ def _reduce_size(bench: Bench, group: Group, size: int, *, length_s: float) -> N
         # Each round's numbers differ, so that the result of an earlier one cannot pass.
         offset = tally.rounds % 1000
         buffer = (own + offset).float()
-        if not _goes_on(bench, is_wanted=tally.rounds < ROUNDS_MIN or time.monotonic() < until):
+        if not goes_on(bench, is_wanted=tally.rounds < ROUNDS_MIN or time.monotonic() < until):
             break
+        _stay_away(bench, tally)
         tally.busy_s += _reduce(bench, buffer)
         _seed_fault(bench, buffer, tally)
         _check(bench, buffer, total + offset * group.world, size, tally)
         if time.monotonic() - told_at >= CHUNK_S:
-            _sample(bench, group, size, tally, told)
+            _sample(bench, group, size, algorithm, tally, told)
             told, told_at = replace(tally), time.monotonic()
     if tally.rounds > told.rounds:
-        _sample(bench, group, size, tally, told)
-    _tell(bench, group, size, tally)
+        _sample(bench, group, size, algorithm, tally, told)
+    _tell(bench, group, size, algorithm, tally)
+    return tally.rounds * (size // 4)
 
 
-def _goes_on(bench: Bench, *, is_wanted: bool) -> bool:
-    """The first rank decides, since ranks that follow their own clocks would end up waiting for each other.
-
-    It lines the ranks up as well, so that the time of a reduction is not that of the slowest check before it.
-    """
-    flag = torch.tensor([int(is_wanted)], dtype=torch.int32, device=bench.torch_device)
-    bench.pace.is_waiting = True
-    dist.broadcast(flag, src=0)
-    goes_on = bool(flag.item())
-    bench.pace.is_waiting = False
-    return goes_on
+def _stay_away(bench: Bench, tally: _Tally) -> None:
+    """A seeded fault: claim to wait for the others, and never join them."""
+    if "absent" in bench.seeded and tally.rounds == 2:
+        bench.pace.is_waiting = True
+        while True:
+            time.sleep(1)  # ended by the agent: that is what is being shown
 
 
 def _check(bench: Bench, buffer: torch.Tensor, expected: torch.Tensor, size: int, tally: _Tally) -> None:
@@ -181,9 +219,10 @@ def _check(bench: Bench, buffer: torch.Tensor, expected: torch.Tensor, size: int
         )
 
 
-def _sample(bench: Bench, group: Group, size: int, tally: _Tally, told: _Tally) -> None:
+def _sample(bench: Bench, group: Group, size: int, algorithm: str, tally: _Tally, told: _Tally) -> None:
     busbw = _busbw_gbps(size, group, tally.rounds - told.rounds, tally.busy_s - told.busy_s)
-    bench.speaker.sample(STAGE, subject=f"{bench.device} {size_text(size)}", busbw_gbps=busbw)
+    what = size_text(size) if algorithm == AUTO else f"{size_text(size)} {algorithm}"
+    bench.speaker.sample(STAGE, subject=f"{bench.device} {what}", busbw_gbps=busbw)
 
 
 def _seed_fault(bench: Bench, buffer: torch.Tensor, tally: _Tally) -> None:
@@ -202,12 +241,13 @@ def _busbw_gbps(size: int, group: Group, rounds: int, busy_s: float) -> float:
     return size * rounds / max(busy_s, 1e-9) * 2 * (group.world - 1) / group.world / 1e9
 
 
-def _tell(bench: Bench, group: Group, size: int, tally: _Tally) -> None:
+def _tell(bench: Bench, group: Group, size: int, algorithm: str, tally: _Tally) -> None:
     bench.speaker.say(
         "allreduce.result",
         stage=STAGE,
         device=bench.device,
         backend=BACKEND[bench.kind],
+        algorithm=algorithm,
         ranks=group.world,
         size_bytes=size,
         rounds=tally.rounds,

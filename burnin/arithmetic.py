@@ -53,7 +53,8 @@ def _describe_miscompares(wrong: int, miscompares: Sequence[JsonObject]) -> str:
     row, column = divmod(int(first["addresses"][0]), int(first["row_length"]))
     place = f"first in {first['format']} product {first['product']}, row {row}, column {column}"
     elements = "element" if wrong == 1 else "elements"
-    return f"{wrong:,} wrong {elements}, {place}, bits {first['patterns'][0]}"
+    period = f", every {first['period']} elements" if first.get("period") else ""
+    return f"{wrong:,} wrong {elements}, {place}, bits {first['patterns'][0]}{period}"
 
 
 def _repeat(outcome: Outcome) -> str:
@@ -76,7 +77,7 @@ def judge_first_product(device: str, results: Sequence[JsonObject]) -> Finding:
         outcome=outcome,
         observed=observed,
         expected="each element within the rounding error that any order of summation can have",
-        evidence={"stage": "matmul", "results": list(results)},
+        evidence={"stage": results[0].get("stage") if results else None, "results": list(results)},
         next_step=_SUSPECT if outcome is Outcome.FAIL else _repeat(outcome),
     )
 
@@ -118,25 +119,32 @@ def _judge_digest(
     every = f"{result['digests']} digests (every {result['digest_every']}th product) agree"
     if not siblings:
         return _digest_finding(device, Outcome.PASS, f"{every}; no sibling to compare with", evidence)
-    votes = Counter([str(result["digest"]), *siblings.values()])
-    (best, count), *others = votes.most_common()
-    others_like_best = [digest for digest, votes_for in others if votes_for == count]
-    unlike = [name for name, digest in siblings.items() if digest != result["digest"]]
-    if others_like_best:
+    own = str(result["digest"])
+    votes = Counter([own, *siblings.values()])
+    unlike = [name for name, text in siblings.items() if text != own]
+    if len(votes) == 1:
+        observed = f"{every}, also with {len(siblings)} siblings"
+        return _digest_finding(device, Outcome.PASS, observed, evidence)
+    best, count = votes.most_common(1)[0]
+    is_majority = 2 * count > sum(votes.values()) and count > 1
+    if not is_majority:
         observed = f"no majority: its digest differs from that of {', '.join(unlike)}"
         return _digest_finding(device, Outcome.INCONCLUSIVE, observed, evidence)
-    if str(result["digest"]) != best:
+    if own == best:
+        observed = f"{every}, also with {count - 1} of {len(siblings)} siblings; {', '.join(unlike)} differs"
+        return _digest_finding(device, Outcome.PASS, observed, evidence)
+    if votes[own] == 1:
         observed = f"{every} with each other, but {count} siblings agree on another"
         return _digest_finding(device, Outcome.FAIL, observed, evidence)
-    return _digest_finding(
-        device, Outcome.PASS, f"{every}, also with {count - 1} of {len(siblings)} siblings", evidence
-    )
+    allies = [name for name, text in siblings.items() if text == own]
+    observed = f"{count} siblings agree on another digest, but {', '.join(allies)} on this one"
+    return _digest_finding(device, Outcome.INCONCLUSIVE, observed, evidence)
 
 
 def _digest_finding(device: str, outcome: Outcome, observed: str, evidence: JsonObject) -> Finding:
     steps = {
         Outcome.FAIL: _SUSPECT,
-        Outcome.INCONCLUSIVE: "run it again, with a third device of the same model",
+        Outcome.INCONCLUSIVE: "compare models, drivers and libraries; run it again, with more of the same",
     }
     return Finding(
         rule="digest",
@@ -144,6 +152,29 @@ def _digest_finding(device: str, outcome: Outcome, observed: str, evidence: Json
         outcome=outcome,
         observed=observed,
         expected="the same product has the same bits every time and on every device of this model",
-        evidence={"stage": "matmul"} | evidence,
+        evidence={"stage": "power"} | evidence,
         next_step=steps.get(outcome, ""),
+    )
+
+
+def judge_operands(device: str, results: Sequence[JsonObject]) -> Finding:
+    """Fail a device whose operands are not what the host had drawn: all its products agree, and are wrong."""
+    differing = [(str(r["when"]), str(name)) for r in results for name in r["differing"]]
+    lacking = [when for when in ("before", "after") if when not in {str(r["when"]) for r in results}]
+    if differing:
+        outcome = Outcome.FAIL
+        observed = ", ".join(f"operand {name} differs {when} the load" for when, name in differing)
+    elif lacking:
+        outcome, observed = Outcome.INCONCLUSIVE, f"not compared {' and '.join(lacking)} the load"
+    else:
+        outcome = Outcome.PASS
+        observed = f"all {results[0]['elements']:,} elements as drawn, before and after the load"
+    return Finding(
+        rule="operands",
+        subject=subject_of(device),
+        outcome=outcome,
+        observed=observed,
+        expected="the digests of the operands on the device equal those that the host computed",
+        evidence={"stage": "power", "results": list(results)},
+        next_step=_SUSPECT if outcome is Outcome.FAIL else _repeat(outcome),
     )

@@ -23,6 +23,12 @@ class Bench:
     seed: int
     seeded: frozenset[str]  # kinds of fault that this device is to show in this stage
 
+    def say_loaded(self, stage: str, *, loaded_s: float, checked_elements: int) -> None:
+        """Say for how long this device was under load and how many elements were checked meanwhile."""
+        self.speaker.say(
+            "loaded", stage=stage, device=self.device, loaded_s=loaded_s, checked_elements=checked_elements
+        )
+
     def act_dead(self) -> None:
         """Stop making steps, or die, if that is the fault that was seeded into this device."""
         if "crash" in self.seeded:

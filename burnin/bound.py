@@ -24,7 +24,7 @@ ERROR_RULES = (
     "operands",
     "memory",
     "allreduce",
-    "links",
+    "link",
     "bandwidth",
     "ecc",
 )
@@ -112,6 +112,7 @@ def loads_of(evidence: Evidence, device: str) -> list[Load]:
         str(result["stage"]): int(result["digest_every"])
         for kind in ("power.result", "throughput.result")
         for result in evidence.told(kind, device=device)
+        if "digest_every" in result
     }
     return [
         Load(

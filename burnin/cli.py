@@ -23,6 +23,8 @@ class ProfileChoice(str, Enum):
 
     GATE = "gate"
     QUICK = "quick"
+    INTAKE = "intake"
+    SOAK = "soak"
 
 
 class DeviceChoice(str, Enum):
@@ -41,7 +43,8 @@ def burnin() -> None:
 @app.command()
 def run(
     profile: Annotated[
-        ProfileChoice | None, typer.Option(help="gate: one minute; quick (the default): two minutes.")
+        ProfileChoice | None,
+        typer.Option(help="gate: 1 minute; quick (the default): 2; intake: 30 minutes; soak: 24 hours."),
     ] = None,
     device: Annotated[
         DeviceChoice | None,

@@ -18,8 +18,11 @@ def judge_allreduce(
     is_done: bool,
     impossible: str | None,
     failures: Sequence[str],
+    plans: Sequence[JsonObject] = (),
+    unavailable: Sequence[str] = (),
 ) -> Finding:
     """Fail a device on which a reduced element was wrong; what was not reduced to the end is undecided."""
+    lacking = _lacking(plans, results)
     wrong = sum(int(r["miscompared_elements"]) for r in results) or sum(
         int(m["elements"]) for m in miscompares
     )
@@ -36,13 +39,17 @@ def judge_allreduce(
         outcome, observed = Outcome.INCONCLUSIVE, f"the collective broke off: {failures[0]:.200}"
     elif not is_done or not results:
         outcome, observed = Outcome.INCONCLUSIVE, "the stage did not come to its end on this device"
+    elif lacking:
+        outcome, observed = Outcome.INCONCLUSIVE, f"the sweep is incomplete: {lacking[0]} was not reduced"
     else:
         outcome = Outcome.PASS
         best = max(results, key=lambda r: float(r["busbw_gbps"]))
         elements = sum(int(r["elements"]) for r in results)
-        where = f"{len(results)} sizes on {best['ranks']} ranks ({best['backend']})"
+        sizes = {int(r["size_bytes"]) for r in results}
+        where = f"{len(sizes)} sizes on {best['ranks']} ranks ({best['backend']})"
         peak = f"{best['busbw_gbps']:.3g} GB/s bus bandwidth at {best['size_bytes']:,} B"
-        observed = f"{elements:,} elements right at {where}, {peak}"
+        without = f"; {', '.join(unavailable)} not available here" if unavailable else ""
+        observed = f"{elements:,} elements right at {where}, {peak}{without}"
     return Finding(
         rule="allreduce",
         subject=subject_of(device),
@@ -52,6 +59,17 @@ def judge_allreduce(
         evidence={"stage": "allreduce", "results": list(results), "miscompares": list(miscompares)[:4]},
         next_step=_next_step(outcome),
     )
+
+
+def _lacking(plans: Sequence[JsonObject], results: Sequence[JsonObject]) -> list[str]:
+    """Return what was to be reduced and was not."""
+    done = {(str(r.get("algorithm")), int(r["size_bytes"])) for r in results if int(r.get("rounds", 1))}
+    return [
+        f"{size:,} B ({plan['algorithm']})"
+        for plan in plans
+        for size in plan["sizes_bytes"]
+        if (str(plan["algorithm"]), int(size)) not in done
+    ]
 
 
 def _next_step(outcome: Outcome) -> str:

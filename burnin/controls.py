@@ -20,13 +20,20 @@ END_TO_END, PARSER_ONLY = "end to end", "parser only"
 # What each stage must have proven on every device (or, for the agent's own watch, once) before it counts, and
 # the rule that rests on it.
 DETECTORS = {
+    "memory": {"bit flip in memory": "memory", "stalled worker": "worker"},
     "matmul": {
         "bit flip in a product": "exact",
         "NaN in a product": "exact",
+        "stalled worker": "worker",
+    },
+    "bandwidth": {"bit flip in a copy": "bandwidth", "stalled worker": "worker"},
+    "links": {"bit flip in a received buffer": "link", "stalled worker": "worker"},
+    "allreduce": {"bit flip in a reduced buffer": "allreduce", "stalled worker": "worker"},
+    "power": {
+        "bit flip in an operand": "operands",
         "bit flip in a digested product": "digest",
         "stalled worker": "worker",
     },
-    "allreduce": {"bit flip in a reduced buffer": "allreduce", "stalled worker": "worker"},
 }
 
 

@@ -111,12 +111,15 @@ class Crew:
             return
         if event.kind == PULSE:
             steps, is_waiting = int(event.data["steps"]), bool(event.data["is_waiting"])
-            note_pulse(member.sign, steps=steps, is_waiting=is_waiting, now_s=time.monotonic())
+            entered = int(event.data.get("entered", 0))
+            note_pulse(
+                member.sign, steps=steps, is_waiting=is_waiting, now_s=time.monotonic(), entered=entered
+            )
             return
         self._speaker.pass_on(event)
         if event.kind == "worker.ready":
             member.is_ready = True
-        elif event.kind in ("worker.done", "worker.failed"):
+        elif event.kind in ("round.done", "worker.failed"):
             member.sign.is_busy = False
             member.is_gone = member.is_gone or event.kind == "worker.failed"
         elif not member.is_worker and event.kind in ("nvml.inventory", "gpu.snapshot", "host.snapshot"):

@@ -30,19 +30,19 @@ class Choice:
     problem: str = ""  # why nothing can be loaded, where that is so
 
 
-def choose_devices(wanted: str, inventory: JsonObject | None) -> Choice:
+def choose_devices(wanted: str, inventory: JsonObject | None, *, cpu_devices: int = CPU_DEVICES) -> Choice:
     """Choose what the order wants from what there is. ``inventory`` is None where the sampler said nothing.
 
     A GPU that NVML lists is never passed over in favour of the CPU because something else about it is wrong.
     """
     gpus = (inventory or {}).get("gpus") or []
     if wanted == "cpu":
-        return _choose_cpu()
+        return _choose_cpu(cpu_devices)
     if gpus:
         return _choose_gpus(gpus)
     state = str((inventory or {}).get("nvml", "silent"))
     if state == "absent" and wanted == "auto":
-        return _choose_cpu()
+        return _choose_cpu(cpu_devices)
     detail = str((inventory or {}).get("detail", "the sampler said nothing"))
     return Choice(kind="cuda", seats=(), problem=f"NVML lists no GPU: {detail}")
 
@@ -66,10 +66,13 @@ def _seat(gpu: JsonObject) -> Seat:
     )
 
 
-def _choose_cpu() -> Choice:
+def _choose_cpu(count: int) -> Choice:
     cores = read_usable_cores()
-    share = max(len(cores) // CPU_DEVICES, 1)
-    parts = [cores[index * share : (index + 1) * share] or cores for index in range(CPU_DEVICES)]
+    share = max(len(cores) // count, 1)
+    # With more devices than cores they share cores, one each, so that all compute with as many threads.
+    parts = [
+        cores[index * share : (index + 1) * share] or [cores[index % len(cores)]] for index in range(count)
+    ]
     model = read_processor()
     seats = (Seat(name=f"cpu:{index}", model=model, cores=part) for index, part in enumerate(parts))
     return Choice(kind="cpu", seats=tuple(seats))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from burnin.number_format import PRIMARY
 from burnin.order import Order, order_from_json
 from burnin.sighting import Sighting
 from probes.json_types import JsonObject
@@ -74,6 +75,18 @@ class Evidence:
             else self._series[name]
         )
         return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+    def matmul_rows(self, device: str, *, phase: str = "together") -> list[JsonObject]:
+        """Return a device's windows of throughput in the format that is compared between devices.
+
+        Before 2026-11-21 there was no other format and no other phase, and rows named neither.
+        """
+        primary = PRIMARY["cpu" if self.is_cpu else "cuda"]
+        return [
+            row
+            for row in self.series("matmul", device=device)
+            if (row.get("phase") or "together") == phase and (row.get("format") or primary) == primary
+        ]
 
     @cached_property
     def _series(self) -> dict[str, list[JsonObject]]:

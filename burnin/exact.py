@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 
 from burnin.number_format import NumberFormat
-from burnin.product import words
+from burnin.period import find_period
+from burnin.product import lay_out, words
 
 ADDRESSES_MAX = 8  # of one product's miscompares, enough to see a pattern
+PERIOD_ADDRESSES_MAX = 4096  # looked at for a period
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class Miscompare:
     count: int
     addresses: list[int]  # the first few, as positions in row-major order
     patterns: list[str]  # which bits differ there, in hexadecimal
+    period: int | None = None  # the distance at which addresses repeat; None: they do not, or too few differ
 
 
 def make_operands(
@@ -57,7 +60,7 @@ def make_operands(
     operand = getattr(torch, number_format.operand)
     return Operands(
         a=a.to(operand).to(device),
-        b=b.to(operand).to(device),
+        b=lay_out(b.to(operand).to(device)),
         reference=reference.to(device),
         amplitude=amplitude,
     )
@@ -88,11 +91,13 @@ def compare(product: torch.Tensor, reference: torch.Tensor) -> Miscompare | None
     count = int(differing.sum().item())
     if not count:
         return None
-    addresses = differing.view(-1).nonzero().view(-1)[:ADDRESSES_MAX]
+    found = differing.view(-1).nonzero().view(-1)[:PERIOD_ADDRESSES_MAX]
+    addresses = found[:ADDRESSES_MAX]
     xor = words(product).view(-1)[addresses].bitwise_xor(words(reference).view(-1)[addresses])
     width = product.element_size() * 8
     return Miscompare(
         count=count,
         addresses=[int(address) for address in addresses.tolist()],
         patterns=[f"{int(bits) & ((1 << width) - 1):#0{width // 4 + 2}x}" for bits in xor.tolist()],
+        period=find_period(found.tolist()),
     )

@@ -89,7 +89,7 @@ def _judge_tflops(
     return judge_floor(
         "tflops",
         subject_of(uuid),
-        numbers(evidence.series("matmul", device=uuid), "tflops"),
+        numbers(evidence.matmul_rows(uuid), "tflops"),
         share_of(typical, thresholds.tflops_share_min, "TFLOPS"),
         what=f"{number_format} on random data",
         unit="TFLOPS",
@@ -112,7 +112,7 @@ def per_clock(evidence: Evidence, uuid: str) -> list[float]:
     clocks = [r for r in evidence.series("gpu", gpu=uuid) if _number(r.get("sm_clock_mhz"))]
     times = [int(row["t_ns"]) for row in clocks]
     found = []
-    for row in evidence.series("matmul", device=uuid):
+    for row in evidence.matmul_rows(uuid):
         rate, near = _number(row.get("tflops")), _nearest(times, int(row["t_ns"]))
         if rate is not None and near is not None:
             found.append(rate / (float(clocks[near]["sm_clock_mhz"]) / 1000))
@@ -132,7 +132,7 @@ def _judge_matmul_power(evidence: Evidence, gpu: JsonObject, thresholds: Thresho
     uuid = str(gpu["uuid"])
     readings = [r for r in evidence.series("gpu", gpu=uuid) if _number(r.get("power_w")) is not None]
     times = [int(row["t_ns"]) for row in readings]
-    near = [_nearest(times, int(row["t_ns"])) for row in evidence.series("matmul", device=uuid)]
+    near = [_nearest(times, int(row["t_ns"])) for row in evidence.matmul_rows(uuid)]
     return judge_power(
         uuid,
         [float(readings[index]["power_w"]) for index in near if index is not None],

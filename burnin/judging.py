@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from burnin.arithmetic import judge_digests, judge_exact, judge_first_product
+from burnin.arithmetic import judge_exact
+from burnin.bound import judge_bounds
 from burnin.cause import name_causes
 from burnin.collective import judge_allreduce
 from burnin.controls import (
@@ -26,16 +27,18 @@ from burnin.gpu_health import (
 from burnin.host_health import judge_counters
 from burnin.launcher import log_tail
 from burnin.liveness import fold_missing, judge_agent, judge_left_out, judge_stuck, judge_worker
+from burnin.order import LOADED_STAGES
 from burnin.override import OverrideSpec, override_of
 from burnin.preconditions import judge_company, judge_devices, judge_room
 from burnin.sensor_judging import gpu_readings, judge_sensor_readings
 from burnin.speed import judge_load, judge_speed
+from burnin.stage_judging import judge_bandwidths, judge_links, judge_memories, judge_products, likeness
 from burnin.thresholds import Thresholds, thresholds_for
 from burnin.xid_rule import judge_xids
 from probes.finding import Finding
 from reports.run import Run
 
-LOADED = ("matmul", "allreduce")
+LOADED = LOADED_STAGES
 
 
 def judge_run(run: Run) -> list[Finding]:
@@ -48,6 +51,7 @@ def judge_run(run: Run) -> list[Finding]:
         *judge_figures(evidence, _thresholds(evidence), _override(evidence)),
         *judge_sensor_readings(evidence, _override(evidence).models),
     ]
+    findings += judge_bounds(evidence, findings)
     controls = _judge_controls(evidence)
     judged = name_causes(withhold(findings, controls))
     return [*judged, *controls, *judge_left_out(evidence.order.left_out)]
@@ -100,12 +104,18 @@ def _run_s(evidence: Evidence) -> float:
 
 def _judge_devices(evidence: Evidence) -> list[Finding]:
     workers = [_judge_worker(evidence, device) for device in evidence.devices]
-    findings = []
-    if "matmul" in evidence.stage_names():
+    findings, names = [], evidence.stage_names()
+    if "memory" in names:
+        findings += judge_memories(evidence)
+    if "matmul" in names:
         findings += _judge_matmul(evidence)
-    if "allreduce" in evidence.stage_names():
+    if "bandwidth" in names:
+        findings += judge_bandwidths(evidence)
+    if "allreduce" in names:
         findings += [_judge_allreduce(evidence, device) for device in evidence.devices]
-    return [*workers, *fold_missing(findings, workers)]
+    findings += judge_products(evidence)
+    links = judge_links(evidence) if "links" in names else []
+    return [*workers, *fold_missing(findings, workers), *links]
 
 
 def _judge_worker(evidence: Evidence, device: str) -> Finding:
@@ -134,41 +144,24 @@ def _judge_matmul(evidence: Evidence) -> list[Finding]:
                 miscompares=evidence.told("miscompare", device=device, stage="matmul"),
             )
         )
-        findings.append(judge_first_product(device, evidence.told("reference.result", device=device)))
         siblings = {
             name: values
             for name, values in rates.items()
-            if name != device and _likeness(evidence, name) == _likeness(evidence, device)
+            if name != device and likeness(evidence, name) == likeness(evidence, device)
         }
         findings.append(judge_speed(device, rates[device], siblings, ratio_min=limits.sibling_ratio_min))
         findings.append(judge_load(device, _busy(evidence, device), busy_pct_min=limits.busy_pct_min))
-    return findings + _judge_digests(evidence)
-
-
-def _judge_digests(evidence: Evidence) -> list[Finding]:
-    results = {d: next(iter(evidence.told("throughput.result", device=d)), None) for d in evidence.devices}
-    return judge_digests(
-        results,
-        {device: len(evidence.told("digest.dissent", device=device)) for device in evidence.devices},
-        {device: _likeness(evidence, device) for device in evidence.devices},
-    )
-
-
-def _likeness(evidence: Evidence, device: str) -> str:
-    """Return what two devices must share before they may be compared."""
-    ready = evidence.told("worker.ready", device=device)
-    names = ("model", "torch", "cuda", "threads")
-    return ", ".join(f"{name} {ready[0].get(name)}" for name in names) if ready else ""
+    return findings
 
 
 def _rates(evidence: Evidence, device: str) -> list[float]:
     """Return the rates of a device; on a CPU those by the time that its cores really worked for us."""
-    rows = evidence.series("matmul", device=device)
+    rows = evidence.matmul_rows(device)
     return numbers(rows, "busy_tflops" if evidence.is_cpu else "tflops")
 
 
 def _busy(evidence: Evidence, device: str) -> list[float]:
-    rows = evidence.series("matmul", device=device)
+    rows = evidence.matmul_rows(device)
     if evidence.is_cpu:
         return numbers(rows, "busy_pct")
     if len(rows) < 2:
@@ -185,7 +178,14 @@ def _judge_allreduce(evidence: Evidence, device: str) -> Finding:
         miscompares=evidence.told("miscompare", device=device, stage="allreduce"),
         is_done=evidence.has_done(device, "allreduce"),
         impossible=evidence.impossible("allreduce"),
-        failures=[str(data["error"]) for data in evidence.told("collective.failed", device=device)],
+        failures=[
+            str(data["error"])
+            for data in evidence.told("collective.failed", device=device, stage="allreduce")
+        ],
+        plans=evidence.told("allreduce.plan", device=device),
+        unavailable=[
+            str(data["algorithm"]) for data in evidence.told("algorithm.unavailable", device=device)
+        ],
     )
 
 

@@ -1,4 +1,7 @@
-"""The matmul stage on one device: controls, exact phase, throughput phase. Judging happens elsewhere."""
+"""The matmul stage on one device: controls, exact phase, throughput phase. Judging happens elsewhere.
+
+Alone, while the other devices rest, only the rates are measured; the rest is done on all at once.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from burnin.bench import Bench
 from burnin.exact import ADDRESSES_MAX, Miscompare, Operands, compare, make_operands
 from burnin.number_format import FORMATS, NumberFormat, supported
 from burnin.product import flip_bit, multiply, prepare
-from burnin.stress import StressRequest, stress
+from burnin.rounds import ALONE, TOGETHER
+from burnin.throughput import measure_throughput
 from probes.json_types import JsonObject
 
 STAGE = "matmul"
@@ -33,18 +37,29 @@ class _Tally:
     miscompared_elements: int = 0
 
 
-def run_matmul(bench: Bench, *, length_s: float, options: JsonObject) -> None:
+def run_matmul(bench: Bench, *, length_s: float, options: JsonObject, phase: str = TOGETHER) -> None:
     """Run the stage for about ``length_s`` seconds."""
-    names, lacking = supported([str(name) for name in options["formats"]], bench.kind)
-    bench.speaker.say("formats", stage=STAGE, device=bench.device, tested=names, left_out=lacking)
+    names, lacking = supported([str(name) for name in options["formats"]], bench.kind, _capability(bench))
     until = time.monotonic() + length_s
+    if phase == ALONE:
+        measure_throughput(bench, names, length_s=length_s, phase=phase)
+        return
+    bench.speaker.say("formats", stage=STAGE, device=bench.device, tested=names, left_out=lacking)
     if names:
+        started = time.monotonic()
         floating = [name for name in names if FORMATS[name].result != "int32"]
         _prove_detectors(bench, FORMATS[(floating or names)[0]])
         exact_until = until - length_s * (1 - EXACT_SHARE)
-        for name, tally in _exact_phase(bench, [FORMATS[n] for n in names], until=exact_until).items():
+        tallies = _exact_phase(bench, [FORMATS[n] for n in names], until=exact_until)
+        for name, tally in tallies.items():
             _tell_exact(bench, name, tally)
-    stress(StressRequest(bench=bench, length_s=until - time.monotonic()))
+        checked = sum(tally.products for tally in tallies.values()) * EXACT_EDGE[bench.kind] ** 2
+        bench.say_loaded(STAGE, loaded_s=time.monotonic() - started, checked_elements=checked)
+    measure_throughput(bench, names, length_s=until - time.monotonic(), phase=phase)
+
+
+def _capability(bench: Bench) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(bench.torch_device) if bench.kind == "cuda" else (0, 0)
 
 
 def _prove_detectors(bench: Bench, number_format: NumberFormat) -> None:
@@ -93,6 +108,8 @@ def _exact_phase(bench: Bench, formats: list[NumberFormat], *, until: float) -> 
         number_format = formats[index % len(formats)]
         prepare(number_format)
         operands = _draw(bench, number_format, index=index)
+        if "input_flip" in bench.seeded:
+            flip_bit(operands.a, address=bench.seed % operands.a.numel(), bit=0)
         index += 1
         _multiply_set(bench, number_format, operands, tallies[number_format.name], until=until)
     return tallies
@@ -117,6 +134,10 @@ def _multiply_set(
 
 def _seed_fault(bench: Bench, number_format: NumberFormat, product: torch.Tensor, tally: _Tally) -> None:
     """Do to one product what the user asked to see found: in the first operand set of a format, product 3."""
+    if "every_product" in bench.seeded:
+        place = random.Random(f"{bench.seed}/{bench.device}/every product")
+        bits = product.element_size() * 8
+        flip_bit(product, address=place.randrange(product.numel()), bit=place.randrange(bits))
     if tally.products != 3 or not bench.seeded & {"bit_flip", "nan", "stall", "crash"}:
         return
     place = random.Random(f"{bench.seed}/{bench.device}/{number_format.name}")
@@ -143,6 +164,7 @@ def _note(bench: Bench, number_format: NumberFormat, tally: _Tally, miscompare: 
         elements=miscompare.count,
         addresses=miscompare.addresses[:ADDRESSES_MAX],
         patterns=miscompare.patterns,
+        period=miscompare.period,
         row_length=EXACT_EDGE[bench.kind],
     )
 

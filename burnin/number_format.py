@@ -16,7 +16,11 @@ class NumberFormat:
     result_max: int  # the largest integer up to which the result's type holds every integer
     operand_max: int  # the largest integer that every operand holds exactly
     kinds: tuple[str, ...]  # devices that have it at a speed worth testing
+    capability_min: tuple[int, int] = (0, 0)  # of a GPU, as CUDA counts
 
+
+# The format in which a device of this kind draws most, and which siblings repeat bit for bit.
+PRIMARY = {"cpu": "fp32", "cuda": "bf16"}
 
 # The accumulator of fp32, tf32, bf16 and fp16 products is fp32 (2^24); reduced-precision reductions are off.
 # fp16 on a CPU takes a thousand times as long as fp32 (1 GFLOPS, torch 2.15, 2026-11): nobody uses it there.
@@ -47,6 +51,7 @@ FORMATS: dict[str, NumberFormat] = {
         result_max=2**24,
         operand_max=2**11,
         kinds=("cuda",),
+        capability_min=(8, 0),
     ),
     "bf16": NumberFormat(
         name="bf16",
@@ -56,6 +61,7 @@ FORMATS: dict[str, NumberFormat] = {
         result_max=2**8,
         operand_max=2**8,
         kinds=("cpu", "cuda"),
+        capability_min=(8, 0),
     ),
     "fp16": NumberFormat(
         name="fp16",
@@ -65,6 +71,17 @@ FORMATS: dict[str, NumberFormat] = {
         result_max=2**11,
         operand_max=2**11,
         kinds=("cuda",),
+    ),
+    # e4m3. Hopper accumulates it with fewer bits than fp32 has; sums below 2^12 are exact there as well.
+    "fp8": NumberFormat(
+        name="fp8",
+        operand="float8_e4m3fn",
+        result="float32",
+        sum_max=2**12,
+        result_max=2**24,
+        operand_max=2**4,
+        kinds=("cuda",),
+        capability_min=(8, 9),
     ),
     "int8": NumberFormat(
         name="int8",
@@ -78,7 +95,13 @@ FORMATS: dict[str, NumberFormat] = {
 }
 
 
-def supported(names: list[str], kind: str) -> tuple[list[str], list[str]]:
-    """Split format names into those that a kind of device has and those that it lacks."""
-    has = [name for name in names if kind in FORMATS[name].kinds]
+def supported(
+    names: list[str], kind: str, capability: tuple[int, int] = (99, 0)
+) -> tuple[list[str], list[str]]:
+    """Split format names into those that a device has and those that it lacks."""
+    has = [
+        name
+        for name in names
+        if kind in FORMATS[name].kinds and (kind == "cpu" or capability >= FORMATS[name].capability_min)
+    ]
     return has, [name for name in names if name not in has]

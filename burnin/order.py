@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from probes.event import to_json_line
 from probes.json_types import JsonObject
 
-STAGES = ("preflight", "matmul", "allreduce", "aftermath")
+STAGES = ("preflight", "memory", "matmul", "bandwidth", "links", "allreduce", "power", "aftermath")
+LOADED_STAGES = STAGES[1:-1]  # those in which the workers do something
 DEVICE_KINDS = ("auto", "cuda", "cpu")
 
 
@@ -44,6 +45,7 @@ class Order:
     seed: int
     stall_s: float  # a worker that makes no step for this long has stalled
     gpus_expected: int | None = None  # None: as many as there are
+    cpu_devices: int = 2  # into how many devices the cores are split where they stand in for GPUs
     seeded_faults: tuple[SeededFault, ...] = ()
 
     def stage(self, name: str) -> StageOrder | None:

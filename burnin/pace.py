@@ -22,10 +22,18 @@ class Pace:
         self._device = device
         self.steps = 0
         self.is_waiting = False  # for other devices, inside a collective
+        self.entered = (
+            0  # collectives since this group met: whoever has entered fewer keeps the others waiting
+        )
 
     def step(self) -> None:
         """Note that one more piece of work is done."""
         self.steps += 1
+
+    def enter(self) -> None:
+        """Note that we go into a collective, and wait in it for others."""
+        self.entered += 1
+        self.is_waiting = True
 
     def start(self) -> None:
         """Tell the agent every second from now on."""
@@ -33,5 +41,11 @@ class Pace:
 
     def _tell(self) -> None:
         while True:
-            self._speaker.say(PULSE, device=self._device, steps=self.steps, is_waiting=self.is_waiting)
+            self._speaker.say(
+                PULSE,
+                device=self._device,
+                steps=self.steps,
+                is_waiting=self.is_waiting,
+                entered=self.entered,
+            )
             time.sleep(PULSE_EVERY_S)

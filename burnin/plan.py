@@ -2,50 +2,102 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from burnin.order import STAGES, Order, SeededFault, StageOrder
+from burnin.order import LOADED_STAGES, STAGES, Order, SeededFault, StageOrder
 from probes.spec import Spec
 
 DeviceKind = Literal["auto", "cuda", "cpu"]
-FormatName = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "int8"]
-ProfileName = Literal["gate", "quick"]
-StageName = Literal["preflight", "matmul", "allreduce", "aftermath"]
+FormatName = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
+ProfileName = Literal["gate", "quick", "intake", "soak"]
+StageName = Literal["preflight", "memory", "matmul", "bandwidth", "links", "allreduce", "power", "aftermath"]
+AlgorithmName = Literal["auto", "Ring", "Tree", "NVLS"]
+PhaseName = Literal["alone", "together"]
 STALL_S = 10.0  # a product takes milliseconds, a collective seconds: ten of silence is no hiccup
 LOAD_S_MIN = 4.0
+ALL_FORMATS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
+ALL_PHASES = ("alone", "together")
+# Of the load time that no stage claims for itself. The two that load most have the most.
+SHARES = {"memory": 0.12, "matmul": 0.36, "bandwidth": 0.08, "links": 0.08, "allreduce": 0.12, "power": 0.24}
+# Over days it is the power that finds what the half hour of an intake did not.
+SOAK_SHARES = {
+    "memory": 0.15,
+    "matmul": 0.2,
+    "bandwidth": 0.02,
+    "links": 0.03,
+    "allreduce": 0.1,
+    "power": 0.5,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A length and a choice of number formats that go together."""
+    """Lengths, number formats and depth that go together."""
 
     load_s: float  # seconds of load; start and end come on top
-    formats: tuple[str, ...]  # those that the device does not have are left out, and said so
+    formats: tuple[str, ...] = ALL_FORMATS  # those that the device does not have are left out, and said so
+    left_out: tuple[str, ...] = ()
+    shares: dict[str, float] = field(default_factory=lambda: SHARES)
+    link_phases: tuple[str, ...] = ALL_PHASES
+    algorithms: tuple[str, ...] = ("auto", "Ring", "Tree", "NVLS")  # of all-reduce
 
 
 PROFILES: dict[str, Profile] = {
-    "gate": Profile(load_s=45.0, formats=("fp32", "bf16")),  # a minute in all: prolog, init container
-    "quick": Profile(load_s=100.0, formats=("fp64", "fp32", "tf32", "bf16", "fp16", "int8")),  # two minutes
+    # A minute in all, for prolog and init container.
+    "gate": Profile(
+        load_s=45.0,
+        formats=("fp32", "bf16"),
+        left_out=("memory", "bandwidth"),
+        link_phases=("together",),
+        algorithms=("auto",),
+    ),
+    "quick": Profile(load_s=100.0, link_phases=("together",), algorithms=("auto",)),  # two minutes
+    "intake": Profile(load_s=1740.0),  # half an hour
+    "soak": Profile(load_s=24 * 3600.0, shares=SOAK_SHARES),  # duration_s makes it 72 hours
 }
-MATMUL_SHARE = 0.7  # of the load time that no stage claims for itself
 
 
-class MatmulSpec(Spec):
+class StageSpec(Spec):
+    """What a plan file may say about any stage."""
+
+    length_s: float | None = Field(default=None, ge=1, description="Seconds of load.")
+
+
+class MemorySpec(StageSpec):
+    """What a plan file may say about the memory stage."""
+
+    bytes_max: int | None = Field(
+        default=None, ge=1 << 24, description="Bytes to test on each device, instead of nearly all."
+    )
+
+
+class MatmulSpec(StageSpec):
     """What a plan file may say about the matmul stage."""
 
-    length_s: float | None = Field(default=None, ge=2, description="Seconds of load.")
     formats: list[FormatName] | None = Field(
         default=None, min_length=1, description="Number formats to check."
     )
 
 
-class AllreduceSpec(Spec):
+class LinksSpec(StageSpec):
+    """What a plan file may say about the links stage."""
+
+    phases: list[PhaseName] | None = Field(
+        default=None,
+        min_length=1,
+        description="alone: pair by pair; together: all pairs, in disjoint rounds.",
+    )
+
+
+class AllreduceSpec(StageSpec):
     """What a plan file may say about the all-reduce stage."""
 
-    length_s: float | None = Field(default=None, ge=1, description="Seconds of load.")
+    algorithms: list[AlgorithmName] | None = Field(
+        default=None, min_length=1, description="NCCL's algorithms, each in a group of its own."
+    )
     sizes_bytes: list[int] | None = Field(default=None, min_length=1, description="Message sizes, in bytes.")
 
     @model_validator(mode="after")
@@ -63,9 +115,23 @@ class PlanSpec(Spec):
         default=None, ge=LOAD_S_MIN, description="Seconds of load in all stages."
     )
     device: DeviceKind = "auto"
+    only: list[StageName] = Field(
+        default_factory=list,
+        description="Stages to run; the others are left out, but not the first and last.",
+    )
     leave_out: list[StageName] = Field(default_factory=list, description="Stages not to run.")
+    memory: MemorySpec = MemorySpec()
     matmul: MatmulSpec = MatmulSpec()
+    bandwidth: StageSpec = StageSpec()
+    links: LinksSpec = LinksSpec()
     allreduce: AllreduceSpec = AllreduceSpec()
+    power: StageSpec = StageSpec()
+    cpu_devices: int = Field(
+        default=2,
+        ge=1,
+        le=8,
+        description="Devices that the cores are split into where they stand in for GPUs.",
+    )
     stall_s: float = Field(
         default=STALL_S, ge=2, description="Seconds without a step after which a worker has stalled."
     )
@@ -73,38 +139,60 @@ class PlanSpec(Spec):
 
     def to_order(self, *, seed: int, seeded_faults: tuple[SeededFault, ...] = ()) -> Order:
         """Return what the agent is to do."""
-        lengths = self._lengths()
-        profile = PROFILES[self.profile]
-        options: dict[str, dict[str, object]] = {
-            "matmul": {"formats": list(self.matmul.formats or profile.formats)},
-            "allreduce": {"sizes_bytes": list(self.allreduce.sizes_bytes or ())},
-        }
+        lengths, left_out = self._lengths(), self._left_out()
+        options = self._options()
         return Order(
             device=self.device,
             stages=tuple(
                 StageOrder(name=name, length_s=lengths.get(name, 0.0), options=options.get(name, {}))
                 for name in STAGES
-                if name not in self.leave_out
+                if name not in left_out
             ),
-            left_out=tuple(name for name in STAGES if name in self.leave_out),
+            left_out=left_out,
             seed=seed,
             stall_s=self.stall_s,
             gpus_expected=self.gpus_expected,
+            cpu_devices=self.cpu_devices,
             seeded_faults=seeded_faults,
         )
 
+    def _options(self) -> dict[str, dict[str, object]]:
+        profile = PROFILES[self.profile]
+        return {
+            "memory": {"bytes_max": self.memory.bytes_max},
+            "matmul": {"formats": list(self.matmul.formats or profile.formats)},
+            "links": {"phases": list(self.links.phases or profile.link_phases)},
+            "allreduce": {
+                "sizes_bytes": list(self.allreduce.sizes_bytes or ()),
+                "algorithms": list(self.allreduce.algorithms or profile.algorithms),
+            },
+        }
+
+    def _stated(self) -> dict[str, float]:
+        """Return the lengths that the plan states itself."""
+        specs: dict[str, StageSpec] = {
+            "memory": self.memory,
+            "matmul": self.matmul,
+            "bandwidth": self.bandwidth,
+            "links": self.links,
+            "allreduce": self.allreduce,
+            "power": self.power,
+        }
+        return {name: spec.length_s for name, spec in specs.items() if spec.length_s is not None}
+
+    def _left_out(self) -> tuple[str, ...]:
+        """What the plan leaves out; and what the profile does, unless the plan asks for it."""
+        asked = {*self.only, *self._stated()}
+        left_out = {name for name in PROFILES[self.profile].left_out if name not in asked} | {*self.leave_out}
+        if self.only:
+            left_out |= {name for name in LOADED_STAGES if name not in self.only}
+        return tuple(name for name in STAGES if name in left_out)
+
     def _lengths(self) -> dict[str, float]:
         """Share the load time out; a stage that states its own length has it on top of nothing else."""
-        load_s = self.duration_s or PROFILES[self.profile].load_s
-        own = {"matmul": self.matmul.length_s, "allreduce": self.allreduce.length_s}
-        stated_s = sum(length for name, length in own.items() if length and name not in self.leave_out)
-        shares = {"matmul": MATMUL_SHARE, "allreduce": 1 - MATMUL_SHARE}
-        open_ = {
-            name: share for name, share in shares.items() if not own[name] and name not in self.leave_out
-        }
-        left_s = max(load_s - stated_s, LOAD_S_MIN)
-        return {
-            name: own[name] or left_s * shares[name] / (sum(open_.values()) or 1.0)
-            for name in shares
-            if name not in self.leave_out
-        }
+        profile, left_out = PROFILES[self.profile], self._left_out()
+        stated = {name: length for name, length in self._stated().items() if name not in left_out}
+        load_s = self.duration_s or profile.load_s
+        open_ = {n: s for n, s in profile.shares.items() if n not in stated and n not in left_out}
+        left_s = max(load_s - sum(stated.values()), LOAD_S_MIN)
+        return stated | {name: left_s * share / sum(open_.values()) for name, share in open_.items()}

@@ -18,10 +18,18 @@ def prepare(number_format: NumberFormat) -> None:
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return a · b; int8 gives int32."""
+    """Return a · b; int8 gives int32, fp8 gives fp32."""
+    if a.dtype is torch.float8_e4m3fn:
+        one = torch.ones((), dtype=torch.float32, device=a.device)
+        return torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.float32, use_fast_accum=False)
     if a.dtype is torch.int8:
         return torch._int_mm(a, b)
     return torch.mm(a, b)
+
+
+def lay_out(b: torch.Tensor) -> torch.Tensor:
+    """Return a right operand the way its product wants it: column after column for fp8."""
+    return b.t().contiguous().t() if b.dtype is torch.float8_e4m3fn else b
 
 
 def wait_for_device(tensor: torch.Tensor) -> None:

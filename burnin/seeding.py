@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from burnin.order import SeededFault
 from probes.errors import ConfigError
 
-# What can be seeded where; "digest_flip" hits a product of the throughput phase, "bit_flip" an exact one.
+# What can be seeded where. "every_product" and "input_flip" are there from the first product on.
 KINDS = {
-    "matmul": ("bit_flip", "nan", "digest_flip", "stall", "slow", "crash"),
-    "allreduce": ("bit_flip", "nan", "stall", "crash"),
+    "memory": ("bit_flip", "stuck_bit", "wrong_address", "stall", "crash"),
+    "matmul": ("bit_flip", "nan", "every_product", "input_flip", "stall", "slow", "crash"),
+    "bandwidth": ("bit_flip", "slow", "stall", "crash"),
+    "links": ("bit_flip", "stall", "crash"),
+    "allreduce": ("bit_flip", "nan", "absent", "stall", "crash"),
+    "power": ("digest_flip", "nan", "every_product", "input_flip", "slow", "stall", "crash"),
 }
 # A slow device does each product this often and counts it once. A neighbour on the same physical core can
 # halve a healthy one's rate, so five stays apart from any noise that a healthy device shows.

@@ -14,12 +14,14 @@ class Sign:
     is_busy: bool = False  # with a stage
     is_waiting: bool = False  # for other devices, inside a collective
     steps: int = -1
+    entered: int = 0  # collectives of the present group
     stepped_at: float = 0.0
     heard_at: float = 0.0  # its last pulse: it still runs
 
 
-def note_pulse(sign: Sign, *, steps: int, is_waiting: bool, now_s: float) -> None:
+def note_pulse(sign: Sign, *, steps: int, is_waiting: bool, now_s: float, entered: int = 0) -> None:
     """Take in what a worker says of itself."""
+    sign.entered = entered
     if steps != sign.steps:
         sign.steps, sign.stepped_at = steps, now_s
     sign.is_waiting, sign.heard_at = is_waiting, now_s
@@ -28,7 +30,8 @@ def note_pulse(sign: Sign, *, steps: int, is_waiting: bool, now_s: float) -> Non
 def find_stalled(signs: Sequence[Sign], *, stall_s: float, now_s: float) -> list[str]:
     """Return the devices that make no step and do not wait for another.
 
-    Where all that are busy wait for each other, the collective itself hangs, and each of them is returned.
+    Where all that are busy wait for each other, those have stalled that entered fewer collectives than the
+    others; where all entered as many, the collective itself hangs, and each of them is returned.
     """
     busy = [sign for sign in signs if sign.is_busy]
     silent = [sign for sign in busy if now_s - sign.stepped_at >= stall_s]
@@ -36,6 +39,10 @@ def find_stalled(signs: Sequence[Sign], *, stall_s: float, now_s: float) -> list
     culprits = [s for s in silent if not s.is_waiting or now_s - s.heard_at >= stall_s / 2]
     if culprits or len(silent) < len(busy):
         return [sign.device for sign in culprits]
+    latest = max((sign.entered for sign in silent), default=0)
+    behind = [sign.device for sign in silent if sign.entered < latest]
+    if behind:
+        return behind
     # A grace on top: a partner that has just been ended must first let go of those that wait for it.
     return [sign.device for sign in silent if now_s - sign.stepped_at >= 2 * stall_s]
 

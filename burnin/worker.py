@@ -84,12 +84,11 @@ def _serve(
 ) -> None:
     started = time.monotonic()
     # Imported here: the cores must be claimed before, and the pulse goes on meanwhile.
-    from burnin.allreduce import Group, run_allreduce
     from burnin.bench import Bench
     from burnin.device import read_device
-    from burnin.matmul import run_matmul
     from burnin.order import SeededFault
     from burnin.seeding import kinds_for
+    from burnin.stages import Task, run_stage
 
     device, kind = str(assignment["device"]), str(assignment["kind"])
     faults = [SeededFault(**fault) for fault in assignment["seeded_faults"]]
@@ -98,7 +97,7 @@ def _serve(
     speaker.say("worker.ready", device=device, **ready)
     while True:
         command = commands.get()
-        stage, length_s, options = str(command["stage"]), float(command["length_s"]), command["options"]
+        task = Task.from_command(command)
         bench = Bench(
             device=device,
             kind=kind,
@@ -106,22 +105,24 @@ def _serve(
             speaker=speaker,
             pace=pace,
             seed=int(assignment["seed"]),
-            seeded=kinds_for(faults, stage=stage, device=device),
+            seeded=kinds_for(faults, stage=task.stage, device=device),
         )
-        if stage == "matmul":
-            run_matmul(bench, length_s=length_s, options=options)
-        else:
-            try:
-                run_allreduce(bench, length_s=length_s, options=options, group=Group(**command["group"]))
-            except Exception as error:
-                if not pace.is_waiting:
-                    raise
-                # While we wait for others an error tells of them or the way to them, not of this device.
-                speaker.say(
-                    "collective.failed", stage=stage, device=device, error=f"{type(error).__name__}: {error}"
-                )
-                pace.is_waiting = False
-        speaker.say("worker.done", stage=stage, device=device)
+        try:
+            run_stage(bench, task)
+        except Exception as error:
+            if not pace.is_waiting:
+                raise
+            # While we wait for others an error tells of them or the way to them, not of this device.
+            speaker.say(
+                "collective.failed",
+                stage=task.stage,
+                phase=task.phase,
+                device=device,
+                devices=list(task.group.devices) if task.group else [],
+                error=f"{type(error).__name__}: {error}",
+            )
+            pace.is_waiting = False
+        speaker.say("round.done", stage=task.stage, phase=task.phase, device=device)
 
 
 if __name__ == "__main__":

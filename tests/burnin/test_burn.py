@@ -34,8 +34,8 @@ from tests.processes import processes_with, start_job, wait_for
 from tests.twins.nvml import Scenario, uuid
 
 # The shortest stages that still give every rule what it needs, and an impatient watch.
-PLAN = "device: cpu\nstall_s: 3\nmatmul: {length_s: 2, formats: [fp32, bf16]}\nallreduce: {length_s: 1}\n"
-NO_ALLREDUCE = f"{PLAN}leave_out: [allreduce]\n"
+PLAN = "device: cpu\nstall_s: 3\nduration_s: 8\nmatmul: {length_s: 2, formats: [fp32, bf16]}\nallreduce: {length_s: 1}\n"
+NO_ALLREDUCE = f"{PLAN}only: [matmul]\n"
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,17 @@ def test_each_stage_names_the_detectors_that_were_proven_and_how_far(healthy: Bu
     assert controls["detector:matmul: bit flip in a product"] == "end to end"
     assert controls["detector:matmul: NaN in a product"] == "end to end"
     assert controls["detector:allreduce: bit flip in a reduced buffer"] == "end to end"
+    assert controls["detector:power: bit flip in a digested product"] == "end to end"
+    assert controls["detector:power: bit flip in an operand"] == "end to end"
     assert controls["detector:matmul: stalled worker"] == "parser only"
     assert {name.partition(":")[2].partition(":")[0] for name in controls} >= {
         "preflight",
         "matmul",
+        "memory",
+        "bandwidth",
+        "links",
         "allreduce",
+        "power",
         "aftermath",
     }
 
@@ -151,7 +157,7 @@ def test_a_fault_seeded_into_matmul_fails_exactly_that_device(
 def test_a_worker_that_stalls_in_a_collective_is_named_and_not_the_one_that_waits_for_it(
     tmp_path: Path,
 ) -> None:
-    found = burn(tmp_path, PLAN, "--seed-fault", "allreduce:stall@cpu:1")
+    found = burn(tmp_path, f"{PLAN}only: [matmul, allreduce]\n", "--seed-fault", "allreduce:stall@cpu:1")
 
     assert found.having(Outcome.FAIL) == {("worker", "device:cpu:1")}
     assert ("allreduce", "device:cpu:0") in found.having(Outcome.INCONCLUSIVE)

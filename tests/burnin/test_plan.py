@@ -17,25 +17,41 @@ def _lengths(plan: PlanSpec) -> dict[str, float]:
     return {s.name: round(s.length_s, 3) for s in plan.to_order(seed=1).stages if s.length_s}
 
 
-def test_every_profile_runs_every_stage_for_its_time() -> None:
+def test_every_profile_runs_its_stages_for_its_time_and_says_what_it_leaves_out() -> None:
     for name, profile in PROFILES.items():
         order = PlanSpec.model_validate({"profile": name}).to_order(seed=1)
 
-        assert [stage.name for stage in order.stages] == list(STAGES)
+        assert [stage.name for stage in order.stages] == [s for s in STAGES if s not in profile.left_out]
+        assert order.left_out == profile.left_out
         assert sum(stage.length_s for stage in order.stages) == pytest.approx(profile.load_s)
 
 
 def test_a_stage_that_states_its_length_has_it_and_the_others_share_the_rest() -> None:
-    plan = PlanSpec.model_validate({"duration_s": 30, "matmul": {"length_s": 20}})
+    plan = PlanSpec.model_validate(
+        {"duration_s": 30, "matmul": {"length_s": 20}, "only": ["matmul", "allreduce", "power"]}
+    )
 
-    assert _lengths(plan) == {"matmul": 20, "allreduce": 10}
+    assert _lengths(plan) == {"matmul": 20, "allreduce": 3.333, "power": 6.667}
 
 
 def test_what_is_left_out_gives_its_time_to_the_others_and_stands_in_the_order() -> None:
-    plan = PlanSpec.model_validate({"duration_s": 30, "leave_out": ["allreduce"]})
+    plan = PlanSpec.model_validate({"duration_s": 30, "leave_out": ["allreduce", "aftermath"]})
 
-    assert _lengths(plan) == {"matmul": 30}
-    assert plan.to_order(seed=1).left_out == ("allreduce",)
+    assert "allreduce" not in _lengths(plan)
+    assert sum(_lengths(plan).values()) == pytest.approx(30, abs=0.01)
+    assert plan.to_order(seed=1).left_out == ("allreduce", "aftermath")
+
+
+def test_a_plan_can_ask_for_a_stage_that_its_profile_leaves_out() -> None:
+    gate = PlanSpec.model_validate({"profile": "gate"})
+    longer = PlanSpec.model_validate({"profile": "gate", "memory": {"length_s": 9}})
+    only = PlanSpec.model_validate({"profile": "gate", "only": ["bandwidth"], "duration_s": 7})
+
+    assert gate.to_order(seed=1).left_out == ("memory", "bandwidth")
+    assert longer.to_order(seed=1).left_out == ("bandwidth",)
+    assert _lengths(longer)["memory"] == 9
+    assert _lengths(only) == {"bandwidth": 7}
+    assert only.to_order(seed=1).left_out == ("memory", "matmul", "links", "allreduce", "power")
 
 
 def test_an_order_survives_its_journey_as_one_line() -> None:
