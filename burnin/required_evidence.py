@@ -1,18 +1,19 @@
 """Required evidence, as data: which readings must be there before a GPU may pass.
 
-What a driver, board or platform does not have is not applicable and said; what it has and kept silent leaves the
-GPU undecided.
+What a driver, board or platform does not have is not applicable and said; what it has and kept silent leaves
+the GPU undecided.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from burnin.evidence import subject_of
 from probes.finding import Finding
@@ -30,7 +31,7 @@ class ReadingSpec(Spec):
     why: str = ""
     driver_from: int | None = None
     architectures: list[Literal["ampere", "ada", "hopper", "blackwell"]] | None = None
-    not_boards: list[str] = []
+    not_boards: list[str] = Field(default_factory=list)
     platforms: list[Literal["bare metal", "virtual machine", "container"]] | None = None
     profiles: list[Literal["gate", "quick", "intake", "soak"]] | None = None
 
@@ -72,7 +73,7 @@ def excused(spec: ReadingSpec, site: Site) -> str:
         return f"driver {site.driver_major or 'unknown'} is older than {spec.driver_from}"
     if spec.architectures is not None and site.architecture not in spec.architectures:
         return f"not asked of {site.architecture or 'an architecture that we do not know'}"
-    if any(part in site.board for part in spec.not_boards):
+    if any(re.search(rf"\b{re.escape(part)}\b", site.board) for part in spec.not_boards):
         return f"not asked of {site.board}"
     if spec.platforms is not None and site.platform not in spec.platforms:
         return f"not asked in a {site.platform}"
@@ -98,8 +99,7 @@ def judge_required(gpu: str, site: Site, present: Set[str], why_absent: dict[str
         observed=observed,
         expected=f"what a {site.board} with driver {site.driver_major} on {site.platform} can say",
         evidence={"missing": missing, "not_applicable": absent, "required": required},
-        next_step="mend what keeps these readings away (rights, driver, GPU), or waive them with an owner and "
-        "a date; then run it again"
+        next_step="mend what keeps these readings away (rights, driver, GPU), or waive them; then run it again"
         if missing
         else "",
     )
