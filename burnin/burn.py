@@ -7,6 +7,7 @@ from pathlib import Path
 
 from burnin.judging import judge_run
 from burnin.launcher import launch
+from burnin.live_table import HEADERS, DeviceTable
 from burnin.order import Order, SeededFault, order_to_json
 from burnin.override import SPEC_KEY, load_override, override_to_json
 from burnin.plan import PlanSpec
@@ -52,7 +53,9 @@ def run_burnin(request: BurnRequest) -> Run:
     with recording(writer, judge_run), Progress("burn-in", quiet=request.is_quiet) as progress:
         for stage in order.stages:
             progress.step(stage.name, "waiting")
-        launch(order, writer, on_event=lambda event: _show(progress, order, event))
+        devices = DeviceTable(order)
+        progress.show_table(HEADERS, devices.rows)
+        launch(order, writer, on_event=lambda event: _show(progress, order, devices, event))
     return load_run(writer.path)
 
 
@@ -63,8 +66,9 @@ def load_plan(request: BurnRequest) -> PlanSpec:
     return plan.model_copy(update={name: wish for name, wish in wishes.items() if wish is not None})
 
 
-def _show(progress: Progress, order: Order, event: Event) -> None:
+def _show(progress: Progress, order: Order, devices: DeviceTable, event: Event) -> None:
     data = event.data
+    devices.note(event)
     stage = str(data.get("stage", ""))
     if event.kind == "stage.started" and order.stage(stage):
         progress.step(stage, "running", f"{data['length_s']:.0f} s" if data["length_s"] else "")
@@ -75,10 +79,8 @@ def _show(progress: Progress, order: Order, event: Event) -> None:
         progress.step(
             "devices", "done", f"{len(data['devices'])} × {data['device_kind']} ({', '.join(models)})"
         )
-    elif event.kind == SAMPLE and event.source == "matmul":
-        progress.step("matmul", "running", f"{data['device']} {data['tflops']:.3g} TFLOPS")
-    elif event.kind == SAMPLE and event.source == "allreduce":
-        progress.step("allreduce", "running", f"{data['subject']} {data['busbw_gbps']:.3g} GB/s")
+    elif event.kind == SAMPLE and order.stage(event.source):
+        progress.step(event.source, "running", devices.stage_detail())
     elif event.kind in (
         "worker.stalled",
         "worker.late",

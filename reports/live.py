@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from reports.text import one_line
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.live import Live
     from rich.table import Table
 
 REFRESHES_PER_S = 4
+ROWS_MAX = 16  # of a table; a screen is no longer
 PLAIN_EVERY_S = 15.0  # a step whose detail keeps changing is told this often where there is no terminal
 _SIGNS = {
     "waiting": ("·", "dim"),
@@ -41,6 +44,12 @@ class Progress:
         self._told: dict[str, float] = {}
         self._started = time.monotonic()
         self._live: Live | None = None  # None: no terminal, or not entered
+        self._headers: Sequence[str] = ()
+        self._lines: Callable[[], Sequence[Sequence[str]]] = lambda: ()
+
+    def show_table(self, headers: Sequence[str], rows: Callable[[], Sequence[Sequence[str]]]) -> None:
+        """Draw a table below the steps, on a terminal only; ``rows`` is asked whenever it is drawn."""
+        self._headers, self._lines = headers, rows
 
     def step(self, name: str, state: str, detail: str = "") -> None:
         """Set the row of a step; ``state`` is waiting, running, pass, inconclusive, fail or done."""
@@ -54,7 +63,28 @@ class Progress:
             line = f"{elapsed_s:6.1f} s  {one_line(name)}: {one_line(state)} {one_line(detail)}"
             sys.stderr.write(line.rstrip() + "\n")
 
-    def _render(self) -> Table:
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+
+        rows = self._lines()
+        return Group(self._steps(), "", self._table(rows)) if rows else self._steps()
+
+    def _table(self, rows: Sequence[Sequence[str]]) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        for index, header in enumerate(self._headers):
+            table.add_column(
+                header, justify="left" if index < 2 else "right", no_wrap=True, overflow="ellipsis"
+            )
+        for row in rows[:ROWS_MAX]:
+            table.add_row(*(Text(one_line(cell)) for cell in row))
+        if len(rows) > ROWS_MAX:
+            table.add_row(Text(f"and {len(rows) - ROWS_MAX} more", style="dim"))
+        return table
+
+    def _steps(self) -> Table:
         from rich.table import Table
         from rich.text import Text
 
