@@ -99,7 +99,7 @@ def judge_required(gpu: str, site: Site, present: Set[str], why_absent: dict[str
         observed=observed,
         expected=f"what a {site.board} with driver {site.driver_major} on {site.platform} can say",
         evidence={"missing": missing, "not_applicable": absent, "required": required},
-        next_step="mend what keeps these readings away (rights, driver, GPU), or waive them; then run it again"
+        next_step="mend what keeps these readings away (rights, driver, GPU), or waive them"
         if missing
         else "",
     )

@@ -369,7 +369,7 @@ static int answer(field_t *field, number_t value, int type) {
 /* One field. What an older driver does not know it calls an invalid argument. */
 static int read_field(gpu_t *gpu, field_t *field, int driver) {
     unsigned id = field->fieldId;
-    unsigned known = driver < 550 ? 200 : driver < 565 ? 229 : driver < 575 ? 253 : 308;
+    unsigned known = driver < 550 ? 200 : driver < 565 ? 229 : driver < 575 ? 254 : 308;
     number_t clocks = of(gpu, "clock_fields", driver < 575 ? 251 : 269);
     if (id >= known) return INVALID_ARGUMENT;
     if (id >= (unsigned)clocks && id < (unsigned)clocks + 3 && driver >= 565)

@@ -1,0 +1,178 @@
+"""Sensors from the driver's library to the finding: the real sampler and pynvml, a twin of the library."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from probes.child import wait_until
+from probes.finding import Finding
+from probes.outcome import Outcome
+from tests.burnin.sampled import begin, having, sample
+from tests.twins.machine import DRIVERS, FIRST_BUS, MODELS, Machine, build_driver
+from tests.twins.nvml import uuid
+
+pytestmark = pytest.mark.needs("gcc")
+GONE = "3,100,5000,-;NVRM: Xid (PCI:0000:{bus:02x}:00): 79, pid='<unknown>', GPU has fallen off the bus.\n"
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    return {age: build_driver(tmp_path_factory.mktemp(f"driver-{age}"), age) for age in DRIVERS}
+
+
+@pytest.fixture
+def machine(libraries: dict[int, Path], tmp_path: Path) -> Callable[..., Machine]:
+    def make(*faults: str, model: str = "H100", age: int = 580, gpus: int = 8) -> Machine:
+        folder = tmp_path / f"{model}-{age}-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        made = Machine(folder=folder, library=libraries[age], model=model, age=age, gpus=gpus)
+        made.write(*faults)
+        return made
+
+    return make
+
+
+def _steps(findings: list[Finding], rule: str) -> str:
+    return next(f.next_step for f in findings if f.rule == rule and f.outcome is Outcome.FAIL)
+
+
+def test_healthy_gpus_of_every_model_with_drivers_of_three_ages_pass(machine: Callable[..., Machine]) -> None:
+    machines = [machine(model=model, age=age) for model in MODELS for age in DRIVERS]
+    with ThreadPoolExecutor(max_workers=7) as pool:
+        judged = list(pool.map(sample, machines))
+
+    for made, findings in zip(machines, judged, strict=True):
+        undecided = [f for f in findings if f.outcome not in (None, Outcome.PASS)]
+        assert undecided == [], f"{made.model} with driver {made.age}"
+        assert having(findings, Outcome.PASS)["required-evidence"] == set(range(8))
+        assert having(findings, Outcome.PASS)["throttle"] == set(range(8))
+
+
+# One fault on GPU 3, the rules that must fail for it, and a word of the next step.
+FAULTS = {
+    "heat": (["temperature.3 93"], "heat", "fans"),
+    "hbm heat": (["memory_temperature.3 99"], "memory-heat", "airflow"),
+    "software thermal beside the power cap": (["reasons.3 0x24"], "throttle", "cooling"),
+    "hardware thermal beside its umbrella": (["reasons.3 0x48"], "throttle", "cooling"),
+    "held back in nanoseconds that no sample sees": (
+        ["sw_thermal_ns.3 0 0 500000000"],
+        "throttle",
+        "cooling",
+    ),
+    "uncorrectable memory error": (["ecc_uncorrected.3 2 1.2"], "ecc", "reset"),
+    "ecc switched off": (["ecc_mode.3 0"], "ecc-mode", "nvidia-smi -e 1"),
+    "remapping pending": (["remap_pending.3 1"], "row-remap", "reset"),
+    "remapping failed": (["remap_failure.3 1"], "row-remap", "RMA"),
+    "row remapped meanwhile": (["remap_uncorrected.3 1 1.2"], "row-remap", "reset"),
+    "sram beyond its threshold": (["sram_threshold.3 1"], "sram", "RMA"),
+    "half a link": (["pcie_width.3 8"], "pcie-link", "reseat"),
+    "an old generation of the link": (["pcie_gen.3 1"], "pcie-link", "reseat"),
+    "replays": (["pcie_replay.3 0 0 1000"], "pcie-errors", "reseat"),
+    "fatal error of the link": (["pcie_fatal.3 1 1.2"], "pcie-errors", "reseat"),
+    "nvlink down": (["nvlink_down.3 4"], "nvlink", "bridge"),
+    "nvlink recovered": (["nvlink_recovery.3 1 1.2"], "nvlink", "reset"),
+    "nvlink crc": (["nvlink_crc.3 0 0 5000"], "nvlink", "reset"),
+    "fabric not completed": (["fabric.3 2"], "fabric", "fabric manager"),
+    "fabric degraded": (["fabric_health.3 0x1a9"], "fabric", "fabric manager"),
+    "driver wants a reboot": (["recovery_action.3 2"], "recovery-action", "reboot"),
+    "power limit lowered": (["limit_mw.3 500000"], "power-limit", "nvidia-smi -pl"),
+    "memory clock locked": (["mem_mhz.3 1593"], "memory-clock", "nvidia-smi -rmc"),
+    "xid": (["xid 79 1", "xid_gpu 3"], "xid", ""),
+}
+
+
+def test_each_fault_of_one_gpu_fails_its_rule_for_that_gpu_and_no_rule_for_another(
+    machine: Callable[..., Machine],
+) -> None:
+    machines = [machine(*faults) for faults, _, _ in FAULTS.values()]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        judged = list(pool.map(sample, machines))
+
+    for (name, (_, rule, word)), findings in zip(FAULTS.items(), judged, strict=True):
+        failed = having(findings, Outcome.FAIL)
+        assert failed == {rule: {3}}, name
+        assert word in _steps(findings, rule), name
+
+
+def test_a_power_cap_with_its_nanoseconds_is_no_fault(machine: Callable[..., Machine]) -> None:
+    findings = sample(machine("reasons 4", "power_ns 0 0 900000000"))
+
+    assert having(findings, Outcome.FAIL) == having(findings, Outcome.INCONCLUSIVE) == {}
+
+
+@pytest.mark.parametrize(("age", "place"), [(570, 251), (580, 269), (580, 251)])
+def test_time_held_back_is_found_wherever_the_driver_keeps_it(
+    age: int, place: int, machine: Callable[..., Machine]
+) -> None:
+    faults = [f"clock_fields {place}", "reasons.3 0x24", "sw_thermal_ns.3 0 0 900000000"]
+    findings = sample(machine(*faults, age=age))
+
+    (failed,) = [f for f in findings if f.outcome is Outcome.FAIL]
+    assert f"software thermal, by fields {place} to {place + 2}" in failed.observed
+    assert failed.subject == f"gpu:{uuid(3)}"
+
+
+def test_a_gpu_lost_in_mid_run_is_named_and_its_siblings_pass(machine: Callable[..., Machine]) -> None:
+    findings = sample(machine("lost.3 1 1.0"))
+
+    assert having(findings, Outcome.FAIL)["gpu-lost"] == {3}
+    assert set().union(*having(findings, Outcome.FAIL).values()) == {3}
+    assert set().union(*having(findings, Outcome.INCONCLUSIVE).values()) <= {3}
+
+
+def test_a_call_that_never_returns_leaves_that_gpu_undecided_and_the_others_judged(
+    machine: Callable[..., Machine],
+) -> None:
+    with begin(machine("blocks.3 1 1.0", "blocks.3 0 9.0")) as sampled:
+        assert wait_until(lambda: sampled.has_said("sensor.hung", gpu=uuid(3)), timeout_s=15)
+        findings = sampled.finish(wait_s=10)
+
+    assert having(findings, Outcome.FAIL) == {}
+    assert having(findings, Outcome.INCONCLUSIVE)["sensors"] == {3}
+    assert set().union(*having(findings, Outcome.INCONCLUSIVE).values()) == {3}
+
+
+def test_an_xid_in_the_kernel_log_alone_fails_the_gpu_at_that_address(
+    machine: Callable[..., Machine], tmp_path: Path
+) -> None:
+    log = tmp_path / "root" / "dev" / "kmsg"
+    log.parent.mkdir(parents=True)
+    log.write_text(GONE.format(bus=FIRST_BUS + 1))  # before the run: not ours
+    with begin(machine(), root=tmp_path / "root") as sampled:
+        with log.open("a") as kernel:
+            kernel.write(GONE.format(bus=FIRST_BUS + 3))
+        time.sleep(1.5)
+        findings = sampled.finish()
+
+    assert having(findings, Outcome.FAIL) == {"xid": {3}}
+    assert having(findings, Outcome.PASS)["kernel-log"] == {-1}
+
+
+def test_a_reading_that_this_driver_has_and_that_is_refused_leaves_the_gpu_undecided(
+    machine: Callable[..., Machine],
+) -> None:
+    findings = sample(machine("deny_remap.3 4"))
+
+    assert having(findings, Outcome.INCONCLUSIVE) == {"required-evidence": {3}}
+    (finding,) = [f for f in findings if f.outcome is Outcome.INCONCLUSIVE]
+    assert finding.evidence["missing"] == ["row_remap_failure", "row_remap_pending"]
+    assert "Insufficient Permissions" in finding.observed
+
+
+def test_a_gpu_in_slices_is_undecided(machine: Callable[..., Machine]) -> None:
+    findings = sample(machine("mig.3 1"))
+
+    assert having(findings, Outcome.INCONCLUSIVE) == {"mig": {3}}
+    assert "nvidia-smi -mig 0" in next(f.next_step for f in findings if f.rule == "mig" and f.next_step)
+
+
+def test_a_link_that_rests_under_no_load_is_no_fault(machine: Callable[..., Machine]) -> None:
+    findings = sample(machine("util 0", "pcie_gen 1", "mem_mhz 405", "reasons 1"))
+
+    assert having(findings, Outcome.FAIL) == {}
+    assert {f.rule for f in findings if f.outcome is None} >= {"pcie-link", "memory-clock"}
