@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from burnin.arithmetic import judge_exact
 from burnin.bound import judge_bounds
 from burnin.cause import name_causes
@@ -32,7 +34,14 @@ from burnin.override import OverrideSpec, override_of
 from burnin.preconditions import judge_company, judge_devices, judge_room
 from burnin.sensor_judging import gpu_readings, judge_sensor_readings
 from burnin.speed import judge_load, judge_speed
-from burnin.stage_judging import judge_bandwidths, judge_links, judge_memories, judge_products, likeness
+from burnin.stage_judging import (
+    judge_bandwidths,
+    judge_links,
+    judge_memories,
+    judge_power_speed,
+    judge_products,
+    siblings_of,
+)
 from burnin.thresholds import Thresholds, thresholds_for
 from burnin.xid_rule import judge_xids
 from probes.finding import Finding
@@ -114,6 +123,8 @@ def _judge_devices(evidence: Evidence) -> list[Finding]:
     if "allreduce" in names:
         findings += [_judge_allreduce(evidence, device) for device in evidence.devices]
     findings += judge_products(evidence)
+    if "power" in names:
+        findings += judge_power_speed(evidence, ratio_min=_thresholds(evidence).sibling_ratio_min)
     links = judge_links(evidence) if "links" in names else []
     return [*workers, *fold_missing(findings, workers), *links]
 
@@ -144,14 +155,22 @@ def _judge_matmul(evidence: Evidence) -> list[Finding]:
                 miscompares=evidence.told("miscompare", device=device, stage="matmul"),
             )
         )
-        siblings = {
-            name: values
-            for name, values in rates.items()
-            if name != device and likeness(evidence, name) == likeness(evidence, device)
-        }
+        siblings = siblings_of(evidence, device, rates)
         findings.append(judge_speed(device, rates[device], siblings, ratio_min=limits.sibling_ratio_min))
+        findings += _judge_alone(evidence, device, ratio_min=limits.sibling_ratio_min)
         findings.append(judge_load(device, _busy(evidence, device), busy_pct_min=limits.busy_pct_min))
     return findings
+
+
+def _judge_alone(evidence: Evidence, device: str, *, ratio_min: float) -> list[Finding]:
+    """Compare the rates that devices had while the others rested; there is no such phase with one device."""
+    column = "busy_tflops" if evidence.is_cpu else "tflops"
+    rates = {d: numbers(evidence.matmul_rows(d, phase="alone"), column) for d in evidence.devices}
+    siblings = siblings_of(evidence, device, rates)
+    if not any(rates.values()):
+        return []
+    found = judge_speed(device, rates[device], siblings, ratio_min=ratio_min)
+    return [replace(found, rule="speed-alone")]
 
 
 def _rates(evidence: Evidence, device: str) -> list[float]:

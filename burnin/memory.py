@@ -169,8 +169,7 @@ def _seed_fault(bench: Bench, blocks: list[torch.Tensor], name: str, turn: int) 
         flip_bit(block, address=place.randrange(block.numel()), bit=place.randrange(64))
     if "stuck_bit" in bench.seeded:
         stuck = block[place.randrange(STUCK_EVERY) :: STUCK_EVERY]
-        stuck.bitwise_or_(1 << place.randrange(62)).bitwise_or_(1 << place.randrange(62))
-        stuck[:1].bitwise_xor_(4)  # at least one differs, whatever the pattern holds
+        stuck.bitwise_or_(3 << 2 * place.randrange(31))  # two neighbours, of which one is clear in each word
     if "wrong_address" in bench.seeded:
         half = block.numel() // 2
         at = place.randrange(half - 1) | 1

@@ -42,8 +42,9 @@ def scramble(index: torch.Tensor, seed: int) -> torch.Tensor:
     Two rounds of multiply and shift, modulo 2^64, the same on every device.
     """
     word = (index + (seed * 0x9E3779B1 + 1) % 2**61) * _MULTIPLIERS[0]
-    word = (word ^ (word >> 30)) * _MULTIPLIERS[1]
-    return word ^ (word >> 27)
+    # The sign must not be shifted in: it would cancel itself out, and the highest bit would always be clear.
+    word = (word ^ ((word >> 30) & ((1 << 34) - 1))) * _MULTIPLIERS[1]
+    return word ^ ((word >> 27) & ((1 << 37) - 1))
 
 
 _MAKERS = (_address, _walking_bit, _walking_zero, _checkerboard, _inverse, scramble)

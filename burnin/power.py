@@ -225,10 +225,11 @@ def _hold(bench: Bench, rig: _Rig, *, length_s: float) -> None:
 def _step(bench: Bench, rig: _Rig, *, until: float) -> None:
     """Full load and none in turns; once at least."""
     is_first = True
-    while is_first or time.monotonic() + 2 * STEP_S <= until:
+    step_s = min(STEP_S, max((until - time.monotonic()) / 2, WINDOW_S_MIN))
+    while is_first or time.monotonic() + 2 * step_s <= until:
         is_first = False
-        _window(bench, rig, "steps", window_s=STEP_S)
-        time.sleep(STEP_S)
+        _window(bench, rig, "steps", window_s=step_s)
+        time.sleep(step_s)
         bench.pace.step()
 
 

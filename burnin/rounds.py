@@ -40,6 +40,8 @@ def plan_rounds(
 
 def _link_rounds(devices: Sequence[str], length_s: float, phases: Sequence[str]) -> list[Round]:
     """Each pair by itself, then all pairs in rounds in which no device has two partners."""
+    if len(devices) < 2:
+        return []
     together = [(TOGETHER, pairs) for pairs in disjoint_pairs(devices)]
     pairs = list(combinations(devices, 2))
     # With one pair only, both are the same.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from burnin.arithmetic import judge_digests, judge_first_product, judge_operands
-from burnin.evidence import Evidence
+from burnin.evidence import Evidence, numbers, subject_of
 from burnin.memory_rule import judge_memory
 from burnin.pattern_names import PATTERN_NAMES
 from burnin.rounds import ALONE, TOGETHER, link_name
+from burnin.speed import judge_speed
 from burnin.transfer import RATIO_MIN, judge_bandwidth, judge_common_end, judge_copy_speed, judge_link
 from probes.finding import Finding
 from probes.json_types import JsonObject
+from probes.outcome import Outcome
 
 
 def likeness(evidence: Evidence, device: str) -> str:
@@ -22,6 +25,23 @@ def likeness(evidence: Evidence, device: str) -> str:
         return ""
     values = [f"{name} {ready[0].get(name)}" for name in ("model", "torch", "cuda", "threads")]
     return ", ".join([*values, f"driver {evidence.inventory.get('driver')}"])
+
+
+def siblings_of(evidence: Evidence, device: str, rates: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """Return the rates of the devices that this one may be compared with."""
+    own = likeness(evidence, device)
+    return {name: v for name, v in rates.items() if name != device and likeness(evidence, name) == own}
+
+
+def judge_power_speed(evidence: Evidence, *, ratio_min: float) -> list[Finding]:
+    """Compare the rates that the devices held at full power."""
+    column = "busy_tflops" if evidence.is_cpu else "tflops"
+    rates = {d: numbers(evidence.series("power", device=d, phase="hold"), column) for d in evidence.devices}
+    found = [
+        judge_speed(device, rates[device], siblings_of(evidence, device, rates), ratio_min=ratio_min)
+        for device in evidence.devices
+    ]
+    return [replace(each, rule="speed-held", evidence=each.evidence | {"stage": "power"}) for each in found]
 
 
 def judge_memories(evidence: Evidence) -> list[Finding]:
@@ -111,7 +131,12 @@ def judge_products(evidence: Evidence) -> list[Finding]:
         if "power" in evidence.stage_names():
             findings.append(judge_operands(device, evidence.told("operands.result", device=device)))
     dissents = {device: len(evidence.told("digest.dissent", device=device)) for device in evidence.devices}
-    likenesses = {device: likeness(evidence, device) for device in evidence.devices}
+    # Who is known to be wrong has no vote.
+    known = {f.subject for f in findings if f.outcome is Outcome.FAIL}
+    likenesses = {
+        device: f"only {device}" if subject_of(device) in known else likeness(evidence, device)
+        for device in evidence.devices
+    }
     return findings + judge_digests(results, dissents, likenesses)
 
 

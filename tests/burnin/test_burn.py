@@ -34,7 +34,10 @@ from tests.processes import processes_with, start_job, wait_for
 from tests.twins.nvml import Scenario, uuid
 
 # The shortest stages that still give every rule what it needs, and an impatient watch.
-PLAN = "device: cpu\nstall_s: 3\nduration_s: 8\nmatmul: {length_s: 2, formats: [fp32, bf16]}\nallreduce: {length_s: 1}\n"
+PLAN = (
+    "device: cpu\nstall_s: 3\nduration_s: 8\n"
+    "matmul: {length_s: 2, formats: [fp32, bf16]}\nallreduce: {length_s: 1}\n"
+)
 NO_ALLREDUCE = f"{PLAN}only: [matmul]\n"
 
 
