@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from burnin.company import foreign_pids
 from burnin.crew import Crew, Member
 from burnin.device_choice import Choice, choose_devices
 from burnin.order import LOADED_STAGES, Order, StageOrder, order_from_line
@@ -80,6 +81,8 @@ class Agent:
         self._crew = crew
         self._sampler: Member | None = None  # None: not started yet
         self._workers: list[Member] = []
+        self._is_cpu = True  # until a GPU is chosen
+        self._intruded: set[str] = set()  # GPUs on which somebody else began to compute
 
     def run(self) -> None:
         """Run every stage of the order."""
@@ -107,13 +110,19 @@ class Agent:
             lambda: self._heard("nvml.inventory") is not None or self._sampler_is_gone(), INVENTORY_WITHIN_S
         )
         choice = choose_devices(
-            self._order.device, self._heard("nvml.inventory"), cpu_devices=self._order.cpu_devices
+            self._order.device,
+            self._heard("nvml.inventory"),
+            cpu_devices=self._order.cpu_devices,
+            environment=os.environ,
         )
+        self._is_cpu = choice.kind == "cpu"
         self._speaker.say(
             "inventory",
             device_kind=choice.kind,
             devices=[{"name": seat.name, "model": seat.model} for seat in choice.seats],
             problem=choice.problem,
+            hidden=list(choice.hidden),
+            visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         )
         self._speaker.say("room", **read_room())
         for seat in choice.seats:
@@ -221,11 +230,25 @@ class Agent:
         groups = [[able for able in workers if able.name in group] for group in each.groups]
         while any(worker.sign.is_busy for worker in workers):
             self._crew.hear()
+            self._make_way(stage)
             for group in groups:
                 self._give_up_stalled(stage, group)
             if time.monotonic() >= deadline:
                 for worker in [w for w in workers if w.sign.is_busy]:
                     self._give_up(worker, "worker.late", stage=stage.name, within_s=deadline_s)
+
+    def _make_way(self, stage: StageOrder) -> None:
+        """End our load for good as soon as somebody else computes on a GPU: first, do no harm."""
+        told = [event.data for event in self._crew.heard if event.kind == "gpu.processes"]
+        own = {worker.process.pid for worker in self._workers}
+        for data in told:
+            gpu = str(data["gpu"])
+            foreign = foreign_pids(data["pids"], own=own, own_count=0 if self._is_cpu else 1)
+            if foreign and gpu not in self._intruded:
+                self._intruded.add(gpu)
+                self._speaker.say("gpu.intruder", gpu=gpu, pids=foreign, stage=stage.name)
+                for worker in [w for w in self._workers if not w.is_gone]:
+                    self._crew.end(worker)
 
     def _give_up_stalled(self, stage: StageOrder, group: Sequence[Member]) -> None:
         """Look at each group by itself: what waits in one waits for nobody in another."""

@@ -23,6 +23,8 @@ from probes.json_types import JsonObject
 HEARTBEAT = "heartbeat"  # consumed by the launcher, never recorded
 HEARTBEAT_EVERY_S = 1.0
 END_GRACE_S = 1.0
+# What the sampler says to the agent as well.
+HEARD = ("nvml.inventory", "gpu.snapshot", "host.snapshot", "gpu.processes")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -122,7 +124,7 @@ class Crew:
         elif event.kind in ("round.done", "worker.failed"):
             member.sign.is_busy = False
             member.is_gone = member.is_gone or event.kind == "worker.failed"
-        elif not member.is_worker and event.kind in ("nvml.inventory", "gpu.snapshot", "host.snapshot"):
+        elif not member.is_worker and event.kind in HEARD:
             self.heard.append(event)
 
     def _note_end(self, member: Member) -> None:

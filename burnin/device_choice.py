@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from burnin.visible import split_visible
 from probes.host import read_processor, read_usable_cores
 from probes.json_types import JsonObject
 
@@ -28,9 +29,16 @@ class Choice:
     kind: str  # "cuda" or "cpu"
     seats: tuple[Seat, ...]
     problem: str = ""  # why nothing can be loaded, where that is so
+    hidden: tuple[str, ...] = ()  # UUIDs of GPUs that CUDA_VISIBLE_DEVICES keeps us away from
 
 
-def choose_devices(wanted: str, inventory: JsonObject | None, *, cpu_devices: int = CPU_DEVICES) -> Choice:
+def choose_devices(
+    wanted: str,
+    inventory: JsonObject | None,
+    *,
+    cpu_devices: int = CPU_DEVICES,
+    environment: Mapping[str, str] | None = None,
+) -> Choice:
     """Choose what the order wants from what there is. ``inventory`` is None where the sampler said nothing.
 
     A GPU that NVML lists is never passed over in favour of the CPU because something else about it is wrong.
@@ -39,7 +47,7 @@ def choose_devices(wanted: str, inventory: JsonObject | None, *, cpu_devices: in
     if wanted == "cpu":
         return _choose_cpu(cpu_devices)
     if gpus:
-        return _choose_gpus(gpus)
+        return _choose_gpus(gpus, environment or {})
     state = str((inventory or {}).get("nvml", "silent"))
     if state == "absent" and wanted == "auto":
         return _choose_cpu(cpu_devices)
@@ -47,16 +55,25 @@ def choose_devices(wanted: str, inventory: JsonObject | None, *, cpu_devices: in
     return Choice(kind="cuda", seats=(), problem=f"NVML lists no GPU: {detail}")
 
 
-def _choose_gpus(gpus: Sequence[JsonObject]) -> Choice:
+def _choose_gpus(gpus: Sequence[JsonObject], environment: Mapping[str, str]) -> Choice:
     """Give each worker the one GPU with that UUID: indices of CUDA and of NVML need not agree."""
+    is_pci_order = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    gpus, hidden, problem = split_visible(
+        gpus, environment.get("CUDA_VISIBLE_DEVICES"), is_pci_order=is_pci_order
+    )
+    names = tuple(str(gpu["uuid"]) for gpu in hidden)
+    sliced = [str(gpu["uuid"]) for gpu in gpus if gpu.get("mig_mode")]
+    if problem or sliced:
+        problem = problem or f"MIG is on: {', '.join(sliced)}"
+        return Choice(kind="cuda", seats=(), problem=problem, hidden=names)
     in_use = [
         f"{gpu['uuid']} by pid {', '.join(map(str, gpu['processes']))}"
         for gpu in gpus
         if gpu.get("processes")
     ]
     if in_use:
-        return Choice(kind="cuda", seats=(), problem=f"in use: {'; '.join(in_use)}")
-    return Choice(kind="cuda", seats=tuple(_seat(gpu) for gpu in gpus))
+        return Choice(kind="cuda", seats=(), problem=f"in use: {'; '.join(in_use)}", hidden=names)
+    return Choice(kind="cuda", seats=tuple(_seat(gpu) for gpu in gpus), hidden=names)
 
 
 def _seat(gpu: JsonObject) -> Seat:

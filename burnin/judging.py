@@ -251,11 +251,16 @@ def _judge_gpu(evidence: Evidence, identity: dict[str, object]) -> list[Finding]
             rows_expected=round(_sampled_s(evidence)),
         ),
     ]
-    if not evidence.is_cpu:
-        processes = identity.get("processes")
-        during = [list(data["pids"]) for data in evidence.told("gpu.processes", gpu=gpu)]
-        before_start = list(processes) if isinstance(processes, list) else []
-        findings.append(judge_company(gpu, before=before_start, during=during, own=1))
+    processes = identity.get("processes")
+    findings.append(
+        judge_company(
+            gpu,
+            before=list(processes) if isinstance(processes, list) else [],
+            during=[list(data["pids"]) for data in evidence.told("gpu.processes", gpu=gpu)],
+            own=0 if evidence.is_cpu else 1,
+            intruders=evidence.told("gpu.intruder", gpu=gpu),
+        )
+    )
     return findings
 
 

@@ -69,14 +69,28 @@ def judge_room(host: str, rooms: Sequence[JsonObject]) -> Finding:
     )
 
 
-def judge_company(gpu: str, *, before: Sequence[int], during: Sequence[Sequence[int]], own: int) -> Finding:
-    """Leave a GPU undecided on which somebody else computed: its figures are not its own."""
+def judge_company(
+    gpu: str,
+    *,
+    before: Sequence[int],
+    during: Sequence[Sequence[int]],
+    own: int,
+    intruders: Sequence[JsonObject] = (),
+) -> Finding:
+    """Leave a GPU undecided on which somebody else computed: its figures are not its own.
+
+    ``intruders`` are those for whom the agent ended its load.
+    """
     most = max((len(pids) for pids in during), default=0)
     if before:
         outcome, observed = (
             Outcome.INCONCLUSIVE,
             f"in use before the start by pid {', '.join(map(str, before))}",
         )
+    elif intruders:
+        pids = ", ".join(str(pid) for pid in intruders[0]["pids"])
+        outcome = Outcome.INCONCLUSIVE
+        observed = f"pid {pids} began to compute on it during {intruders[0]['stage']}; our load was ended"
     elif most > own:
         outcome, observed = Outcome.INCONCLUSIVE, f"{most} processes computed on it, {own} of them ours"
     else:

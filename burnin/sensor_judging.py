@@ -37,6 +37,7 @@ def judge_sensor_readings(evidence: Evidence, models: list[ExpectationSpec]) -> 
     """Judge every GPU that NVML lists by what its sensors said; ``models`` are the user's own figures."""
     findings = _judge_log(evidence)
     findings += [_judge_unreachable(data) for data in evidence.inventory.get("unreachable") or []]
+    findings += _judge_hidden(evidence)
     for identity in evidence.gpus:
         readings = gpu_readings(evidence, identity)
         findings += [judge(readings) for judge in GPU_RULES]
@@ -73,6 +74,23 @@ def gpu_readings(evidence: Evidence, identity: JsonObject) -> GpuReadings:
         | first.get("lacking", {})
         | last.get("lacking", {}),
     )
+
+
+def _judge_hidden(evidence: Evidence) -> list[Finding]:
+    """Leave each GPU undecided that CUDA_VISIBLE_DEVICES kept us away from: it was not tested."""
+    choice = evidence.choice or {}
+    return [
+        Finding(
+            rule="visible-devices",
+            subject=f"gpu:{gpu}",
+            outcome=Outcome.INCONCLUSIVE,
+            observed=f"not tested: hidden by CUDA_VISIBLE_DEVICES={choice.get('visible')}",
+            expected="every GPU of the node is tested",
+            evidence={"stage": "preflight"},
+            next_step="unset CUDA_VISIBLE_DEVICES, or test the hidden GPUs in a run of their own",
+        )
+        for gpu in choice.get("hidden") or []
+    ]
 
 
 def _judge_required(evidence: Evidence, readings: GpuReadings) -> Finding:
