@@ -90,7 +90,7 @@ CAUSES = (
         rule="worker",
         outcomes=NOT_PASSED,
         explains=dict.fromkeys(_NEEDS_A_WORKER, UNDECIDED),
-        elsewhere={"allreduce": UNDECIDED, "links": UNDECIDED},
+        elsewhere={"allreduce": UNDECIDED, "link": UNDECIDED},
     ),
     Cause(
         rule="agent",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from burnin.evidence import Evidence, numbers, subject_of
 from burnin.expectation import Expectation, expectation_for
 from burnin.figures import (
+    READINGS_MIN,
+    Floor,
     floor_for_allreduce,
     judge_floor,
     judge_memory_size,
@@ -17,11 +19,14 @@ from burnin.figures import (
     share_of,
 )
 from burnin.firmware import judge_firmware
+from burnin.number_format import PRIMARY
 from burnin.override import OverrideSpec, override_of
 from burnin.thresholds import Thresholds, thresholds_for, thresholds_text
+from burnin.transfer_figures import judge_copies, judge_peers
 from probes.finding import Finding
 from probes.json_types import JsonObject
 
+AUTO = "auto"  # NCCL chose the algorithm
 NEAR_NS = 1_500_000_000  # a clock read within this of a rate belongs to it
 
 
@@ -64,37 +69,53 @@ def _judge_loaded(
     uuid = str(gpu["uuid"])
     findings = []
     if evidence.order.stage("matmul"):
-        findings += [
-            _judge_tflops(evidence, uuid, expectation, thresholds),
+        findings += _judge_tflops(evidence, uuid, expectation, thresholds)
+        findings.append(
             judge_per_clock(
                 uuid,
                 per_clock(evidence, uuid),
                 {d: per_clock(evidence, d) for d in _siblings(evidence, gpu)},
                 ratio_min=thresholds.sibling_ratio_min,
-            ),
-        ]
-        if not evidence.order.stage("power"):
-            findings.append(_judge_matmul_power(evidence, gpu, thresholds))
-    if evidence.order.stage("allreduce"):
+            )
+        )
+    if evidence.order.stage("power") or evidence.order.stage("matmul"):
+        findings.append(_judge_power(evidence, gpu, thresholds))
+    if evidence.order.stage("bandwidth"):
+        findings += judge_copies(evidence, uuid, expectation, thresholds)
+    if evidence.order.stage("links"):
+        findings += judge_peers(evidence, uuid, expectation, thresholds)
+    if evidence.order.stage("allreduce") and not evidence.impossible("allreduce"):
         findings += _judge_allreduce(evidence, uuid, expectation)
     return findings
 
 
 def _judge_tflops(
     evidence: Evidence, uuid: str, expectation: Expectation | None, thresholds: Thresholds
-) -> Finding:
-    told = evidence.told("throughput.result", device=uuid)
-    number_format = str(told[0]["format"]) if told else "bf16"  # in which a GPU draws most
-    typical = expectation.tflops_typical.get(number_format) if expectation else None
-    return judge_floor(
-        "tflops",
-        subject_of(uuid),
-        numbers(evidence.matmul_rows(uuid), "tflops"),
-        share_of(typical, thresholds.tflops_share_min, "TFLOPS"),
-        what=f"{number_format} on random data",
-        unit="TFLOPS",
-        stage="matmul",
-    )
+) -> list[Finding]:
+    """Judge each format for which a typical figure is known, and the one that draws most in any case."""
+    typical = expectation.tflops_typical if expectation else {}
+    tested = {str(name) for data in evidence.told("formats", device=uuid) for name in data["tested"]}
+    formats = {PRIMARY["cuda"], *(name for name in typical if name in tested)}
+    return [
+        judge_floor(
+            "tflops",
+            subject_of(uuid) if name == PRIMARY["cuda"] else f"{subject_of(uuid)}/{name}",
+            numbers(_rows_of(evidence, uuid, name), "tflops"),
+            share_of(typical.get(name), thresholds.tflops_share_min, "TFLOPS"),
+            what=f"{name} on random data",
+            unit="TFLOPS",
+            stage="matmul",
+            readings_min=READINGS_MIN if name == PRIMARY["cuda"] else 1,
+        )
+        for name in sorted(formats)
+    ]
+
+
+def _rows_of(evidence: Evidence, uuid: str, number_format: str) -> list[JsonObject]:
+    """Return the windows of one format with all devices at work."""
+    if number_format == PRIMARY["cuda"]:
+        return evidence.matmul_rows(uuid)
+    return evidence.series("matmul", device=uuid, phase="together", format=number_format)
 
 
 def _siblings(evidence: Evidence, gpu: JsonObject) -> list[str]:
@@ -127,47 +148,62 @@ def _nearest(times: Sequence[int], t_ns: int) -> int | None:
     return best if best is not None and abs(times[best] - t_ns) <= NEAR_NS else None
 
 
-def _judge_matmul_power(evidence: Evidence, gpu: JsonObject, thresholds: Thresholds) -> Finding:
-    """Judge the power of the seconds in which the throughput phase ran."""
+def _judge_power(evidence: Evidence, gpu: JsonObject, thresholds: Thresholds) -> Finding:
+    """Judge the power of the seconds in which it was held or, without that stage, of the products."""
     uuid = str(gpu["uuid"])
+    stage = "power" if evidence.order.stage("power") else "matmul"
+    rows = (
+        evidence.series("power", device=uuid, phase="hold")
+        if stage == "power"
+        else evidence.matmul_rows(uuid)
+    )
     readings = [r for r in evidence.series("gpu", gpu=uuid) if _number(r.get("power_w")) is not None]
     times = [int(row["t_ns"]) for row in readings]
-    near = [_nearest(times, int(row["t_ns"])) for row in evidence.matmul_rows(uuid)]
+    near = [_nearest(times, int(row["t_ns"])) for row in rows]
     return judge_power(
         uuid,
         [float(readings[index]["power_w"]) for index in near if index is not None],
         limit_w=_number(gpu.get("power_limit_w")),
-        share_min=thresholds.power_share_min_of_matmul,
-        stage="matmul",
+        share_min=thresholds.power_share_min if stage == "power" else thresholds.power_share_min_of_matmul,
+        stage=stage,
     )
 
 
 def _judge_allreduce(evidence: Evidence, uuid: str, expectation: Expectation | None) -> list[Finding]:
-    """Judge the largest message that a floor is known for; a mean over sizes would say nothing."""
+    """Judge, for each algorithm, the largest message that a floor is known for; a mean would say nothing."""
     floors = expectation.allreduce_floors if expectation else ()
-    judged = []
+    largest: dict[str, tuple[int, float, Floor]] = {}
     for result in evidence.told("allreduce.result", device=uuid):
+        algorithm, size = str(result.get("algorithm") or AUTO), int(result["size_bytes"])
         floor = floor_for_allreduce(
             floors,
             gpus=int(result["ranks"]),
-            size_bytes=int(result["size_bytes"]),
-            algorithm=result.get("algorithm"),
+            size_bytes=size,
+            algorithm=None if algorithm == AUTO else algorithm,
         )
-        if floor is not None:
-            judged.append((int(result["size_bytes"]), float(result["busbw_gbps"]), floor))
-    size, busbw, floor = max(judged, key=lambda found: found[0], default=(0, 0.0, None))
-    return [
+        if floor is not None and size > largest.get(algorithm, (0,))[0]:
+            largest[algorithm] = size, float(result["busbw_gbps"]), floor
+    judged = [
         judge_floor(
             "allreduce-bandwidth",
-            subject_of(uuid),
-            [busbw] if floor else [],
+            subject_of(uuid) if algorithm == AUTO else f"{subject_of(uuid)}/{algorithm}",
+            [busbw],
             floor,
-            what=f"all-reduce of {size:,} B" if floor else "all-reduce",
+            what=f"all-reduce of {size:,} B, algorithm {algorithm}",
             unit="GB/s",
             stage="allreduce",
             readings_min=1,
         )
+        for algorithm, (size, busbw, floor) in largest.items()
     ]
+    return judged or [_no_floor(uuid)]
+
+
+def _no_floor(uuid: str) -> Finding:
+    subject = subject_of(uuid)
+    return judge_floor(
+        "allreduce-bandwidth", subject, [], None, what="all-reduce", unit="GB/s", stage="allreduce"
+    )
 
 
 def _number(value: object) -> float | None:

@@ -197,9 +197,10 @@ def floor_for_allreduce(
     Bus bandwidth grows with the message, so a floor holds for its own size and for every larger one.
     """
     able = [f for f in floors if f.gpus == gpus and f.message_bytes <= size_bytes]
-    same = [f for f in able if algorithm is not None and f.algorithm.lower() == algorithm.lower()]
+    # What was forced to one algorithm is not held to what NCCL reaches with the best of them.
+    named = "any" if algorithm is None else algorithm
     chosen = max(
-        same or [f for f in able if f.algorithm == "any"], key=lambda f: f.message_bytes, default=None
+        (f for f in able if f.algorithm.lower() == named.lower()), key=lambda f: f.message_bytes, default=None
     )
     if chosen is None:
         return None

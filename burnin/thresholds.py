@@ -28,6 +28,8 @@ class Thresholds:
     power_share_min: float = 0.90
     # The same where no stage was made to draw power: DCGM's targeted_power accepts 75 % (read 2026-07).
     power_share_min_of_matmul: float = 0.75
+    # Of the line rate of all NVLinks: what comes slower took PCIe, or lost half of its links on the way.
+    peer_line_share_min: float = 0.5
     held_back_share_max: float = HELD_BACK_SHARE_MAX
     ecc_corrected_max: int = ECC_CORRECTED_MAX
     mixed_firmware: Literal["fail", "note"] = "fail"
@@ -45,6 +47,9 @@ class ThresholdsSpec(Spec):
     )
     power_share_min_of_matmul: float | None = Field(
         default=None, ge=0, le=1, description="The same in the matmul stage, where no power stage runs."
+    )
+    peer_line_share_min: float | None = Field(
+        default=None, gt=0, le=1, description="Of the NVLinks' line rate."
     )
     held_back_share_max: float | None = Field(default=None, ge=0, le=1, description="Of the run's time.")
     ecc_corrected_max: int | None = Field(default=None, ge=0, description="Corrected errors in a run.")

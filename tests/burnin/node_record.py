@@ -39,13 +39,16 @@ class Node:
     gpu_row: Callable[[int, int], JsonObject] = lambda gpu, second: {}
     events: list[tuple[float, str, JsonObject]] = field(default_factory=list)  # second, kind, data
     without: Callable[[str, JsonObject], bool] = lambda kind, data: False
+    stages: dict[str, float] = field(default_factory=dict)  # further ones; their events are the test's own
+    series: dict[str, list[tuple[float, JsonObject]]] = field(default_factory=dict)  # further rows
     matmul: JsonObject = field(default_factory=lambda: {"formats": ["fp32", "bf16"]})
     busbw_gbps: float = 475.0
     size_bytes: int = 1 << 34
 
     def write(self, folder: Path) -> Run:
         """Write the record and open it."""
-        lengths = {"preflight": 0.0, "matmul": float(LOAD_S), "allreduce": 3.0, "aftermath": 0.0}
+        lengths = {"preflight": 0.0, "matmul": float(LOAD_S), "allreduce": 3.0} | self.stages
+        lengths["aftermath"] = 0.0
         order = Order(
             device="cuda",
             stages=tuple(
@@ -61,13 +64,22 @@ class Node:
             for second, kind, data in sorted([*self._events(), *self.events], key=lambda e: e[0]):
                 if not self.without(kind, data):
                     writer.append_event(_event(second, kind, data))
+            for name, rows in self.series.items():
+                for at_s, data in rows:
+                    writer.sample(name, {"t_ns": _at(at_s), "host": HOST} | data)
             for index in range(self.gpus):
                 for second in range(LOAD_S + 10):
                     writer.sample("gpu", self._gpu_row(index, second))
                 for second in range(5, 5 + LOAD_S):
                     rate = self.tflops(index, second)
                     if rate is not None:
-                        at = {"t_ns": _at(second), "host": HOST, "device": uuid(index), "phase": "together"}
+                        at = {
+                            "t_ns": _at(second),
+                            "host": HOST,
+                            "device": uuid(index),
+                            "phase": "together",
+                            "format": "bf16",
+                        }
                         writer.sample("matmul", at | {"tflops": rate, "products": 600})
             writer.append_event(_event(LOAD_S + 10, FINISHED, {}))
         return load_run(writer.path)

@@ -108,7 +108,7 @@ FLOORS = (
         (8, 1 << 33, "NVLS", 440),
         (8, 1 << 34, "ring", 349),
         (8, 1 << 34, None, 431),
-        (8, 1 << 34, "Tree", 431),
+        (8, 1 << 34, "Tree", None),
         (8, 1 << 33, None, None),
         (4, 1 << 34, "NVLS", None),
         (8, 1 << 20, "NVLS", None),
@@ -166,3 +166,62 @@ def test_figures_for_a_load_test_are_refused(tmp_path: Path) -> None:
 
     assert job.wait(timeout_s=60) == 2
     assert "only a burn-in has figures" in job.text()
+
+
+def _copy(index: int, path: str, gbps: float, phase: str = "alone", is_pinned: bool = True) -> tuple:
+    data = {"stage": "bandwidth", "device": uuid(index), "path": path, "phase": phase, "gbps": gbps}
+    more = {"is_pinned": is_pinned, "miscompared_words": 0, "words": 1 << 25, "means": "copy engine"}
+    return (20, "bandwidth.result", data | more)
+
+
+def test_slow_memory_and_a_slow_way_to_the_host_fail_by_the_models_own_floors(tmp_path: Path) -> None:
+    events = [_copy(i, "device copy", 1500.0 if i == 1 else 2900.0) for i in range(8)]
+    events += [_copy(i, "host to device", 24.0 if i == 2 else 54.0) for i in range(8)]
+    events += [_copy(i, "device to host", 54.0) for i in range(8)]
+    # All at once they share a switch: no floor is known for that.
+    events += [_copy(i, "host to device", 20.0, phase="together") for i in range(8)]
+    run = Node(stages={"bandwidth": 5.0}, events=events).write(tmp_path)
+
+    failed = [
+        f for f in _of(run, "hbm-bandwidth") + _of(run, "host-bandwidth") if f.outcome is not Outcome.PASS
+    ]
+
+    assert [(f.rule, f.subject, f.outcome) for f in failed] == [
+        ("hbm-bandwidth", f"gpu:{uuid(1)}", Outcome.FAIL),
+        ("host-bandwidth", f"gpu:{uuid(2)}/host to device", Outcome.FAIL),
+    ]
+
+
+def test_copies_from_memory_that_was_not_pinned_show_nothing_about_the_slot(tmp_path: Path) -> None:
+    events = [_copy(0, "host to device", 54.0, is_pinned=False)]
+    run = Node(gpus=1, stages={"bandwidth": 5.0}, events=events).write(tmp_path)
+
+    found = [f for f in _of(run, "host-bandwidth") if "host to device" in f.subject]
+
+    assert [f.outcome for f in found] == [Outcome.INCONCLUSIVE]
+
+
+def test_a_peer_that_is_reached_over_pcie_instead_of_nvlink_fails(tmp_path: Path) -> None:
+    def link(sender: int, gbps: float) -> tuple:
+        ends = {"receiver": uuid(0), "sender": uuid(sender), "way": "first to second", "phase": "together"}
+        return (20, "link.result", {"stage": "links", "link": "x", "gbps": gbps, "words": 1} | ends)
+
+    run = Node(gpus=3, stages={"links": 5.0}, events=[link(1, 371.0), link(2, 45.0)]).write(tmp_path)
+
+    assert {f.subject.split("/from ")[1]: f.outcome for f in _of(run, "peer-bandwidth")} == {
+        uuid(1): Outcome.PASS,
+        uuid(2): Outcome.FAIL,
+    }
+
+
+def test_power_is_judged_where_it_was_held_and_not_in_the_pauses_between(tmp_path: Path) -> None:
+    rows = [(s, {"device": uuid(0), "phase": "hold", "tflops": 700.0}) for s in range(14, 18)]
+    rows += [(s, {"device": uuid(0), "phase": "steps", "tflops": 700.0}) for s in range(18, 26)]
+
+    def watts(gpu: int, second: int) -> dict[str, float]:
+        return {"power_w": 690.0 if 14 <= second < 18 else 350.0}
+
+    run = Node(gpus=1, gpu_row=watts, stages={"power": 12.0}, series={"power": rows}).write(tmp_path)
+
+    assert [f.outcome for f in _of(run, "power-reached")] == [Outcome.PASS]
+    assert "enforced power limit" in _of(run, "power-reached")[0].expected
