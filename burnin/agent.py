@@ -254,8 +254,11 @@ class Agent:
         """Look at each group by itself: what waits in one waits for nobody in another."""
         stall_s = self._order.stall_s
         stalled = find_stalled([w.sign for w in group], stall_s=stall_s, now_s=time.monotonic())
+        # Who waits while others go on, or has entered fewer collectives than they, keeps them waiting.
+        is_everybody = len(stalled) > 1 and len(stalled) == sum(w.sign.is_busy for w in group)
         for worker in [w for w in group if w.name in stalled]:
-            said: JsonObject = {"stage": stage.name, "stall_s": stall_s, "is_waiting": worker.sign.is_waiting}
+            waits = worker.sign.is_waiting and is_everybody
+            said: JsonObject = {"stage": stage.name, "stall_s": stall_s, "is_waiting": waits}
             said["devices"] = [member.name for member in group]
             self._give_up(worker, "worker.stalled", **said)
 

@@ -28,7 +28,7 @@ from burnin.gpu_health import (
 )
 from burnin.host_health import judge_counters
 from burnin.launcher import log_tail
-from burnin.liveness import fold_missing, judge_agent, judge_left_out, judge_stuck, judge_worker
+from burnin.liveness import fold_missing, judge_agent, judge_hung, judge_left_out, judge_stuck, judge_worker
 from burnin.order import LOADED_STAGES
 from burnin.override import OverrideSpec, override_of
 from burnin.preconditions import judge_company, judge_devices, judge_room
@@ -87,6 +87,7 @@ def _judge_host(evidence: Evidence) -> list[Finding]:
             log_tail=log_tail(evidence.run.path),
         ),
         *judge_stuck(host, evidence.told("process.stuck")),
+        *judge_hung(host, evidence.told("worker.stalled")),
         judge_devices(
             host,
             choice=evidence.choice,

@@ -35,9 +35,7 @@ def judge_worker(
         )
     if stalled:
         observed = f"the collective in {stalled[0]['stage']} never completed; every rank waits"
-        return _finding(
-            device, Outcome.FAIL, observed, "check the links between these devices, then run it again"
-        )
+        return _finding(device, Outcome.INCONCLUSIVE, observed, "see the rule collective")
     if late:
         observed = f"not done with {late[0]['stage']} within {float(late[0]['within_s']):.0f} s"
         is_start = late[0]["stage"] == "preflight"
@@ -109,6 +107,27 @@ def _missing(worker: Finding, rules: Sequence[str]) -> Finding:
         evidence={"rules": list(rules)},
         next_step=worker.next_step,
     )
+
+
+def judge_hung(host: str, stalled: Sequence[JsonObject]) -> list[Finding]:
+    """Name each collective in which every rank waited for ever: all had entered it, so none is accused."""
+    groups = {
+        (str(data["stage"]), tuple(map(str, data.get("devices", [])))): float(data["stall_s"])
+        for data in stalled
+        if data["is_waiting"]
+    }
+    return [
+        Finding(
+            rule="collective",
+            subject=f"link:{'-'.join(devices)}" if len(devices) == 2 else f"host:{host}",
+            outcome=Outcome.FAIL,
+            observed=f"{stage} never completed: {', '.join(devices)} all wait, for {2 * stall_s:.0f} s",
+            expected="a collective that every rank has entered completes",
+            evidence={"stage": stage, "devices": list(devices)},
+            next_step="check the links between these devices, pair by pair (stage links), then run it again",
+        )
+        for (stage, devices), stall_s in groups.items()
+    ]
 
 
 def judge_agent(host: str, *, lost: Sequence[JsonObject], is_finished: bool, log_tail: str) -> Finding:

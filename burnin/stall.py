@@ -44,7 +44,8 @@ def find_stalled(signs: Sequence[Sign], *, stall_s: float, now_s: float) -> list
     if behind:
         return behind
     # A grace on top: a partner that has just been ended must first let go of those that wait for it.
-    return [sign.device for sign in silent if now_s - sign.stepped_at >= 2 * stall_s]
+    is_over = any(now_s - sign.stepped_at >= 2 * stall_s for sign in silent)
+    return [sign.device for sign in silent] if is_over else []
 
 
 def is_stall_found(stall_s: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from burnin.liveness import fold_missing, judge_agent, judge_left_out, judge_stuck, judge_worker
+from burnin.liveness import fold_missing, judge_agent, judge_hung, judge_left_out, judge_stuck, judge_worker
 from probes.finding import Finding
 from probes.outcome import Outcome
 
@@ -27,11 +27,18 @@ def test_a_stall_fails_the_device_and_names_the_stage() -> None:
     assert found.observed == "stalled in matmul: no step for 10 s"
 
 
-def test_a_collective_that_never_completes_fails_with_the_links_as_suspects() -> None:
-    found = _worker(stalled=[{"stage": "allreduce", "stall_s": 10, "is_waiting": True}])
+def test_a_collective_in_which_all_wait_fails_the_link_and_accuses_none_of_its_ends() -> None:
+    stalled = [{"stage": "allreduce", "stall_s": 10, "is_waiting": True, "devices": ["cpu:0", "cpu:1"]}] * 2
+    found = judge_hung("h", stalled)
 
-    assert found.outcome is Outcome.FAIL
-    assert "links" in found.next_step
+    assert _worker(stalled=stalled[:1]).outcome is Outcome.INCONCLUSIVE
+    assert [(f.outcome, f.subject) for f in found] == [(Outcome.FAIL, "link:cpu:0-cpu:1")]
+    of_three = judge_hung("h", [stalled[0] | {"devices": ["a", "b", "c"]}])
+    assert [f.subject for f in of_three] == ["host:h"]
+
+
+def test_one_that_stood_still_hangs_no_collective() -> None:
+    assert judge_hung("h", [{"stage": "matmul", "stall_s": 10, "is_waiting": False}]) == []
 
 
 def test_a_death_by_a_signal_of_broken_execution_fails_and_by_sigkill_is_undecided() -> None:

@@ -31,10 +31,18 @@ def test_one_that_is_frozen_is_named_although_it_last_said_that_it_waits() -> No
 
 
 def test_a_collective_in_which_all_wait_names_all_after_a_grace() -> None:
-    signs = [_sign("a", silent_s=15, is_waiting=True), _sign("b", silent_s=15, is_waiting=True)]
+    signs = [_sign("a", silent_s=15, is_waiting=True), _sign("b", silent_s=14, is_waiting=True)]
 
     assert find_stalled(signs, stall_s=10, now_s=100) == []
-    assert find_stalled(signs, stall_s=10, now_s=106) == ["a", "b"]
+    assert find_stalled(signs, stall_s=10, now_s=105.5) == ["a", "b"]
+
+
+def test_of_all_that_wait_the_one_that_entered_fewer_collectives_is_named() -> None:
+    signs = [_sign(name, silent_s=12, is_waiting=True) for name in "abc"]
+    for sign, entered in zip(signs, (7, 6, 7), strict=True):
+        sign.entered = entered
+
+    assert find_stalled(signs, stall_s=10, now_s=100) == ["b"]
 
 
 def test_an_idle_worker_has_not_stalled() -> None:
