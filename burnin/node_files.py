@@ -50,10 +50,13 @@ NODE_MODULES = (
     "probes.errors",
     "probes.event",
     "probes.host",
+    "probes.host_setup",
     "probes.json_types",
     "probes.kernel_log",
     "probes.nvml",
     "probes.nvml_fields",
     "probes.nvml_structures",
+    "probes.pci_devices",
     "probes.platform",
+    "probes.rdma",
 )

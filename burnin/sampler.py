@@ -21,9 +21,12 @@ from burnin.speaker import Speaker
 from burnin.watched_call import Watch, start_thread, watched
 from probes import nvml
 from probes.host import read_counters, read_room
+from probes.host_setup import MANAGEMENT_TOOLS, read_setup, read_tools
 from probes.json_types import JsonObject
 from probes.kernel_log import pci_key
+from probes.pci_devices import read_aer_counters, read_pci_devices
 from probes.platform import read_platform
+from probes.rdma import read_port_counters, read_ports
 
 CALL_DEADLINE_S = 5.0  # NVML answers in milliseconds; a driver that takes this long is in trouble
 INVENTORY_DEADLINE_S = 15.0  # loading the driver of a node without persistence mode takes seconds
@@ -74,6 +77,7 @@ class Sampler:
             self._watches.append(gpu.watch)
         self._begin(GpuRounds(self._gpus))
         start_thread(self._obey, "lifeline")
+        start_thread(self._tell_setup, "setup")
         self._watch_over()
 
     def _begin(self, rounds: GpuRounds) -> None:
@@ -145,7 +149,20 @@ class Sampler:
         os._exit(0)
 
     def _snapshot_host(self, when: str) -> None:
-        self._speaker.say("host.snapshot", when=when, values=read_counters(self._root))
+        devices = read_aer_counters(self._root) | read_port_counters(self._root)
+        self._speaker.say("host.snapshot", when=when, values=read_counters(self._root), devices=devices)
+
+    def _tell_setup(self) -> None:
+        """Say how the host is set up. Tools may take their time: this runs in a thread of its own."""
+        self._speaker.say(
+            "host.setup",
+            setup=read_setup(self._root),
+            ports=read_ports(self._root),
+            selection=os.environ.get("NCCL_IB_HCA"),
+            pci=read_pci_devices(self._root),
+        )
+        if self._gpus and self._root == Path("/"):
+            self._speaker.say("host.tools", tools=read_tools(MANAGEMENT_TOOLS))
 
     def _watch_over(self) -> None:
         """Name each call that does not return, and sample the host meanwhile."""

@@ -10,6 +10,13 @@ from burnin.gpu_bus import judge_fabric, judge_nvlinks, judge_pcie_errors, judge
 from burnin.gpu_memory_health import judge_ecc_mode, judge_hbm_heat, judge_row_remaps, judge_sram
 from burnin.gpu_readings import GpuReadings
 from burnin.gpu_settings import judge_memory_clock, judge_mig, judge_power_limit, judge_recovery_action
+from burnin.host_setup_rules import (
+    judge_device_errors,
+    judge_nic_links,
+    judge_ports,
+    judge_setup,
+    judge_tools,
+)
 from burnin.log_health import judge_log_trouble, judge_log_watch
 from burnin.required_evidence import ARCHITECTURES, Site, judge_required
 from probes.finding import Finding
@@ -38,6 +45,7 @@ def judge_sensor_readings(evidence: Evidence, models: list[ExpectationSpec]) -> 
     findings = _judge_log(evidence)
     findings += [_judge_unreachable(data) for data in evidence.inventory.get("unreachable") or []]
     findings += _judge_hidden(evidence)
+    findings += _judge_setup(evidence)
     for identity in evidence.gpus:
         readings = gpu_readings(evidence, identity)
         findings += [judge(readings) for judge in GPU_RULES]
@@ -74,6 +82,22 @@ def gpu_readings(evidence: Evidence, identity: JsonObject) -> GpuReadings:
         | first.get("lacking", {})
         | last.get("lacking", {}),
     )
+
+
+def _judge_setup(evidence: Evidence) -> list[Finding]:
+    """Judge the host; a run of before these were read has nothing to say here."""
+    host, said = evidence.run.header.host, evidence.told("host.setup")
+    findings = []
+    for data in said[:1]:
+        gpu_count, has_rdma = len(evidence.gpus), bool(data["ports"])
+        findings += judge_setup(host, data["setup"], gpu_count=gpu_count, has_rdma=has_rdma)
+        findings += judge_ports(host, data["ports"], data["selection"])
+        findings += judge_nic_links(host, data["pci"])
+    for data in evidence.told("host.tools"):
+        findings += judge_tools(host, data["tools"])
+    before, after = (evidence.told("host.snapshot", when=when) for when in ("before", "after"))
+    first, last = (found[-1].get("devices") if found else None for found in (before, after))
+    return findings + judge_device_errors(host, first, last)
 
 
 def _judge_hidden(evidence: Evidence) -> list[Finding]:

@@ -12,8 +12,8 @@ def split_visible(
 ) -> tuple[list[JsonObject], list[JsonObject], str]:
     """Return the GPUs that are visible, those that are hidden, and why it cannot be told; empty: it can.
 
-    Numbers are CUDA's, which follow the bus only if asked to, or where all GPUs are alike; NVML's own order is
-    never CUDA's. As CUDA does, an entry that names nothing ends the list.
+    Numbers are CUDA's, which follow the bus only if asked to, or where all GPUs are alike; NVML numbers them
+    otherwise. As CUDA does, an entry that names nothing ends the list.
     """
     if visible is None:
         return list(gpus), [], ""
