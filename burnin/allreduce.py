@@ -54,6 +54,8 @@ def run_allreduce(bench: Bench, *, length_s: float, options: JsonObject, group: 
                 continue
             if index == 0:
                 _prove_detector(bench, group)
+                if bench.only_controls:
+                    return
             sizes = [size for size in wanted if size <= _size_max(bench)]
             _tell_plan(bench, algorithm, sizes, [size for size in wanted if size not in sizes])
             for size in sizes:

@@ -55,6 +55,8 @@ def run_bandwidth(bench: Bench, *, length_s: float, phase: str = TOGETHER) -> No
     rig = _set_up(bench)
     if phase == TOGETHER:
         _prove_detector(bench, rig)
+    if bench.only_controls:
+        return
     for index, path in enumerate(PATHS):
         tally, salt = _Tally(), 0
         until = started + length_s * (index + 1) / len(PATHS)

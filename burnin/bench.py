@@ -22,6 +22,7 @@ class Bench:
     pace: Pace
     seed: int
     seeded: frozenset[str]  # kinds of fault that this device is to show in this stage
+    only_controls: bool = False  # prove the stage's detectors and do nothing else
 
     def say_loaded(self, stage: str, *, loaded_s: float, checked_elements: int) -> None:
         """Say for how long this device was under load and how many elements were checked meanwhile."""

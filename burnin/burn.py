@@ -11,6 +11,8 @@ from burnin.live_table import HEADERS, DeviceTable
 from burnin.order import Order, SeededFault, order_to_json
 from burnin.override import SPEC_KEY, load_override, override_to_json
 from burnin.plan import PlanSpec
+from burnin.self_test import SPEC_KEY as SELF_TEST
+from burnin.self_test import self_test_order
 from probes.event import SAMPLE, Event
 from probes.json_types import JsonObject
 from probes.spec import load_spec
@@ -33,6 +35,7 @@ class BurnRequest:
     is_quiet: bool
     seeded_faults: tuple[SeededFault, ...] = ()
     expectations_file: Path | None = None  # None: judged by what is shipped
+    is_self_test: bool = False  # prove the detectors and load nothing
 
 
 def run_burnin(request: BurnRequest) -> Run:
@@ -45,10 +48,14 @@ def run_burnin(request: BurnRequest) -> Run:
     """
     plan = load_plan(request)
     order = plan.to_order(seed=request.seed, seeded_faults=request.seeded_faults)
+    if request.is_self_test:
+        order = self_test_order(order)
     spec: JsonObject = {"profile": plan.profile, "order": order_to_json(order)}
     if request.expectations_file is not None:
         override = load_override(request.expectations_file)
         spec[SPEC_KEY] = override_to_json(override, request.expectations_file)
+    if request.is_self_test:
+        spec[SELF_TEST] = True
     writer = create_run(request.out, kind="burnin", spec=spec, seed=request.seed)
     with recording(writer, judge_run), Progress("burn-in", quiet=request.is_quiet) as progress:
         for stage in order.stages:

@@ -59,6 +59,9 @@ def run(
     expectations: Annotated[
         Path | None, typer.Option(help="YAML file of own figures per model, thresholds and XIDs.")
     ] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Prove every detector by a seeded fault, and load nothing.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of every operand and of every seeded fault.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -77,13 +80,19 @@ def run(
         device=device and device.value,
         duration_s=duration_s,
         expectations_file=expectations,
+        is_self_test=self_test,
         out=out,
         seed=seed,
         is_quiet=as_json,
         seeded_faults=tuple(parse_seeded_fault(text) for text in seed_fault or ()),
     )
     recorded = run_burnin(request)
-    print_result(recorded, as_json=as_json)
+    if self_test:
+        from burnin.self_test import render_self_test
+
+        typer.echo(render_self_test(recorded, as_json=as_json), nl=False)
+    else:
+        print_result(recorded, as_json=as_json)
     return recorded.outcome
 
 

@@ -114,7 +114,7 @@ def prove_preflight_rules() -> Finding:
         ),
         "foreign process": lambda: judge_company("GPU-1", before=[42], during=[], own=1),
     }
-    return _prove("preflight", seeded)
+    return prove_rules("preflight", seeded)
 
 
 def prove_aftermath_rules(*, has_gpus: bool) -> Finding:
@@ -128,7 +128,7 @@ def prove_aftermath_rules(*, has_gpus: bool) -> Finding:
     }
     if has_gpus:
         seeded |= _gpu_faults()
-    return _prove("aftermath", seeded)
+    return prove_rules("aftermath", seeded)
 
 
 def _gpu_faults() -> dict[str, Callable[[], Finding]]:
@@ -150,9 +150,20 @@ def _gpu_faults() -> dict[str, Callable[[], Finding]]:
     }
 
 
-def _prove(stage: str, seeded: dict[str, Callable[[], Finding]]) -> Finding:
-    missed = [name for name, judge in seeded.items() if judge().outcome in (None, Outcome.PASS)]
+def prove_rules(stage: str, seeded: dict[str, Callable[[], Finding]]) -> Finding:
+    """Hand each rule its seeded fault; one that lets it pass is named."""
+    found = {name: judge() for name, judge in seeded.items()}
+    missed = [name for name, finding in found.items() if finding.outcome in (None, Outcome.PASS)]
     outcome = Outcome.INCONCLUSIVE if missed else Outcome.PASS
     observed = f"missed: {', '.join(missed)}" if missed else f"found: {', '.join(seeded)}, {PARSER_ONLY}"
-    evidence = {"proves": stage, "fidelity": PARSER_ONLY, "missed": missed}
+    rows = [
+        {
+            "name": name,
+            "detector": f"rule {finding.rule}",
+            "is_found": name not in missed,
+            "fidelity": PARSER_ONLY,
+        }
+        for name, finding in found.items()
+    ]
+    evidence = {"proves": stage, "fidelity": PARSER_ONLY, "missed": missed, "controls": rows}
     return _finding(f"{stage}: its rules", outcome, observed, evidence)

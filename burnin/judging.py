@@ -17,6 +17,7 @@ from burnin.controls import (
     withhold,
 )
 from burnin.evidence import Evidence, numbers
+from burnin.figure_controls import prove_figure_rules
 from burnin.figure_judging import judge_figures
 from burnin.gpu_health import (
     judge_ecc,
@@ -32,6 +33,7 @@ from burnin.liveness import fold_missing, judge_agent, judge_hung, judge_left_ou
 from burnin.order import LOADED_STAGES
 from burnin.override import OverrideSpec, override_of
 from burnin.preconditions import judge_company, judge_devices, judge_room
+from burnin.self_test import SPEC_KEY, judge_controls_alone
 from burnin.sensor_judging import gpu_readings, judge_sensor_readings
 from burnin.speed import judge_load, judge_speed
 from burnin.stage_judging import (
@@ -53,6 +55,8 @@ LOADED = LOADED_STAGES
 def judge_run(run: Run) -> list[Finding]:
     """Judge a recorded burn-in from its record alone."""
     evidence = Evidence(run)
+    if run.header.spec.get(SPEC_KEY):
+        return [*judge_controls_alone(evidence), *_judge_alive(evidence)]
     findings = [
         *_judge_host(evidence),
         *_judge_devices(evidence),
@@ -64,6 +68,12 @@ def judge_run(run: Run) -> list[Finding]:
     controls = _judge_controls(evidence)
     judged = name_causes(withhold(findings, controls))
     return [*judged, *controls, *judge_left_out(evidence.order.left_out)]
+
+
+def _judge_alive(evidence: Evidence) -> list[Finding]:
+    """Judge whether agent and workers did what they were told: what fell out was not proven."""
+    found = [*_judge_host(evidence), *(_judge_worker(evidence, device) for device in evidence.devices)]
+    return [finding for finding in found if finding.rule in ("agent", "devices", "worker", "stuck-process")]
 
 
 def _override(evidence: Evidence) -> OverrideSpec:
@@ -288,6 +298,8 @@ def _judge_controls(evidence: Evidence) -> list[Finding]:
         }
         proven = prove_speed_rule(rates, kind)
         findings += [proven] if proven is not None else []
+    if evidence.gpus:
+        findings.append(prove_figure_rules())
     if "aftermath" in evidence.stage_names():
         findings.append(prove_aftermath_rules(has_gpus=bool(evidence.gpus)))
     return findings

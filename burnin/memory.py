@@ -42,6 +42,8 @@ def run_memory(bench: Bench, *, length_s: float, options: JsonObject) -> None:
     """Write and check every pattern once at least, and go on until ``length_s`` seconds are over."""
     until, started = time.monotonic() + length_s, time.monotonic()
     _prove_detector(bench)
+    if bench.only_controls:
+        return
     blocks = _take_memory(bench, bytes_max=options.get("bytes_max"))
     tallies = {name: _Tally() for name in PATTERNS}
     turn = 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
 import torch
 
@@ -28,11 +28,12 @@ RAMP_SHARE, HOLD_SHARE = 0.15, 0.55  # of the stage's length; the rest is for th
 RAMP_S_MAX = 30.0
 STEP_S = 1.0  # on, then off for as long: slow enough for the power supplies to follow, fast enough to hurt
 CHECK_SHARE_MAX = 0.02  # of the time that products take
+COST_ROUNDS = 15
 DISSENTS_TOLD_MAX = 16
 
 
 @dataclass(slots=True, kw_only=True)
-class _Rig:
+class Rig:
     """Operands, weights and pace of one stage."""
 
     a: torch.Tensor
@@ -57,10 +58,12 @@ def run_power(bench: Bench, *, length_s: float) -> None:
     until = time.monotonic() + length_s
     number_format = FORMATS[PRIMARY[bench.kind]]
     prepare(number_format)
-    rig = _set_up(bench)
+    rig = set_up(bench)
     _check_operands(bench, rig, when="before")
     _check_first(bench, rig)
     _prove_digest(bench, rig)
+    if bench.only_controls:
+        return
     left_s = max(until - time.monotonic(), 0.0)
     _ramp(bench, rig, length_s=min(left_s * RAMP_SHARE, RAMP_S_MAX))
     _hold(bench, rig, length_s=left_s * HOLD_SHARE)
@@ -85,7 +88,7 @@ def run_power(bench: Bench, *, length_s: float) -> None:
     bench.say_loaded(STAGE, loaded_s=rig.loaded_s, checked_elements=checked)
 
 
-def _set_up(bench: Bench) -> _Rig:
+def set_up(bench: Bench) -> Rig:
     """Draw the operands, the same on every device, and measure how many products and digests fit."""
     edge = EDGE[bench.kind]
     drawn = draw_on_host(FORMATS[PRIMARY[bench.kind]], edge=edge, seed=bench.seed)
@@ -100,11 +103,8 @@ def _set_up(bench: Bench) -> _Rig:
         place = random.Random(f"{bench.seed}/{bench.device}/input")
         bits = a.element_size() * 8
         flip_bit(a, address=place.randrange(a.numel()), bit=place.randrange(bits))
-    rig = _Rig(a=a, b=b, weights=weights, host_digests=host_digests)
-    clock = time.process_time if bench.kind == "cpu" else time.perf_counter
-    product_s = _shortest_s(lambda: multiply(a, b), a, clock)
-    product = multiply(a, b)
-    digest_s = _shortest_s(lambda: digest(product, weights), a, clock)
+    rig = Rig(a=a, b=b, weights=weights, host_digests=host_digests)
+    product_s, digest_s = _costs(bench, rig)
     rig.batch = max(1, int(BATCH_S / product_s))
     rig.digest_every = max(1, math.ceil(digest_s / (CHECK_SHARE_MAX * product_s)))
     rig.check_share = digest_s / product_s / rig.digest_every
@@ -112,18 +112,26 @@ def _set_up(bench: Bench) -> _Rig:
     return rig
 
 
-def _shortest_s(work: Callable[[], object], tensor: torch.Tensor, clock: Callable[[], float]) -> float:
-    """Return the shortest of a few times: what a neighbour on the machine disturbs least."""
-    times = []
-    for _ in range(8):
+def _costs(bench: Bench, rig: Rig) -> tuple[float, float]:
+    """Return the seconds of a product and those that digesting it adds.
+
+    Measured in turns, since a digest also pushes the operands out of the caches; medians, since the shortest
+    digest is one that found its memory ready.
+    """
+    clock = time.process_time if bench.kind == "cpu" else time.perf_counter
+    alone, both = [], []
+    for _ in range(COST_ROUNDS):
         started = clock()
-        work()
-        wait_for_device(tensor)
-        times.append(clock() - started)
-    return max(min(times), 1e-7)
+        wait_for_device(multiply(rig.a, rig.b))
+        between = clock()
+        wait_for_device(digest(multiply(rig.a, rig.b), rig.weights))
+        alone.append(between - started)
+        both.append(clock() - between)
+    product_s = max(median(alone), 1e-7)
+    return product_s, max(median(both) - product_s, 0.0)
 
 
-def _check_operands(bench: Bench, rig: _Rig, *, when: str) -> None:
+def _check_operands(bench: Bench, rig: Rig, *, when: str) -> None:
     """Compare the operands' digests with the host's: corrupted inputs give errors that repeat."""
     own = {name: digest_text(digest(m, rig.weights)) for name, m in (("a", rig.a), ("b", rig.b))}
     bench.speaker.say(
@@ -142,7 +150,7 @@ def _check_operands(bench: Bench, rig: _Rig, *, when: str) -> None:
     bench.pace.step()
 
 
-def _product(bench: Bench, rig: _Rig) -> torch.Tensor:
+def _product(bench: Bench, rig: Rig) -> torch.Tensor:
     """One product, with whatever fault the user asked to see found in each of them."""
     product = multiply(rig.a, rig.b)
     if "slow" in bench.seeded:
@@ -155,7 +163,7 @@ def _product(bench: Bench, rig: _Rig) -> torch.Tensor:
     return product
 
 
-def _check_first(bench: Bench, rig: _Rig) -> None:
+def _check_first(bench: Bench, rig: Rig) -> None:
     """Compare one product with fp64 arithmetic: a fault that is always there shows in no repeat.
 
     The bound holds for every order of summation, so a device that is right can never exceed it.
@@ -181,7 +189,7 @@ def _check_first(bench: Bench, rig: _Rig) -> None:
     bench.pace.step()
 
 
-def _prove_digest(bench: Bench, rig: _Rig) -> None:
+def _prove_digest(bench: Bench, rig: Rig) -> None:
     """Flip one bit in a product of our own and see whether the digest tells."""
     product = _product(bench, rig)
     flip_bit(product, address=bench.seed % product.numel(), bit=0)
@@ -201,39 +209,39 @@ def _say_control(bench: Bench, detector: str, is_found: bool) -> None:
     )
 
 
-def _ramp(bench: Bench, rig: _Rig, *, length_s: float) -> None:
+def _ramp(bench: Bench, rig: Rig, *, length_s: float) -> None:
     """Raise the load step by step: a power supply sees what it will get before it gets all of it."""
     window_s = max(length_s / len(RAMP_DUTIES), WINDOW_S_MIN)
     for duty in RAMP_DUTIES:
-        _window(bench, rig, "ramp", window_s=window_s * duty)
+        run_window(bench, rig, "ramp", window_s=window_s * duty)
         time.sleep(window_s * (1 - duty))
         bench.pace.step()
 
 
-def _hold(bench: Bench, rig: _Rig, *, length_s: float) -> None:
+def _hold(bench: Bench, rig: Rig, *, length_s: float) -> None:
     """Full load without a pause."""
     started, windows = time.monotonic(), 0
     window_s = min(WINDOW_S, max(length_s / (WINDOWS_MIN + 1), WINDOW_S_MIN))
     while windows < WINDOWS_MIN or time.monotonic() + window_s <= started + length_s:
-        _window(bench, rig, "hold", window_s=window_s)
+        run_window(bench, rig, "hold", window_s=window_s)
         windows += 1
         if windows == 2:
             bench.act_dead()
     rig.hold_s = time.monotonic() - started
 
 
-def _step(bench: Bench, rig: _Rig, *, until: float) -> None:
+def _step(bench: Bench, rig: Rig, *, until: float) -> None:
     """Full load and none in turns; once at least."""
     is_first = True
     step_s = min(STEP_S, max((until - time.monotonic()) / 2, WINDOW_S_MIN))
     while is_first or time.monotonic() + 2 * step_s <= until:
         is_first = False
-        _window(bench, rig, "steps", window_s=step_s)
+        run_window(bench, rig, "steps", window_s=step_s)
         time.sleep(step_s)
         bench.pace.step()
 
 
-def _window(bench: Bench, rig: _Rig, phase: str, *, window_s: float) -> None:
+def run_window(bench: Bench, rig: Rig, phase: str, *, window_s: float) -> None:
     """Multiply until the window ends; one row for the series."""
     started, cpu_started = time.perf_counter(), time.process_time()
     until, done = time.monotonic() + window_s, 0
@@ -254,7 +262,7 @@ def _window(bench: Bench, rig: _Rig, phase: str, *, window_s: float) -> None:
     _compare_digests(bench, rig)
 
 
-def _seed_fault(bench: Bench, rig: _Rig, product: torch.Tensor) -> None:
+def _seed_fault(bench: Bench, rig: Rig, product: torch.Tensor) -> None:
     if rig.is_seeded or not rig.products:
         return
     rig.is_seeded = True
@@ -266,7 +274,7 @@ def _seed_fault(bench: Bench, rig: _Rig, product: torch.Tensor) -> None:
         product.view(-1)[address] = float("nan")
 
 
-def _compare_digests(bench: Bench, rig: _Rig) -> None:
+def _compare_digests(bench: Bench, rig: Rig) -> None:
     for product, value in rig.waiting:
         text = digest_text(value)
         rig.digests += 1

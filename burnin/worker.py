@@ -106,6 +106,7 @@ def _serve(
             pace=pace,
             seed=int(assignment["seed"]),
             seeded=kinds_for(faults, stage=task.stage, device=device),
+            only_controls=bool(task.options.get("only_controls")),
         )
         try:
             run_stage(bench, task)
