@@ -8,6 +8,7 @@ from dataclasses import replace
 from burnin.gpu_health import judge_ecc, judge_heat, judge_lost, judge_sensors, judge_throttle
 from burnin.host_health import judge_counters
 from burnin.preconditions import judge_company, judge_devices, judge_room
+from burnin.sensor_controls import sensor_faults
 from burnin.seeding import SLOW_FACTOR
 from burnin.sighting import Sighting
 from burnin.speed import RATIO_MIN, judge_speed
@@ -127,7 +128,7 @@ def prove_aftermath_rules(*, has_gpus: bool) -> Finding:
         ),
     }
     if has_gpus:
-        seeded |= _gpu_faults()
+        seeded |= _gpu_faults() | sensor_faults()
     return prove_rules("aftermath", seeded)
 
 
