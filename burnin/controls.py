@@ -8,8 +8,8 @@ from dataclasses import replace
 from burnin.gpu_health import judge_ecc, judge_heat, judge_lost, judge_sensors, judge_throttle
 from burnin.host_health import judge_counters
 from burnin.preconditions import judge_company, judge_devices, judge_room
-from burnin.sensor_controls import sensor_faults
 from burnin.seeding import SLOW_FACTOR
+from burnin.sensor_controls import sensor_faults
 from burnin.sighting import Sighting
 from burnin.speed import RATIO_MIN, judge_speed
 from burnin.xid_rule import judge_xids

@@ -1,4 +1,4 @@
-"""Positive controls of the rules on sensors: invented readings with one fault each, handed to the rule itself."""
+"""Positive controls of the rules on sensors: invented readings with one fault each, for the rule itself."""
 
 from __future__ import annotations
 
