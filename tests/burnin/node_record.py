@@ -38,6 +38,8 @@ class Node:
     tflops: Callable[[int, int], float | None] = lambda gpu, second: 700.0 + gpu + (second % 3)
     gpu_row: Callable[[int, int], JsonObject] = lambda gpu, second: {}
     events: list[tuple[float, str, JsonObject]] = field(default_factory=list)  # second, kind, data
+    tested: tuple[int, ...] | None = None  # numbers of the GPUs under test; None: all
+    digest: Callable[[int], str] = lambda gpu: "aa"
     without: Callable[[str, JsonObject], bool] = lambda kind, data: False
     stages: dict[str, float] = field(default_factory=dict)  # further ones; their events are the test's own
     series: dict[str, list[tuple[float, JsonObject]]] = field(default_factory=dict)  # further rows
@@ -70,7 +72,7 @@ class Node:
             for index in range(self.gpus):
                 for second in range(LOAD_S + 10):
                     writer.sample("gpu", self._gpu_row(index, second))
-                for second in range(5, 5 + LOAD_S):
+                for second in range(5, 5 + LOAD_S) if index in self._tested() else ():
                     rate = self.tflops(index, second)
                     if rate is not None:
                         at = {
@@ -89,6 +91,9 @@ class Node:
         row = next(e.data for e in reversed(said) if e.data["gpu"] == uuid(index))
         return {"t_ns": _at(second), "host": HOST} | row | self.gpu_row(index, second)
 
+    def _tested(self) -> tuple[int, ...]:
+        return self.tested if self.tested is not None else tuple(range(self.gpus))
+
     def _captured(self) -> list[Event]:
         return capture(self.model, self.age, self.gpus, self.faults)
 
@@ -105,7 +110,7 @@ class Node:
             (LOAD_S + 7.2, "stage.finished", {"stage": "allreduce"}),
             (LOAD_S + 9.9, "agent.finished", {}),
         ]
-        found += [event for index in range(self.gpus) for event in self._gpu_events(index)]
+        found += [event for index in self._tested() for event in self._gpu_events(index)]
         return found + [self._sensor_event(event) for event in self._captured() if event.kind != SAMPLE]
 
     def _sensor_event(self, event: Event) -> tuple[float, str, JsonObject]:
@@ -125,7 +130,7 @@ class Node:
         return str(inventory["gpus"][0]["name"])
 
     def _choice(self) -> JsonObject:
-        devices = [{"name": uuid(i), "model": self.name} for i in range(self.gpus)]
+        devices = [{"name": uuid(i), "model": self.name} for i in self._tested()]
         return {"device_kind": "cuda", "devices": devices, "problem": ""}
 
     def _gpu_events(self, index: int) -> list[tuple[float, str, JsonObject]]:
@@ -136,7 +141,7 @@ class Node:
             (3, "worker.ready", {"device": device, "pid": 100 + index} | ready),
             (4, "formats", at | {"tested": ["fp32", "bf16"], "left_out": {}}),
             (5, "reference.result", at | {"format": "bf16", "elements": 1 << 26, "outside": 0}),
-            (LOAD_S + 5, "throughput.result", at | _throughput()),
+            (LOAD_S + 5, "throughput.result", at | _throughput(self.digest(index))),
             (LOAD_S + 5, "loaded", at | {"loaded_s": float(LOAD_S), "checked_elements": 10**9}),
             (LOAD_S + 5.1, "worker.done", at),
             (LOAD_S + 7, "allreduce.result", self._allreduce(device)),
@@ -156,7 +161,7 @@ class Node:
             "stage": "allreduce",
             "device": device,
             "backend": "nccl",
-            "ranks": self.gpus,
+            "ranks": len(self._tested()),
             "size_bytes": self.size_bytes,
             "rounds": 50,
             "elements": 50 * self.size_bytes // 4,
@@ -186,13 +191,13 @@ def _exact(name: str) -> dict[str, Any]:
     }
 
 
-def _throughput() -> dict[str, Any]:
+def _throughput(digest: str) -> dict[str, Any]:
     return {
         "format": "bf16",
         "edge": 8192,
         "products": 12000,
         "digest_every": 10,
         "digests": 1200,
-        "digest": "aa",
+        "digest": digest,
         "dissents": 0,
     }
