@@ -172,9 +172,10 @@ def judge_per_clock(
         outcome, observed = None, f"{median(own):.3g} TFLOPS per GHz; no sibling to compare with"
     else:
         mine, theirs = median(own), median(peers.values())
-        outcome = Outcome.PASS if mine >= ratio_min * theirs else Outcome.FAIL
-        observed = f"{mine:.3g} TFLOPS per GHz, {mine / theirs:.0%} of its siblings' {theirs:.3g}"
-        evidence |= {"ratio": mine / theirs}
+        outcome = Outcome.PASS if mine > 0 and mine >= ratio_min * theirs else Outcome.FAIL
+        ratio = mine / theirs if theirs else 0.0
+        observed = f"{mine:.3g} TFLOPS per GHz, {ratio:.0%} of its siblings' {theirs:.3g}"
+        evidence |= {"ratio": ratio}
     return Finding(
         rule="speed-per-clock",
         subject=subject_of(gpu),

@@ -37,9 +37,12 @@ def judge_speed(
         outcome, observed = Outcome.INCONCLUSIVE, "no sibling has enough windows to compare with"
     else:
         own, theirs = median(rates), median(peers.values())
-        outcome = Outcome.FAIL if own < ratio_min * theirs else Outcome.PASS
-        observed = f"{own:.3g} TFLOPS, {own / theirs:.0%} of its siblings' {theirs:.3g}"
-        evidence |= {"tflops_median": own, "ratio": own / theirs}
+        # So that no rate at all, which is no slower than siblings without one, and NaN do not pass.
+        is_fast = own > 0 and own >= ratio_min * theirs
+        outcome = Outcome.PASS if is_fast else Outcome.FAIL
+        ratio = own / theirs if theirs else 0.0
+        observed = f"{own:.3g} TFLOPS, {ratio:.0%} of its siblings' {theirs:.3g}"
+        evidence |= {"tflops_median": own, "ratio": ratio}
     return Finding(
         rule="speed",
         subject=subject_of(device),
