@@ -53,6 +53,7 @@ def test_healthy_gpus_of_every_model_with_drivers_of_three_ages_pass(machine: Ca
         assert having(findings, Outcome.PASS)["throttle"] == set(range(8))
 
 
+HELD = ["reasons.3 0x24", "sw_thermal_ns.3 0 0 900000000"]
 # One fault on GPU 3, the rules that must fail for it, and a word of the next step.
 FAULTS = {
     "heat": (["temperature.3 93"], "heat", "fans"),
@@ -86,43 +87,82 @@ FAULTS = {
 }
 
 
-def test_each_fault_of_one_gpu_fails_its_rule_for_that_gpu_and_no_rule_for_another(
-    machine: Callable[..., Machine],
+# Healthy machines, and some of which not everything can be said: age of the driver, lines of the scenario.
+OTHERS = {
+    "power cap": (580, ["reasons 4", "power_ns 0 0 900000000"]),
+    "570 at 251": (570, ["clock_fields 251", *HELD]),
+    "580 at 269": (580, ["clock_fields 269", *HELD]),
+    "580 at 251": (580, ["clock_fields 251", *HELD]),
+    "lost": (580, ["lost.3 1 1.0"]),
+    "refused": (580, ["deny_remap.3 4"]),
+    "slices": (580, ["mig.3 1"]),
+    "idle": (580, ["util 0", "pcie_gen 1", "mem_mhz 405", "reasons 1"]),
+}
+Judged = dict[str, list[Finding]]
+
+
+@pytest.fixture(scope="module")
+def judged(libraries: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    """Sample one machine for each case, many at a time: most of it is waiting."""
+    cases = {name: (580, faults) for name, (faults, _, _) in FAULTS.items()} | OTHERS
+    machines = []
+    for age, faults in cases.values():
+        folder = tmp_path_factory.mktemp("machine")
+        machines.append(Machine(folder=folder, library=libraries[age], age=age))
+        machines[-1].write(*faults)
+    with ThreadPoolExecutor(max_workers=10) as pool:
+        return dict(zip(cases, pool.map(sample, machines), strict=True))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_one_gpu_fails_its_rule_for_that_gpu_and_no_rule_for_another(
+    name: str, judged: Judged
 ) -> None:
-    machines = [machine(*faults) for faults, _, _ in FAULTS.values()]
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        judged = list(pool.map(sample, machines))
+    _, rule, word = FAULTS[name]
 
-    for (name, (_, rule, word)), findings in zip(FAULTS.items(), judged, strict=True):
-        failed = having(findings, Outcome.FAIL)
-        assert failed == {rule: {3}}, name
-        assert word in _steps(findings, rule), name
+    assert having(judged[name], Outcome.FAIL) == {rule: {3}}
+    assert word in _steps(judged[name], rule)
 
 
-def test_a_power_cap_with_its_nanoseconds_is_no_fault(machine: Callable[..., Machine]) -> None:
-    findings = sample(machine("reasons 4", "power_ns 0 0 900000000"))
+def test_a_power_cap_with_its_nanoseconds_is_no_fault(judged: Judged) -> None:
+    findings = judged["power cap"]
 
     assert having(findings, Outcome.FAIL) == having(findings, Outcome.INCONCLUSIVE) == {}
 
 
 @pytest.mark.parametrize(("age", "place"), [(570, 251), (580, 269), (580, 251)])
-def test_time_held_back_is_found_wherever_the_driver_keeps_it(
-    age: int, place: int, machine: Callable[..., Machine]
-) -> None:
-    faults = [f"clock_fields {place}", "reasons.3 0x24", "sw_thermal_ns.3 0 0 900000000"]
-    findings = sample(machine(*faults, age=age))
+def test_time_held_back_is_found_wherever_the_driver_keeps_it(age: int, place: int, judged: Judged) -> None:
+    (failed,) = [f for f in judged[f"{age} at {place}"] if f.outcome is Outcome.FAIL]
 
-    (failed,) = [f for f in findings if f.outcome is Outcome.FAIL]
     assert f"software thermal, by fields {place} to {place + 2}" in failed.observed
     assert failed.subject == f"gpu:{uuid(3)}"
 
 
-def test_a_gpu_lost_in_mid_run_is_named_and_its_siblings_pass(machine: Callable[..., Machine]) -> None:
-    findings = sample(machine("lost.3 1 1.0"))
+def test_a_gpu_lost_in_mid_run_is_named_and_its_siblings_pass(judged: Judged) -> None:
+    failed, undecided = (having(judged["lost"], o) for o in (Outcome.FAIL, Outcome.INCONCLUSIVE))
 
-    assert having(findings, Outcome.FAIL)["gpu-lost"] == {3}
-    assert set().union(*having(findings, Outcome.FAIL).values()) == {3}
-    assert set().union(*having(findings, Outcome.INCONCLUSIVE).values()) <= {3}
+    assert failed["gpu-lost"] == {3}
+    assert set().union(*failed.values(), *undecided.values()) == {3}
+
+
+def test_a_reading_that_this_driver_has_and_that_is_refused_leaves_the_gpu_undecided(judged: Judged) -> None:
+    (finding,) = [f for f in judged["refused"] if f.outcome is Outcome.INCONCLUSIVE]
+
+    assert having(judged["refused"], Outcome.INCONCLUSIVE) == {"required-evidence": {3}}
+    assert finding.evidence["missing"] == ["row_remap_failure", "row_remap_pending"]
+    assert "Insufficient Permissions" in finding.observed
+
+
+def test_a_gpu_in_slices_is_undecided(judged: Judged) -> None:
+    steps = {f.next_step for f in judged["slices"] if f.rule == "mig" and f.next_step}
+
+    assert having(judged["slices"], Outcome.INCONCLUSIVE) == {"mig": {3}}
+    assert steps == {"switch MIG off (nvidia-smi -mig 0), reset the GPU, then run it again"}
+
+
+def test_a_link_that_rests_under_no_load_is_no_fault(judged: Judged) -> None:
+    assert having(judged["idle"], Outcome.FAIL) == {}
+    assert {f.rule for f in judged["idle"] if f.outcome is None} >= {"pcie-link", "memory-clock"}
 
 
 def test_a_call_that_never_returns_leaves_that_gpu_undecided_and_the_others_judged(
@@ -151,28 +191,3 @@ def test_an_xid_in_the_kernel_log_alone_fails_the_gpu_at_that_address(
 
     assert having(findings, Outcome.FAIL) == {"xid": {3}}
     assert having(findings, Outcome.PASS)["kernel-log"] == {-1}
-
-
-def test_a_reading_that_this_driver_has_and_that_is_refused_leaves_the_gpu_undecided(
-    machine: Callable[..., Machine],
-) -> None:
-    findings = sample(machine("deny_remap.3 4"))
-
-    assert having(findings, Outcome.INCONCLUSIVE) == {"required-evidence": {3}}
-    (finding,) = [f for f in findings if f.outcome is Outcome.INCONCLUSIVE]
-    assert finding.evidence["missing"] == ["row_remap_failure", "row_remap_pending"]
-    assert "Insufficient Permissions" in finding.observed
-
-
-def test_a_gpu_in_slices_is_undecided(machine: Callable[..., Machine]) -> None:
-    findings = sample(machine("mig.3 1"))
-
-    assert having(findings, Outcome.INCONCLUSIVE) == {"mig": {3}}
-    assert "nvidia-smi -mig 0" in next(f.next_step for f in findings if f.rule == "mig" and f.next_step)
-
-
-def test_a_link_that_rests_under_no_load_is_no_fault(machine: Callable[..., Machine]) -> None:
-    findings = sample(machine("util 0", "pcie_gen 1", "mem_mhz 405", "reasons 1"))
-
-    assert having(findings, Outcome.FAIL) == {}
-    assert {f.rule for f in findings if f.outcome is None} >= {"pcie-link", "memory-clock"}
