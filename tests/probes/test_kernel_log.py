@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from probes.kernel_log import KernelLog, LogAbsent, LogUnreadable, find_trouble, messages_of, pci_key
+from probes.kernel_log import KernelLog, LogAbsent, find_trouble, messages_of, pci_key
 
 MESSAGES = {
     "NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.": (
@@ -89,11 +91,29 @@ def test_only_what_comes_after_the_start_is_read_and_each_message_once(tmp_path:
     assert (log.read_new(), log.read_new()) == (["after"], [])
 
 
-def test_a_log_that_is_not_there_and_one_that_is_not_for_us_are_two_things(tmp_path: Path) -> None:
-    with pytest.raises(LogAbsent):
+def test_a_log_that_is_not_there_is_absent(tmp_path: Path) -> None:
+    with pytest.raises(LogAbsent, match="No such file"):
         KernelLog(tmp_path)
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev" / "kmsg").touch(mode=0o000)
-    if os.geteuid() != 0:
-        with pytest.raises(LogUnreadable):
-            KernelLog(tmp_path)
+
+
+@pytest.mark.needs("root")
+def test_a_user_without_the_right_to_the_log_is_told_so() -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from probes.kernel_log import *\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: KernelLog(Path(sys.argv[1]))\n"
+        "except LogUnreadable as error: print('unreadable', error)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "dev").mkdir()
+        (Path(folder) / "dev" / "kmsg").touch(mode=0o600)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code, folder],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    assert done.stdout == "unreadable /dev/kmsg: Permission denied\n", done.stderr
