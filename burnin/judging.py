@@ -13,6 +13,7 @@ from burnin.controls import (
     judge_control,
     prove_aftermath_rules,
     prove_preflight_rules,
+    prove_rules,
     prove_speed_rule,
     withhold,
 )
@@ -32,10 +33,12 @@ from burnin.launcher import log_tail
 from burnin.liveness import fold_missing, judge_agent, judge_hung, judge_left_out, judge_stuck, judge_worker
 from burnin.order import LOADED_STAGES
 from burnin.override import OverrideSpec, override_of
+from burnin.parts import parts_left_out
 from burnin.preconditions import judge_company, judge_devices, judge_room
 from burnin.self_test import SPEC_KEY, judge_controls_alone
 from burnin.sensor_judging import gpu_readings, judge_sensor_readings
 from burnin.speed import judge_load, judge_speed
+from burnin.stage_controls import stage_faults
 from burnin.stage_judging import (
     judge_bandwidths,
     judge_links,
@@ -67,7 +70,7 @@ def judge_run(run: Run) -> list[Finding]:
     findings += judge_bounds(evidence, findings)
     controls = _judge_controls(evidence)
     judged = name_causes(withhold(findings, controls))
-    return [*judged, *controls, *judge_left_out(evidence.order.left_out)]
+    return [*judged, *controls, *judge_left_out(evidence.order.left_out, parts_left_out(evidence))]
 
 
 def _judge_alive(evidence: Evidence) -> list[Finding]:
@@ -292,6 +295,10 @@ def _judge_controls(evidence: Evidence) -> list[Finding]:
             told = evidence.told("control", stage=stage, detector=detector)
             if told or not _is_beside_the_point(evidence, detector):
                 findings.append(judge_control(stage, detector, told, devices=done))
+    for stage in evidence.stage_names():
+        faults = stage_faults(stage)
+        if faults and not evidence.impossible(stage):
+            findings.append(prove_rules(stage, faults))
     if "matmul" in evidence.stage_names():
         rates = {
             d: r for d in evidence.devices if (r := _rates(evidence, d)) and evidence.has_done(d, "matmul")

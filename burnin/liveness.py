@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from burnin.evidence import subject_of
 from probes.finding import Finding
@@ -167,8 +168,10 @@ def judge_stuck(host: str, stuck: Sequence[JsonObject]) -> list[Finding]:
     ]
 
 
-def judge_left_out(stages: Sequence[str]) -> list[Finding]:
-    """Say which stages the plan left out: what they would have shown is not shown."""
+def judge_left_out(
+    stages: Sequence[str], depths: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> list[Finding]:
+    """Say what the plan left out, whole stages and parts of them: what they would have shown is not shown."""
     return [
         Finding(
             rule="left-out",
@@ -178,4 +181,14 @@ def judge_left_out(stages: Sequence[str]) -> list[Finding]:
             expected="run, unless the plan says otherwise",
         )
         for stage in stages
+    ] + [
+        Finding(
+            rule="left-out",
+            subject=f"stage:{stage}",
+            outcome=None,
+            observed=f"run without {', '.join(parts)}",
+            expected="run whole, unless profile or plan say otherwise",
+        )
+        for stage, parts in depths.items()
+        if parts and stage not in stages
     ]

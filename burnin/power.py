@@ -263,7 +263,7 @@ def run_window(bench: Bench, rig: Rig, phase: str, *, window_s: float) -> None:
     wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     rig.loaded_s += wall_s
     rates = rate_row(bench, EDGE[bench.kind], done, wall_s, cpu_s)
-    bench.speaker.sample(STAGE, device=bench.device, phase=phase, products=done, window_s=wall_s, **rates)
+    bench.speaker.sample(STAGE, device=bench.device, phase=phase, products=done, **rates)
     _compare_digests(bench, rig)
 
 

@@ -13,7 +13,7 @@ from reports.table import read_series, series_names
 
 # Columns that say what a row is about, the most telling first, and those that tell its lines apart.
 _SUBJECTS = ("subject", "gpu", "uuid", "device", "link", "worker", "replica", "name", "host")
-_QUALIFIERS = ("format", "dtype", "size_bytes")
+_QUALIFIERS = ("format", "dtype", "size_bytes", "pattern", "path", "phase")
 # What a reader looks for first, with the words for it; whatever else was sampled follows by its own name.
 _TITLES = {
     "is_serving": "Replicas that serve",
