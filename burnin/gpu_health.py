@@ -161,9 +161,8 @@ def judge_sensors(
 ) -> Finding:
     """Leave a GPU undecided of which a sensor that exists kept silent: what it would have said is unknown."""
     names = sorted({name for row in rows for name in row if name not in ("t_ns", "host", "gpu")})
-    silent = [
-        n for n in names if n not in lacking and len(numbers(rows, n)) < (1 - SILENT_SHARE_MAX) * len(rows)
-    ]
+    # Whatever answered once is there, whatever the driver says later on.
+    silent = [n for n in names if len(numbers(rows, n)) < (1 - SILENT_SHARE_MAX) * len(rows)]
     if hung:
         call, waited_s = hung[0]["sensor"], float(hung[0]["waited_s"])
         outcome, observed = (

@@ -20,6 +20,7 @@ RECOVERY = {
     7: ("system reboot", "power-cycle the node, then run it again"),
 }
 LIMIT_SLACK_W = 1.0
+MEMORY_IN_USE_SHARE_MAX = 0.05  # an idle driver keeps about 0.5 to 2 % of the memory
 
 
 def judge_recovery_action(readings: GpuReadings) -> Finding:
@@ -70,6 +71,22 @@ def judge_memory_clock(readings: GpuReadings) -> Finding:
         observed = f"{usual:.0f} MHz in the median under load"
     step = "unlock the memory clock (nvidia-smi -rmc), then run it again"
     return sensor_finding("memory-clock", readings, outcome, observed, f"{most} MHz", step)
+
+
+def judge_memory_in_use(readings: GpuReadings) -> Finding:
+    """Leave a GPU undecided whose memory somebody holds that no list of processes shows."""
+    used, total = readings.identity.get("memory_used_bytes"), readings.identity.get("memory_bytes")
+    outcome: Outcome | None
+    if used is None or not total:
+        outcome, observed = readings.silence("memory_used_bytes")
+    else:
+        share = float(used) / float(total)
+        outcome = Outcome.INCONCLUSIVE if share > MEMORY_IN_USE_SHARE_MAX else Outcome.PASS
+        observed = f"{float(used) / 2**20:.0f} MiB in use before we touched it, {share:.1%} of all"
+    expected = f"at most {MEMORY_IN_USE_SHARE_MAX:.0%}, what the driver takes for itself"
+    finding = sensor_finding("memory-in-use", readings, outcome, observed, expected, "")
+    step = "end whoever holds it (fuser -v /dev/nvidia*), reset the GPU, then run it again"
+    return replace(finding, next_step=step) if outcome is Outcome.INCONCLUSIVE else finding
 
 
 def judge_mig(readings: GpuReadings) -> Finding:

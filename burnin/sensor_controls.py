@@ -8,7 +8,13 @@ from dataclasses import replace
 from burnin.gpu_bus import judge_fabric, judge_nvlinks, judge_pcie_errors, judge_pcie_link
 from burnin.gpu_memory_health import judge_ecc_mode, judge_hbm_heat, judge_row_remaps, judge_sram
 from burnin.gpu_readings import GpuReadings
-from burnin.gpu_settings import judge_memory_clock, judge_mig, judge_power_limit, judge_recovery_action
+from burnin.gpu_settings import (
+    judge_memory_clock,
+    judge_memory_in_use,
+    judge_mig,
+    judge_power_limit,
+    judge_recovery_action,
+)
 from burnin.log_health import judge_log_trouble
 from burnin.required_evidence import Site, judge_required
 from probes.finding import Finding
@@ -40,6 +46,8 @@ _HEALTHY = GpuReadings(
         "power_default_limit_w": 700,
         "memory_max_c": 95,
         "ecc_mode": 1,
+        "memory_bytes": 80 * 2**30,
+        "memory_used_bytes": 2**29,
         "mig_mode": 0,
     },
     rows=[_ROW | {"memory_temperature_c": 70}] * 10,
@@ -68,6 +76,7 @@ def sensor_faults() -> dict[str, Callable[[], Finding]]:
         "reboot recommended": lambda: judge_recovery_action(_after(recovery_action=2)),
         "lowered power limit": lambda: judge_power_limit(_after(power_limit_w=500)),
         "slow memory clock": lambda: judge_memory_clock(_rows(memory_clock_mhz=1593)),
+        "memory that somebody holds": lambda: judge_memory_in_use(_identity(memory_used_bytes=2**35)),
         "MIG": lambda: judge_mig(_identity(mig_mode=1)),
         "SXid in the kernel log": _sxid,
         "reading that never came": _missing,

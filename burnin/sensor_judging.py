@@ -9,7 +9,13 @@ from burnin.expectation import ExpectationSpec, expectation_for
 from burnin.gpu_bus import judge_fabric, judge_nvlinks, judge_pcie_errors, judge_pcie_link
 from burnin.gpu_memory_health import judge_ecc_mode, judge_hbm_heat, judge_row_remaps, judge_sram
 from burnin.gpu_readings import GpuReadings
-from burnin.gpu_settings import judge_memory_clock, judge_mig, judge_power_limit, judge_recovery_action
+from burnin.gpu_settings import (
+    judge_memory_clock,
+    judge_memory_in_use,
+    judge_mig,
+    judge_power_limit,
+    judge_recovery_action,
+)
 from burnin.host_setup_rules import (
     judge_device_errors,
     judge_nic_links,
@@ -36,6 +42,7 @@ GPU_RULES: tuple[Callable[[GpuReadings], Finding], ...] = (
     judge_recovery_action,
     judge_power_limit,
     judge_memory_clock,
+    judge_memory_in_use,
     judge_mig,
 )
 

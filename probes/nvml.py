@@ -21,6 +21,10 @@ UNSUPPORTED = (
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
     pynvml.NVML_ERROR_NOT_SUPPORTED,
     pynvml.NVML_ERROR_NO_PERMISSION,
+    # How a driver says that it does not know a structure's version, a field, or one kind of a counter.
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+    pynvml.NVML_ERROR_DEPRECATED,
+    pynvml.NVML_ERROR_INVALID_ARGUMENT,
 )
 _LOST = (pynvml.NVML_ERROR_GPU_IS_LOST,)
 
@@ -218,7 +222,7 @@ FIELD_MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5:
 def read_field(gpu: Handle, field_id: int) -> int | float:
     """Return one field value. An error of a single field is in its own return code and is raised nowhere."""
     (value,) = ask(pynvml.nvmlDeviceGetFieldValues, gpu, [field_id])
-    if value.nvmlReturn in (*UNSUPPORTED, pynvml.NVML_ERROR_INVALID_ARGUMENT):
+    if value.nvmlReturn in UNSUPPORTED:
         raise Unsupported(f"field {field_id}: {pynvml.NVMLError(value.nvmlReturn)}")
     if value.nvmlReturn != pynvml.NVML_SUCCESS:
         error = pynvml.NVMLError(value.nvmlReturn)

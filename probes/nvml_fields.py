@@ -78,7 +78,7 @@ def _sort_out(wanted: Mapping[str, int], values: Sequence[pynvml.c_nvmlFieldValu
         code = value.nvmlReturn
         if code == pynvml.NVML_SUCCESS:
             readings.found[name] = getattr(value.value, FIELD_MEMBERS[value.valueType])
-        elif code in (*UNSUPPORTED, pynvml.NVML_ERROR_INVALID_ARGUMENT):
+        elif code in UNSUPPORTED:
             readings.lacking[name] = f"field {number}: {pynvml.NVMLError(code)}"
         else:
             error = SensorError(f"field {number}: {pynvml.NVMLError(code)}", is_lost=is_lost(code))

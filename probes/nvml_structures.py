@@ -7,7 +7,7 @@ import ctypes
 import pynvml
 
 from probes.json_types import JsonObject
-from probes.nvml import Handle, SensorError, Unsupported, ask
+from probes.nvml import Handle, Unsupported, ask
 from probes.nvml_fields import LINK_FIELDS, read_fields
 
 LINKS_MAX = 36  # NVML's own bound
@@ -59,11 +59,7 @@ def read_links(gpu: Handle) -> list[JsonObject]:
         try:
             is_active = bool(ask(pynvml.nvmlDeviceGetNvLinkState, gpu, link))
         except Unsupported:
-            break
-        except SensorError as error:
-            if error.code == pynvml.NVML_ERROR_INVALID_ARGUMENT:
-                break  # one more than there are
-            raise
+            break  # none at all, or one more than there are
         links.append({"link": link, "is_active": is_active, **_link_counters(gpu, link)})
     return links
 

@@ -95,6 +95,8 @@ OTHERS = {
     "580 at 251": (580, ["clock_fields 251", *HELD]),
     "lost": (580, ["lost.3 1 1.0"]),
     "refused": (580, ["deny_remap.3 4"]),
+    "held": (580, ["memory_used_mib.3 20480"]),
+    "other version": (570, ["deny_fabric 25"]),
     "slices": (580, ["mig.3 1"]),
     "idle": (580, ["util 0", "pcie_gen 1", "mem_mhz 405", "reasons 1"]),
 }
@@ -151,6 +153,17 @@ def test_a_reading_that_this_driver_has_and_that_is_refused_leaves_the_gpu_undec
     assert having(judged["refused"], Outcome.INCONCLUSIVE) == {"required-evidence": {3}}
     assert finding.evidence["missing"] == ["row_remap_failure", "row_remap_pending"]
     assert "Insufficient Permissions" in finding.observed
+
+
+def test_memory_that_somebody_holds_leaves_the_gpu_undecided(judged: Judged) -> None:
+    assert having(judged["held"], Outcome.INCONCLUSIVE) == {"memory-in-use": {3}}
+
+
+def test_a_structure_of_another_version_is_not_applicable_and_no_silence(judged: Judged) -> None:
+    findings = judged["other version"]
+
+    assert having(findings, Outcome.FAIL) == having(findings, Outcome.INCONCLUSIVE) == {}
+    assert {f.outcome for f in findings if f.rule == "fabric"} == {None}
 
 
 def test_a_gpu_in_slices_is_undecided(judged: Judged) -> None:

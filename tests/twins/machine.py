@@ -23,7 +23,11 @@ class Driver:
 DRIVERS = {
     535: Driver(
         version="535.183.01",
-        absent=("nvmlDeviceGetSramEccErrorStatus", "nvmlDeviceGetMarginTemperature"),
+        absent=(
+            "nvmlDeviceGetSramEccErrorStatus",
+            "nvmlDeviceGetMarginTemperature",
+            "nvmlDeviceGetGpuFabricInfoV",
+        ),
     ),
     570: Driver(version="570.133.20"),
     580: Driver(version="580.82.07"),

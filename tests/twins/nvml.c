@@ -22,7 +22,8 @@
  *   recovery_action 1   what the driver itself recommends
  *   lost.0 1            every call about GPU 0 answers GPU_IS_LOST
  *   blocks.0 1          every call about GPU 0 does not return for as long as this stays
- *   deny_ecc.0 3        the call answers with this code: deny_ecc deny_power deny_remap deny_pcie deny_nvlink deny_events
+ *   deny_ecc.0 3        the call answers with this code: deny_ecc deny_power deny_remap
+ *                       deny_pcie deny_nvlink deny_events deny_sram deny_fabric
  *   init 9              what nvmlInitWithFlags returns
  *   xid 79 / xid_gpu 1  deliver this XID once; it counts as delivered until xid_serial changes
  *   silent_power.0 1    the power sensor of GPU 0 answers UNKNOWN
@@ -278,7 +279,7 @@ typedef struct {
     unsigned bThresholdExceeded;
 } sram_t;
 int nvmlDeviceGetSramEccErrorStatus(gpu_t *gpu, sram_t *sram) {
-    REACH(gpu);
+    REACH(gpu); DENY(gpu, "deny_sram");
     sram->aggregateUncParity = (big_t)(of(gpu, "sram_aggregate", 0) + of(gpu, "sram_uncorrected", 0));
     sram->volatileUncParity = (big_t)of(gpu, "sram_uncorrected", 0);
     sram->bucketL2 = sram->aggregateUncParity;
@@ -344,7 +345,7 @@ int nvmlDeviceGetNvLinkErrorCounter(gpu_t *gpu, unsigned link, int counter, big_
 }
 typedef struct { unsigned version; unsigned char cluster[16]; int status; unsigned clique; unsigned char state; unsigned health; } fabric_t;
 int nvmlDeviceGetGpuFabricInfoV(gpu_t *gpu, fabric_t *fabric) {
-    REACH(gpu);
+    REACH(gpu); DENY(gpu, "deny_fabric");
     if (!of(gpu, "fabric", 3)) return NOT_SUPPORTED;
     fabric->status = SUCCESS;
     fabric->state = (unsigned char)of(gpu, "fabric", 3);
