@@ -1,12 +1,13 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format
+.PHONY: help demo test check bench study-burnin format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
 	@echo "make test    every test that can run here; says what was left out and why"
 	@echo "make check   format, lint, types, import directions"
 	@echo "make bench   measured figures, beside what a user would use instead"
+	@echo "make study-burnin  seeded faults and healthy nodes through the burn-in's rules, in minutes"
 	@echo "make format  let ruff rewrite the files"
 
 demo:
@@ -27,6 +28,10 @@ check:
 bench:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.benchmarks
+
+study-burnin:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.studies.burnin
 
 format:
 	@.ci/setup dev

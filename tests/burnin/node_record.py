@@ -41,6 +41,7 @@ class Node:
     tested: tuple[int, ...] | None = None  # numbers of the GPUs under test; None: all
     digest: Callable[[int], str] = lambda gpu: "aa"
     without: Callable[[str, JsonObject], bool] = lambda kind, data: False
+    with_power: bool = False  # a power stage, whose operands were checked
     stages: dict[str, float] = field(default_factory=dict)  # further ones; their events are the test's own
     series: dict[str, list[tuple[float, JsonObject]]] = field(default_factory=dict)  # further rows
     matmul: JsonObject = field(default_factory=lambda: {"formats": ["fp32", "bf16"]})
@@ -50,6 +51,7 @@ class Node:
     def write(self, folder: Path) -> Run:
         """Write the record and open it."""
         lengths = {"preflight": 0.0, "matmul": float(LOAD_S), "allreduce": 3.0} | self.stages
+        lengths |= {"power": 3.0} if self.with_power else {}
         lengths["aftermath"] = 0.0
         order = Order(
             device="cuda",
@@ -69,6 +71,10 @@ class Node:
             for name, rows in self.series.items():
                 for at_s, data in rows:
                     writer.sample(name, {"t_ns": _at(at_s), "host": HOST} | data)
+            for index in self._tested() if self.with_power else ():
+                for second in range(20, 24):
+                    hold = {"t_ns": _at(second), "host": HOST, "device": uuid(index), "phase": "hold"}
+                    writer.sample("power", hold | {"tflops": 700.0, "window_s": 1.0})
             for index in range(self.gpus):
                 for second in range(LOAD_S + 10):
                     writer.sample("gpu", self._gpu_row(index, second))
@@ -152,6 +158,8 @@ class Node:
             found.append((4, "control", at | seen))
         seen = {"detector": "bit flip in a reduced buffer", "is_found": True, "fidelity": "end to end"}
         found.append((LOAD_S + 6, "control", {"stage": "allreduce", "device": device} | seen))
+        if self.with_power:
+            found += _power_events(device)
         for name in ("fp32", "bf16"):
             found.append((4.9, "exact.result", at | _exact(name)))
         return found
@@ -169,6 +177,19 @@ class Node:
             "miscompared_rounds": 0,
             "miscompared_elements": 0,
         }
+
+
+def _power_events(device: str) -> list[tuple[float, str, JsonObject]]:
+    at: JsonObject = {"stage": "power", "device": device}
+    operands: JsonObject = at | {"differing": [], "elements": 1 << 27}
+    found: list[tuple[float, str, JsonObject]] = [(LOAD_S + 7.5, "worker.done", at)]
+    for detector in ("bit flip in an operand", "bit flip in a digested product"):
+        seen = {"detector": detector, "is_found": True, "fidelity": "end to end"}
+        found.append((LOAD_S + 7.3, "control", at | seen))
+    stall = {"stage": "power", "device": "agent", "detector": "stalled worker"}
+    found.append((LOAD_S + 7.3, "control", stall | {"is_found": True, "fidelity": "parser only"}))
+    before = (LOAD_S + 7.3, "operands.result", operands | {"when": "before"})
+    return [*found, before, (LOAD_S + 7.4, "operands.result", operands | {"when": "after"})]
 
 
 def _at(second: float) -> int:
