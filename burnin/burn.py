@@ -8,7 +8,7 @@ from pathlib import Path
 from burnin.judging import judge_run
 from burnin.launcher import launch
 from burnin.live_table import HEADERS, DeviceTable
-from burnin.order import Order, SeededFault, order_to_json
+from burnin.node.order import Order, SeededFault, order_to_json
 from burnin.override import SPEC_KEY, load_override, override_to_json
 from burnin.plan import PlanSpec
 from burnin.self_test import SPEC_KEY as SELF_TEST

@@ -71,7 +71,7 @@ def run(
 ) -> Outcome:
     """Load each device of this machine, check every result, and judge devices and sensors."""
     from burnin.burn import BurnRequest, run_burnin
-    from burnin.seeding import parse_seeded_fault
+    from burnin.node.seeding import parse_seeded_fault
     from reports.terminal import print_result
 
     request = BurnRequest(

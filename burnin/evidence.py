@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from burnin.number_format import PRIMARY
-from burnin.order import Order, order_from_json
-from burnin.sighting import Sighting
+from burnin.node.number_format import PRIMARY
+from burnin.node.order import Order, order_from_json
+from burnin.rules.sighting import Sighting
 from probes.json_types import JsonObject
 from reports.run import Run
 from reports.table import read_series

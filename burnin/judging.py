@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from burnin.arithmetic import judge_exact
-from burnin.bound import judge_bounds
-from burnin.cause import name_causes
-from burnin.collective import judge_allreduce
-from burnin.controls import (
+from burnin.evidence import Evidence, numbers
+from burnin.launcher import log_tail
+from burnin.node.order import LOADED_STAGES
+from burnin.override import OverrideSpec, override_of
+from burnin.rules.arithmetic import judge_exact
+from burnin.rules.bound import judge_bounds
+from burnin.rules.cause import name_causes
+from burnin.rules.collective import judge_allreduce
+from burnin.rules.controls import (
     DETECTORS,
     judge_control,
     prove_aftermath_rules,
@@ -17,10 +21,9 @@ from burnin.controls import (
     prove_speed_rule,
     withhold,
 )
-from burnin.evidence import Evidence, numbers
-from burnin.figure_controls import prove_figure_rules
-from burnin.figure_judging import judge_figures
-from burnin.gpu_health import (
+from burnin.rules.figure_controls import prove_figure_rules
+from burnin.rules.figure_judging import judge_figures
+from burnin.rules.gpu_health import (
     judge_ecc,
     judge_heat,
     judge_lost,
@@ -28,18 +31,21 @@ from burnin.gpu_health import (
     judge_throttle,
     not_applicable,
 )
-from burnin.host_health import judge_counters
-from burnin.launcher import log_tail
-from burnin.liveness import fold_missing, judge_agent, judge_hung, judge_left_out, judge_stuck, judge_worker
-from burnin.order import LOADED_STAGES
-from burnin.override import OverrideSpec, override_of
-from burnin.parts import parts_left_out
-from burnin.preconditions import judge_company, judge_devices, judge_room
-from burnin.self_test import SPEC_KEY, judge_controls_alone
-from burnin.sensor_judging import gpu_readings, judge_sensor_readings
-from burnin.speed import judge_load, judge_speed
-from burnin.stage_controls import stage_faults
-from burnin.stage_judging import (
+from burnin.rules.host_health import judge_counters
+from burnin.rules.liveness import (
+    fold_missing,
+    judge_agent,
+    judge_hung,
+    judge_left_out,
+    judge_stuck,
+    judge_worker,
+)
+from burnin.rules.parts import parts_left_out
+from burnin.rules.preconditions import judge_company, judge_devices, judge_room
+from burnin.rules.sensor_judging import gpu_readings, judge_sensor_readings
+from burnin.rules.speed import judge_load, judge_speed
+from burnin.rules.stage_controls import stage_faults
+from burnin.rules.stage_judging import (
     judge_bandwidths,
     judge_links,
     judge_memories,
@@ -47,8 +53,9 @@ from burnin.stage_judging import (
     judge_products,
     siblings_of,
 )
+from burnin.rules.xid_rule import judge_xids
+from burnin.self_test import SPEC_KEY, judge_controls_alone
 from burnin.thresholds import Thresholds, thresholds_for
-from burnin.xid_rule import judge_xids
 from probes.finding import Finding
 from reports.run import Run
 

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from burnin.agent import READY_WITHIN_S, STAGE_GRACE_S
-from burnin.crew import HEARTBEAT
-from burnin.order import Order, order_to_line
+from burnin.node.agent import READY_WITHIN_S, STAGE_GRACE_S
+from burnin.node.crew import HEARTBEAT
+from burnin.node.order import Order, order_to_line
 from probes.child import end_child, python_module, start_child
 from probes.event import SAMPLE, Event, event_from_line
 from reports.record import RunWriter, open_for_append
@@ -39,7 +39,7 @@ def launch(
     """
     log = open_for_append(writer.path / LOG_FILE)
     try:
-        agent = start_child(python_module("burnin.agent"), stderr=log)
+        agent = start_child(python_module("burnin.node.agent"), stderr=log)
     finally:
         os.close(log)
     try:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from burnin.gpu_health import HELD_BACK
-from burnin.order import Order
+from burnin.node.order import Order
+from burnin.rules.gpu_health import HELD_BACK
 from probes.event import SAMPLE, Event
 
 HEADERS = ("device", "stage", "rate", "W", "°C", "MHz", "held", "errors", "left")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from burnin.order import LOADED_STAGES, STAGES, Order, SeededFault, StageOrder
+from burnin.node.order import LOADED_STAGES, STAGES, Order, SeededFault, StageOrder
 from probes.spec import Spec
 
 DeviceKind = Literal["auto", "cuda", "cpu"]

@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from burnin.controls import (
+from burnin.evidence import Evidence
+from burnin.node.order import Order, StageOrder
+from burnin.rules.controls import (
     DETECTORS,
     judge_control,
     prove_aftermath_rules,
     prove_preflight_rules,
     prove_speed_rule,
 )
-from burnin.evidence import Evidence
-from burnin.figure_controls import prove_figure_rules
-from burnin.order import Order, StageOrder
+from burnin.rules.figure_controls import prove_figure_rules
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from burnin.gpu_health import ECC_CORRECTED_MAX, HELD_BACK_SHARE_MAX
-from burnin.speed import BUSY_PCT_MIN, RATIO_MIN
+from burnin.rules.gpu_health import ECC_CORRECTED_MAX, HELD_BACK_SHARE_MAX
+from burnin.rules.speed import BUSY_PCT_MIN, RATIO_MIN
 from probes.spec import Spec
 
 
@@ -16,7 +16,7 @@ from probes.spec import Spec
 class Thresholds:
     """One line per rule."""
 
-    # Of the siblings' median; see burnin/speed.py.
+    # Of the siblings' median; see burnin/rules/speed.py.
     sibling_ratio_min: float
     busy_pct_min: float
     # Of the typical figure. 8192 cubed on random data reaches 85 % (GB200: 1550 of 1822) to 99 % of the best

@@ -16,8 +16,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch warns once where there is no numpy
     import torch
 
-from burnin.power import Rig, run_window, set_up
-from burnin.throughput import EDGE
+from burnin.node.power import Rig, run_window, set_up
+from burnin.node.throughput import EDGE
 from tests.burnin.bench_fake import bench_with
 
 _PAIRS = 15

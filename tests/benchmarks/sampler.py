@@ -35,7 +35,7 @@ def figures() -> Iterator[Figure]:
 
 def _share_of_a_core(machine: Machine) -> float:
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "burnin.sampler"],
+        [sys.executable, "-P", "-m", "burnin.node.sampler"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env=os.environ | machine.environment(),

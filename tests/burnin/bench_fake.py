@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from burnin.bench import Bench
-from burnin.pace import Pace
+from burnin.node.bench import Bench
+from burnin.node.pace import Pace
 
 
 @dataclass

@@ -30,7 +30,7 @@ def capture(model: str = "H100", age: int = 580, gpus: int = 8, faults: tuple[st
     machine = Machine(folder=folder, library=_library(age), model=model, age=age, gpus=gpus)
     machine.write(*faults)
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "burnin.sampler"],
+        [sys.executable, "-P", "-m", "burnin.node.sampler"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | machine.environment(),

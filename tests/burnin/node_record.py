@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from burnin.order import Order, StageOrder, order_to_json
+from burnin.node.order import Order, StageOrder, order_to_json
 from probes.event import SAMPLE, Event
 from probes.json_types import JsonObject
 from reports.record import create_run

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from burnin.judging import judge_run
-from burnin.order import Order, StageOrder, order_to_json
+from burnin.node.order import Order, StageOrder, order_to_json
 from probes.child import wait_until
 from probes.event import SAMPLE, Event, event_from_line
 from probes.finding import Finding
@@ -88,7 +88,7 @@ def begin(machine: Machine, *, root: Path | None = None, profile: str = "quick")
         environment["OVERPROOF_HOST_ROOT"] = str(root)
     with (folder / "said").open("w") as said:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "burnin.sampler"],
+            [sys.executable, "-P", "-m", "burnin.node.sampler"],
             stdin=subprocess.PIPE,
             stdout=said,
             env=environment,

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from burnin.gpu_health import GPU_RULES
 from burnin.judging import judge_run
 from burnin.launcher import launch
-from burnin.order import order_to_json
+from burnin.node.order import order_to_json
 from burnin.plan import PlanSpec
+from burnin.rules.gpu_health import GPU_RULES
 from probes.child import wait_until
 from probes.event import Event
 from probes.finding import finding_to_json

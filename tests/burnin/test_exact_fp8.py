@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from burnin.exact import compare, make_operands
-from burnin.number_format import FORMATS, supported
-from burnin.product import flip_bit, multiply, prepare
+from burnin.node.exact import compare, make_operands
+from burnin.node.number_format import FORMATS, supported
+from burnin.node.product import flip_bit, multiply, prepare
 
 
 def test_an_exact_product_in_fp8_equals_int64_arithmetic_and_a_flipped_bit_is_seen() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from burnin.exact import compare
 from burnin.expectation import shipped_expectations
 from burnin.judging import judge_run
+from burnin.node.exact import compare
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

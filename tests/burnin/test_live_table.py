@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from burnin.live_table import HEADERS, DeviceTable
-from burnin.order import Order, StageOrder
+from burnin.node.order import Order, StageOrder
 from probes.event import SAMPLE, Event
 from reports.live import Progress
 from tests.twins.nvml import uuid

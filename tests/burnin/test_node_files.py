@@ -51,7 +51,7 @@ def test_a_module_that_travels_imports_nothing_that_stays_behind(module: str) ->
 
 
 def test_everything_that_agent_worker_and_sampler_need_travels() -> None:
-    needed, seen = {"burnin.agent", "burnin.worker", "burnin.sampler"}, set()
+    needed, seen = {"burnin.node.agent", "burnin.node.worker", "burnin.node.sampler"}, set()
     while needed - seen:
         module = (needed - seen).pop()
         seen.add(module)
@@ -77,7 +77,7 @@ def test_the_agent_runs_from_what_travels_alone_and_names_what_the_node_lacks(tm
         {"name": "aftermath", "length_s": 0},
     ]
     order = {"device": "cpu", "stages": stages, "left_out": [], "seed": 1, "stall_s": 5}
-    start = "import runpy; runpy.run_module('burnin.agent', run_name='__main__')"
+    start = "import runpy; runpy.run_module('burnin.node.agent', run_name='__main__')"
     with subprocess.Popen(
         [_oldest_python(), "-c", start],
         cwd=tmp_path,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from burnin.order import STAGES, order_from_line, order_to_line
+from burnin.node.order import STAGES, order_from_line, order_to_line
+from burnin.node.seeding import parse_seeded_fault
 from burnin.plan import PROFILES, PlanSpec
-from burnin.seeding import parse_seeded_fault
 from probes.errors import ConfigError
 from probes.spec import load_spec
 

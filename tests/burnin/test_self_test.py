@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from burnin.controls import DETECTORS, prove_rules
 from burnin.evidence import Evidence
 from burnin.judging import judge_run
+from burnin.rules.controls import DETECTORS, prove_rules
 from burnin.self_test import judge_controls_alone, render_self_test, self_test_order, table
 from probes.finding import Finding, verdict
 from probes.outcome import Outcome

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from burnin.judging import judge_run
-from burnin.stall import Sign, find_stalled
+from burnin.node.stall import Sign, find_stalled
 from burnin.xid_table import shipped_xids
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject
@@ -79,9 +79,9 @@ _BUSBW_GBPS = {"A100": 235.0, "H100": 475.0, "H200": 482.0, "B200": 840.0}
 
 def _product(rng: random.Random, spoil: str) -> JsonObject | None:
     """Multiply integers on this machine, spoil operand or product, and return what the comparison says."""
-    from burnin.exact import compare, make_operands
-    from burnin.number_format import FORMATS
-    from burnin.product import flip_bit, multiply
+    from burnin.node.exact import compare, make_operands
+    from burnin.node.number_format import FORMATS
+    from burnin.node.product import flip_bit, multiply
 
     name = rng.choice(["fp32", "bf16", "fp64"])
     generator = torch.Generator().manual_seed(rng.getrandbits(40))
@@ -127,8 +127,8 @@ def _nan(node: Node, gpu: int, rng: random.Random) -> None:
 
 def _corrupted_input(node: Node, gpu: int, rng: random.Random) -> None:
     """Flip one bit of an operand of the power stage; the real digest says whether it is seen."""
-    from burnin.digest import digest, digest_text, make_weights
-    from burnin.product import flip_bit
+    from burnin.node.digest import digest, digest_text, make_weights
+    from burnin.node.product import flip_bit
 
     generator = torch.Generator().manual_seed(rng.getrandbits(40))
     operand = torch.randn(EDGE, EDGE, generator=generator).to(torch.bfloat16)
