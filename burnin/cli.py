@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 
-class ProfileChoice(str, Enum):
+class ProfileChoice(StrEnum):
     """The profiles that ``burnin.plan`` describes."""
 
     GATE = "gate"
@@ -27,7 +27,7 @@ class ProfileChoice(str, Enum):
     SOAK = "soak"
 
 
-class DeviceChoice(str, Enum):
+class DeviceChoice(StrEnum):
     """What to stress."""
 
     AUTO = "auto"
