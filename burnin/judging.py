@@ -41,7 +41,7 @@ from burnin.rules.liveness import (
     judge_worker,
 )
 from burnin.rules.parts import parts_left_out
-from burnin.rules.preconditions import judge_company, judge_devices, judge_room
+from burnin.rules.preconditions import judge_company, judge_devices, judge_host_root, judge_room
 from burnin.rules.sensor_judging import gpu_readings, judge_sensor_readings
 from burnin.rules.speed import judge_load, judge_speed
 from burnin.rules.stage_controls import stage_faults
@@ -116,6 +116,7 @@ def _judge_host(evidence: Evidence) -> list[Finding]:
             ready=len(evidence.told("worker.ready")),
         ),
         judge_room(host, evidence.told("room")),
+        *judge_host_root(host, evidence.told("host.root")),
     ]
     if "aftermath" in evidence.stage_names():
         findings += judge_counters(

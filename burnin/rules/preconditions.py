@@ -104,3 +104,18 @@ def judge_company(
         evidence={"stage": "preflight"},
         next_step="" if outcome is Outcome.PASS else "drain the node, then run it again",
     )
+
+
+def judge_host_root(host: str, told: Sequence[JsonObject]) -> list[Finding]:
+    """Leave a run undecided whose host sensors read another file tree than the host's own."""
+    return [
+        Finding(
+            rule="host-root",
+            subject=f"host:{host}",
+            outcome=Outcome.INCONCLUSIVE,
+            observed=f"the host's sensors were read from {event['path']}",
+            expected="the host's own files",
+            next_step="unset OVERPROOF_HOST_ROOT and run it again",
+        )
+        for event in told[:1]
+    ]
