@@ -64,19 +64,11 @@ def judge(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Judge a recorded run again with today's rules, and render its report anew."""
-    from reports.publish import publish
     from reports.run import load_run
-    from reports.session import rejudge
-    from reports.terminal import print_result
 
-    recorded = load_run(run)
     if expectations is not None:
-        _keep_expectations(recorded, expectations)
-    rejudge(recorded, _judge_of(recorded))
-    recorded = load_run(run)
-    publish(recorded)
-    print_result(recorded, as_json=as_json)
-    return recorded.outcome
+        _keep_expectations(load_run(run), expectations)
+    return _render(run, is_judged_anew=True, as_json=as_json)
 
 
 @app.command()
@@ -85,15 +77,20 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Render the report of a recorded run from what its folder holds."""
+    return _render(run, is_judged_anew=False, as_json=as_json)
+
+
+def _render(path: Path, *, is_judged_anew: bool, as_json: bool) -> Outcome:
+    """Render a recorded run; one that ended before it was judged, as after kill -9, is judged first."""
     from reports.publish import publish
     from reports.run import load_run
     from reports.session import rejudge
     from reports.terminal import print_result
 
-    recorded = load_run(run)
-    if not recorded.findings:  # it ended before it was judged, as after kill -9
+    recorded = load_run(path)
+    if is_judged_anew or not recorded.findings:
         rejudge(recorded, _judge_of(recorded))
-        recorded = load_run(run)
+        recorded = load_run(path)
     publish(recorded)
     print_result(recorded, as_json=as_json)
     return recorded.outcome
