@@ -1,0 +1,1 @@
+"""Ways to start a program on a host and to hold its two streams."""

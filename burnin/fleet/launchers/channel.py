@@ -1,0 +1,50 @@
+"""The one small protocol behind which local, SSH and Slurm hosts look alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from burnin.fleet.host import Host
+
+ARCHIVE = "{archive}"  # stands in ``Program.arguments`` for the path of the archive on the host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What is to run on a host: arguments for its interpreter, and the archive of modules that travels."""
+
+    arguments: tuple[str, ...]
+    archive: bytes
+    environment: tuple[tuple[str, str], ...] = ()  # nothing secret: it can be read in the process list
+
+
+class Channel(Protocol):
+    """The two streams of one program on one host; the end of ours is the end of the program."""
+
+    def write(self, data: bytes) -> None:
+        """Send to its standard input.
+
+        Raises:
+            TargetError: the connection or the program is gone.
+        """
+
+    def read(self) -> bytes:
+        """Return what came from its standard output, waiting for some; empty at its end."""
+
+    def end(self) -> int | None:
+        """Close both streams and end the program; its exit status, None where it cannot be known."""
+
+
+class Launcher(Protocol):
+    """Starts programs on hosts."""
+
+    def start(self, host: Host, program: Program, *, within_s: float) -> Channel:
+        """Start a program on a host.
+
+        Raises:
+            TargetError: the host cannot be reached within ``within_s``, refuses us, or is not who it should be.
+        """
+
+    def close(self) -> None:
+        """End whatever is left: connections, allocations, processes."""

@@ -1,0 +1,1 @@
+"""The network stage: which hosts exchange data with which, and what slowness says about whom."""
