@@ -43,7 +43,7 @@ class Launcher(Protocol):
         """Start a program on a host.
 
         Raises:
-            TargetError: the host cannot be reached within ``within_s``, refuses us, or is not who it should be.
+            TargetError: the host is not reached within ``within_s``, refuses us, or is not who it should be.
         """
 
     def close(self) -> None:
