@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from burnin.node.power import run_power
+from burnin.node.power import DIGESTS_MIN, Rig, run_power, run_window, set_up
 from burnin.rules.arithmetic import judge_digests, judge_first_product, judge_operands
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -37,7 +37,8 @@ def test_a_healthy_device_holds_the_load_then_steps_and_says_what_checking_costs
     assert phases.count("hold") >= 4
     assert phases.count("steps") >= 1
     assert result["check_share"] <= 0.02
-    assert result["digests"] == -(-result["products"] // result["digest_every"])
+    every = result["digest_every"]
+    assert result["digests"] == sum(i < DIGESTS_MIN or i % every == 0 for i in range(result["products"]))
     assert healthy.told("loaded")[0]["checked_elements"] == result["digests"] * 1024**2
     assert [c["is_found"] for c in healthy.told("control")] == [True, True]
 
@@ -79,3 +80,15 @@ def test_operands_that_were_not_compared_at_the_end_leave_the_device_undecided(h
 
     assert judge_operands("d", [before]).outcome is Outcome.INCONCLUSIVE
     assert judge_operands("d", []).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_stage_that_ends_before_the_second_of_every_kth_product_has_still_compared_three() -> None:
+    bench, speaker = bench_with()
+    rig: Rig = set_up(bench)
+    rig.digest_every, rig.batch = 10**6, 2
+
+    run_window(bench, rig, "hold", window_s=0.01)
+    run_window(bench, rig, "hold", window_s=0.01)
+
+    assert rig.digests == DIGESTS_MIN
+    assert len(speaker.rows) == 2
