@@ -1,0 +1,139 @@
+"""Whether a host is free, asked of a real Slurm and of an HTTP server that answers like Kubernetes."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from kubernetes.client import ApiClient, Configuration, CoreV1Api
+
+from burnin.fleet.host import Host
+from burnin.fleet.permission import ask_kubernetes, ask_slurm, judge_slurm_node, with_permission
+from probes.errors import TargetError
+from tests.slurm import Slurm
+
+
+@pytest.mark.needs("slurmctld", "munged", "slurmd", "srun")
+def test_slurm_frees_drained_and_reserved_nodes_and_no_others(slurm: Slurm) -> None:
+    idle = ask_slurm(["node1", "node2", "node9"], environment=slurm.environment)
+    slurm.ask("scontrol", "update", "nodename=node1", "state=drain", "reason=new rack")
+    wanted = ("nodes=node2", "starttime=now", "duration=5", f"users={getpass.getuser()}", "flags=ignore_jobs")
+    slurm.ask("scontrol", "create", "reservation", "reservationname=intake", *wanted)
+
+    said = ask_slurm(["node1", "node2"], environment=slurm.environment)
+    slurm.ask("scontrol", "delete", "reservationname=intake")
+    slurm.ask("scontrol", "update", "nodename=node1", "state=resume")
+
+    assert [idle[name].kind for name in ("node1", "node2", "node9")] == [None, None, None]
+    assert (said["node1"].kind, "new rack" in said["node1"].detail) == ("drained", True)
+    assert (said["node2"].kind, said["node2"].detail) == (
+        "reserved",
+        f"reservation intake for {getpass.getuser()}",
+    )
+
+
+@pytest.mark.needs("slurmctld", "munged", "slurmd", "srun")
+def test_a_slurm_that_does_not_answer_permits_nothing(slurm: Slurm) -> None:
+    slurm.daemons["slurmctld"].send_signal(signal.SIGSTOP)
+
+    with pytest.raises(TargetError, match="no answer within 1 s; see whether slurmctld runs"):
+        ask_slurm(["node1"], environment=slurm.environment, within_s=1)
+
+    slurm.daemons["slurmctld"].send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("state", ["ALLOCATED+DRAIN", "MIXED+DRAIN", "IDLE+DRAIN+COMPLETING", "MIXED*"])
+def test_a_node_that_still_runs_jobs_is_not_free(state: str) -> None:
+    said = judge_slurm_node("a", {"State": state, "Reason": "x"}, {"a": "reservation r"}, {})
+
+    assert said.kind is None
+    assert "runs jobs" in said.detail
+
+
+def test_a_down_node_that_is_drained_is_free_and_the_nodes_of_our_own_exclusive_job_are() -> None:
+    assert judge_slurm_node("a", {"State": "DOWN*+DRAIN", "Reason": "x"}, {}, {}).kind == "drained"
+    assert (
+        judge_slurm_node("a", {"State": "ALLOCATED"}, {}, {"a": "our own exclusive job 3"}).kind == "reserved"
+    )
+
+
+def test_a_host_listed_by_hand_stays_listed() -> None:
+    hosts = with_permission([Host(name="a", permission="listed"), Host(name="b")], {})
+
+    assert [host.permission for host in hosts] == ["listed", None]
+
+
+def _node(name: str, *, is_cordoned: bool) -> dict[str, object]:
+    return {"metadata": {"name": name}, "spec": {"unschedulable": True} if is_cordoned else {}}
+
+
+def _pod(name: str, node: str, *, gpus: int) -> dict[str, object]:
+    resources = {"limits": {"nvidia.com/gpu": str(gpus)}} if gpus else {}
+    container = {"name": "main", "image": "x", "resources": resources}
+    return {
+        "metadata": {"name": name, "namespace": "team"},
+        "spec": {"nodeName": node, "containers": [container]},
+    }
+
+
+_LISTS = {
+    "nodes": [
+        _node("busy", is_cordoned=True),
+        _node("free", is_cordoned=True),
+        _node("in", is_cordoned=False),
+    ],
+    "pods": [_pod("train", "busy", gpus=8), _pod("logs", "free", gpus=0)],
+}
+
+
+class _Cluster(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        kind = self.path.partition("?")[0].rpartition("/")[2]
+        body = json.dumps({"kind": "List", "apiVersion": "v1", "items": _LISTS[kind]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        del arguments
+
+
+@pytest.fixture
+def cluster() -> Iterator[CoreV1Api]:
+    server = HTTPServer(("127.0.0.1", 0), _Cluster)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    configuration = Configuration(host=f"http://127.0.0.1:{server.server_port}")
+    configuration.retries = False
+    with ApiClient(configuration) as client:
+        yield CoreV1Api(client)
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_kubernetes_frees_cordoned_nodes_whose_gpus_nobody_holds(cluster: CoreV1Api) -> None:
+    said = ask_kubernetes(["free", "busy", "in", "none"], cluster)
+
+    assert {name: permission.kind for name, permission in said.items()} == {
+        "free": "drained",
+        "busy": None,
+        "in": None,
+        "none": None,
+    }
+    assert "team/train holds GPUs" in said["busy"].detail
+
+
+def test_a_cluster_that_does_not_answer_permits_nothing() -> None:
+    configuration = Configuration(host="http://127.0.0.1:9")
+    configuration.retries = False
+
+    with ApiClient(configuration) as client, pytest.raises(TargetError, match="could not be listed"):
+        ask_kubernetes(["a"], CoreV1Api(client))
