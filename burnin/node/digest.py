@@ -13,8 +13,8 @@ import torch
 from burnin.node.product import words
 
 _SEED = 20261121  # the same weights everywhere, so that devices and runs can be compared
-# Weighted at once. A core's share of the cache holds 64 rows of 1024; a whole matrix would go through memory that
-# the allocator fetches and gives back each time, at up to eight times the cost. A GPU has room for its whole matrix.
+# Weighted at once. A core's share of the cache holds 64 rows of 1024; a whole matrix would go through memory
+# that the allocator fetches and gives back each time, at up to eight times the cost. A GPU takes it whole.
 ROWS_AT_ONCE = {"cpu": 64, "cuda": 1 << 14}
 
 

@@ -1,4 +1,7 @@
-"""The memory stage on one device: patterns over nearly all that is free, every word checked on the device."""
+"""The memory stage on one device: patterns over nearly all that is free, every word checked on the device.
+
+Products run beside it all the time: memory that fails tends to do so under load, and to be right when idle.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from burnin.node.bench import Bench
+from burnin.node.beside import Load, keep_loaded, settle, start_load
 from burnin.node.exact import Miscompare, compare
 from burnin.node.pattern import PATTERNS, expected_words
-from burnin.node.product import flip_bit, wait_for_device
+from burnin.node.product import flip_bit
 from probes.host import read_room
 from probes.json_types import JsonObject
 
@@ -33,7 +37,10 @@ class _Tally:
 
     passes: int = 0
     words: int = 0
-    busy_s: float = 0.0
+    wall_s: float = 0.0
+    work_s: float = 0.0  # the same on a GPU; on cores only the time that they worked for us
+    load_busy_s: float = 0.0
+    load_flops: float = 0.0
     miscompared_words: int = 0
     told: int = 0
 
@@ -44,26 +51,27 @@ def run_memory(bench: Bench, *, length_s: float, options: JsonObject) -> None:
     _prove_detector(bench)
     if bench.only_controls:
         return
-    blocks = _take_memory(bench, bytes_max=options.get("bytes_max"))
+    blocks, load = _take_memory(bench, bytes_max=options.get("bytes_max"))
     tallies = {name: _Tally() for name in PATTERNS}
     turn = 0
     while not turn or time.monotonic() < until:
         for name in PATTERNS:
             if turn and time.monotonic() >= until:
                 break
-            _pass(bench, blocks, name, turn, tallies[name])
+            _pass(bench, blocks, load, name, turn, tallies[name])
         turn += 1
     for name, tally in tallies.items():
-        _tell(bench, name, tally)
+        _tell(bench, load, name, tally)
     checked = sum(tally.words for tally in tallies.values())
     bench.say_loaded(STAGE, loaded_s=time.monotonic() - started, checked_elements=checked)
     blocks.clear()
+    del load
     if bench.kind == "cuda":
         torch.cuda.empty_cache()
 
 
-def _take_memory(bench: Bench, *, bytes_max: int | None) -> list[torch.Tensor]:
-    """Take nearly all that is free, in blocks, and put on the record how much that was."""
+def _take_memory(bench: Bench, *, bytes_max: int | None) -> tuple[list[torch.Tensor], Load]:
+    """Reserve what the load needs, then take nearly all that was free, and put on the record how much."""
     if bench.kind == "cuda":
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(bench.torch_device)
@@ -72,6 +80,7 @@ def _take_memory(bench: Bench, *, bytes_max: int | None) -> list[torch.Tensor]:
         free = int(read_room()["memory_available_bytes"] or CPU_BYTES_MAX)
         wanted = min(int(free * CPU_SHARE), CPU_BYTES_MAX)
     wanted = min(wanted, bytes_max or wanted)
+    load = start_load(bench)
     blocks, left, size = [], wanted, BLOCK_BYTES
     while left >= BLOCK_BYTES_MIN and size >= BLOCK_BYTES_MIN:
         size = min(size, left)
@@ -84,32 +93,42 @@ def _take_memory(bench: Bench, *, bytes_max: int | None) -> list[torch.Tensor]:
         bench.pace.step()
     covered = sum(block.numel() * WORD_BYTES for block in blocks)
     bench.speaker.say("memory.share", device=bench.device, free_bytes=free, covered_bytes=covered)
-    return blocks
+    return blocks, load
 
 
-def _pass(bench: Bench, blocks: list[torch.Tensor], name: str, turn: int, tally: _Tally) -> None:
+def _pass(bench: Bench, blocks: list[torch.Tensor], load: Load, name: str, turn: int, tally: _Tally) -> None:
     """Write all of the memory, then check all of it: a word that lands at a second place is seen, too."""
     seed = turn if name != "random" else bench.seed * 1009 + turn
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
+    busy_s, flops = load.busy_s, load.flops
     for first, chunk in _chunks(bench, blocks):
         chunk.copy_(_expected(bench, name, first, chunk, seed))
+        keep_loaded(load)
         bench.pace.step()
     _seed_fault(bench, blocks, name, turn)
     for first, chunk in _chunks(bench, blocks):
-        expected = _expected(bench, name, first, chunk, seed)
-        miscompare = compare(chunk, expected)
-        tally.words += chunk.numel()
-        if miscompare is not None:
-            again = compare(chunk, expected)
-            _note(bench, name, first, miscompare, tally, repeated=again.count if again else 0)
+        _check(bench, chunk, _expected(bench, name, first, chunk, seed), name, first, tally)
+        keep_loaded(load)
         bench.pace.step()
-    if blocks:
-        wait_for_device(blocks[0])
-    took_s = time.perf_counter() - started
+    settle(load)
+    took_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     tally.passes += 1
-    tally.busy_s += took_s
+    tally.wall_s += took_s
+    tally.work_s += took_s if bench.kind == "cuda" else cpu_s
+    tally.load_busy_s += load.busy_s - busy_s
+    tally.load_flops += load.flops - flops
     moved = 2 * sum(block.numel() for block in blocks) * WORD_BYTES  # written once, read once
     bench.speaker.sample(STAGE, device=bench.device, pattern=name, gbps=moved / took_s / 1e9)
+
+
+def _check(
+    bench: Bench, chunk: torch.Tensor, expected: torch.Tensor, name: str, first: int, tally: _Tally
+) -> None:
+    miscompare = compare(chunk, expected)
+    tally.words += chunk.numel()
+    if miscompare is not None:
+        again = compare(chunk, expected)
+        _note(bench, name, first, miscompare, tally, repeated=again.count if again else 0)
 
 
 def _chunks(bench: Bench, blocks: list[torch.Tensor]) -> list[tuple[int, torch.Tensor]]:
@@ -149,7 +168,7 @@ def _note(
     )
 
 
-def _tell(bench: Bench, name: str, tally: _Tally) -> None:
+def _tell(bench: Bench, load: Load, name: str, tally: _Tally) -> None:
     bench.speaker.say(
         "memory.result",
         stage=STAGE,
@@ -157,7 +176,10 @@ def _tell(bench: Bench, name: str, tally: _Tally) -> None:
         pattern=name,
         passes=tally.passes,
         words=tally.words,
-        gbps=2 * tally.words * WORD_BYTES / max(tally.busy_s, 1e-9) / 1e9,
+        gbps=2 * tally.words * WORD_BYTES / max(tally.wall_s, 1e-9) / 1e9,
+        load=load.name,
+        load_share=tally.load_busy_s / max(tally.work_s, 1e-9),
+        load_tflops=tally.load_flops / max(tally.wall_s, 1e-9) / 1e12,
         miscompared_words=tally.miscompared_words,
     )
 

@@ -29,8 +29,8 @@ RAMP_S_MAX = 30.0
 STEP_S = 1.0  # on, then off for as long: slow enough for the power supplies to follow, fast enough to hurt
 CHECK_SHARE_MAX = 0.02  # of the time that products take
 COST_ROUNDS = 9
-# The first products are digested whatever k is: what is digested once can differ from nothing, and waiting for
-# the third of every k-th once stretched a short stage on a busy machine to half a minute.
+# The first products are digested whatever k is: what is digested once can differ from nothing, and waiting
+# for the third of every k-th once stretched a short stage on a busy machine to half a minute.
 DIGESTS_MIN = 3
 DISSENTS_TOLD_MAX = 16
 

@@ -9,7 +9,7 @@ from probes.errors import ConfigError
 
 # What can be seeded where. "every_product" and "input_flip" are there from the first product on.
 KINDS = {
-    "memory": ("bit_flip", "stuck_bit", "wrong_address", "stall", "crash"),
+    "memory": ("bit_flip", "stuck_bit", "wrong_address", "unloaded", "stall", "crash"),
     "matmul": ("bit_flip", "nan", "every_product", "input_flip", "stall", "slow", "crash"),
     "bandwidth": ("bit_flip", "slow", "stall", "crash"),
     "links": ("bit_flip", "stall", "crash"),

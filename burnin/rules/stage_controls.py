@@ -8,7 +8,7 @@ from burnin.node.pattern_names import PATTERN_NAMES
 from burnin.rules.arithmetic import judge_digests, judge_first_product, judge_operands
 from burnin.rules.collective import judge_allreduce
 from burnin.rules.liveness import judge_hung
-from burnin.rules.memory_rule import judge_memory
+from burnin.rules.memory_rule import LOAD_SHARE_MIN, judge_memory
 from burnin.rules.speed import judge_speed
 from burnin.rules.transfer import RATIO_MIN, judge_common_end, judge_copy_speed, judge_link
 from probes.finding import Finding
@@ -20,7 +20,10 @@ Seeded = dict[str, Callable[[], Finding]]
 def stage_faults(stage: str) -> Seeded:
     """Return the faults of a stage by name, each with the rule that has to find it; empty: it has none."""
     faults: dict[str, Seeded] = {
-        "memory": {"memory that was not tested": _untested_memory},
+        "memory": {
+            "memory that was not tested": _untested_memory,
+            "memory checked without load": _idle_memory,
+        },
         "bandwidth": {"slow copies": _slow_copies},
         "links": {"link tried one way only": _half_link, "device with broken links": _common_end},
         "allreduce": {"incomplete sweep": _incomplete_sweep, "hung collective": _hung},
@@ -35,12 +38,26 @@ def stage_faults(stage: str) -> Seeded:
     return faults.get(stage, {})
 
 
-def _untested_memory() -> Finding:
-    done = [{"pattern": name, "passes": 1, "words": 9, "miscompared_words": 0} for name in PATTERN_NAMES]
-    share = {"free_bytes": 100, "covered_bytes": 90}
+def _memory(*, covered_bytes: int = 98, load_share: float = 0.9) -> Finding:
+    each: JsonObject = {"passes": 1, "words": 9, "miscompared_words": 0, "load": "products"}
+    each |= {"load_share": load_share, "load_tflops": 500.0}
     return judge_memory(
-        "GPU-1", patterns=PATTERN_NAMES, results=done, miscompares=[], share=share, is_bounded=False
+        "GPU-1",
+        patterns=PATTERN_NAMES,
+        results=[each | {"pattern": name} for name in PATTERN_NAMES],
+        miscompares=[],
+        share={"free_bytes": 100, "covered_bytes": covered_bytes},
+        is_bounded=False,
+        load_share_min=LOAD_SHARE_MIN["cuda"],
     )
+
+
+def _untested_memory() -> Finding:
+    return _memory(covered_bytes=90)
+
+
+def _idle_memory() -> Finding:
+    return _memory(load_share=0.1)
 
 
 def _slow_copies() -> Finding:

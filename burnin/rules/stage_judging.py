@@ -10,7 +10,7 @@ from burnin.evidence import Evidence, numbers, subject_of
 from burnin.node.pattern_names import PATTERN_NAMES
 from burnin.node.rounds import ALONE, TOGETHER, link_name
 from burnin.rules.arithmetic import judge_digests, judge_first_product, judge_operands
-from burnin.rules.memory_rule import judge_memory
+from burnin.rules.memory_rule import LOAD_SHARE_MIN, judge_memory
 from burnin.rules.speed import judge_speed
 from burnin.rules.transfer import RATIO_MIN, judge_bandwidth, judge_common_end, judge_copy_speed, judge_link
 from probes.finding import Finding
@@ -56,6 +56,7 @@ def judge_memories(evidence: Evidence) -> list[Finding]:
             miscompares=evidence.told("miscompare", device=device, stage="memory"),
             share=next(iter(evidence.told("memory.share", device=device)), None),
             is_bounded=evidence.is_cpu or is_limited,
+            load_share_min=LOAD_SHARE_MIN["cpu" if evidence.is_cpu else "cuda"],
         )
         for device in evidence.devices
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from burnin.node.memory import STUCK_EVERY, run_memory
 from burnin.node.pattern_names import PATTERN_NAMES
-from burnin.rules.memory_rule import judge_memory
+from burnin.rules.memory_rule import LOAD_SHARE_MIN, judge_memory
 from probes.finding import Finding
 from probes.outcome import Outcome
 from tests.burnin.bench_fake import FakeSpeaker, bench_with
@@ -29,6 +29,7 @@ def _judge(speaker: FakeSpeaker, **changes: Any) -> Finding:
         "miscompares": speaker.told("miscompare"),
         "share": speaker.told("memory.share")[0],
         "is_bounded": True,
+        "load_share_min": LOAD_SHARE_MIN["cpu"],
     }
     return judge_memory("cpu:0", **(given | changes))
 
@@ -88,3 +89,32 @@ def test_a_miscompare_counts_even_where_the_worker_died_before_it_could_sum_up()
     speaker = _run("bit_flip")
 
     assert _judge(speaker, results=[]).outcome is Outcome.FAIL
+
+
+def test_products_run_beside_the_check_of_every_pattern_and_are_on_the_record() -> None:
+    speaker = _run()
+
+    for result in speaker.told("memory.result"):
+        assert 0.3 <= result["load_share"] <= 0.8
+        assert result["load_tflops"] > 0
+        assert result["load"] == "products of fp32, 512 cubed, in turns with the check"
+    assert "beside products of fp32, 512 cubed, in turns with the check: " in _judge(speaker).observed
+
+
+def test_memory_whose_load_never_ran_is_undecided_and_a_wrong_word_in_it_fails_all_the_same() -> None:
+    unloaded = _judge(_run("unloaded"))
+
+    assert unloaded.outcome is Outcome.INCONCLUSIVE
+    assert unloaded.observed.count("0% in pattern ") == len(PATTERN_NAMES)
+    assert _judge(_run("unloaded", "bit_flip")).outcome is Outcome.FAIL
+
+
+def test_a_load_that_paused_in_one_pattern_only_leaves_the_memory_undecided() -> None:
+    results = _run().told("memory.result")
+    paused = [results[0] | {"load_share": 0.01}, *results[1:]]
+
+    assert _judge(_run(), results=paused).outcome is Outcome.INCONCLUSIVE
+    assert (
+        _judge(_run(), results=[r | {"load_share": float("nan")} for r in results]).outcome
+        is not Outcome.PASS
+    )
