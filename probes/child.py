@@ -49,7 +49,7 @@ def start_child(
     )
 
 
-def end_child(child: subprocess.Popen[str], *, grace_s: float = 5.0) -> bool:
+def end_child(child: subprocess.Popen[Any], *, grace_s: float = 5.0) -> bool:
     """End a child and everything in its group; return whether its group is gone.
 
     False names the one thing that SIGKILL cannot end: a process stuck in the kernel.

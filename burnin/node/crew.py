@@ -40,10 +40,13 @@ class Member:
 
 
 def node_module(module: str) -> list[str]:
-    """Return the command that runs one of our modules on a node, whose Python may be 3.10.
+    """Return the command that runs one of our modules on a node, from the archive that we came in, if any.
 
-    That one lacks ``-P``, so the folder we stand in is taken off the import path first thing.
+    Python 3.10 lacks ``-P``, so there the folder we stand in is taken off the import path first thing.
     """
+    archive = getattr(__loader__, "archive", None)
+    if archive is not None:
+        return [sys.executable, str(archive), module]
     if hasattr(sys.flags, "safe_path"):  # 3.11 and later
         return python_module(module)
     run = f"runpy.run_module({module!r}, run_name='__main__')"

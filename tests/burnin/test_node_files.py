@@ -14,16 +14,10 @@ import pynvml
 import pytest
 
 from burnin.node_files import NODE_MODULES
+from tests.burnin.pythons import oldest_python
 
 ROOT = Path(__file__).parent.parent.parent
 BROUGHT = {"pynvml", "torch"}
-
-
-def _oldest_python() -> str:
-    """Return Python 3.10 where this machine has it, else the Python under our own virtual environment."""
-    found = shutil.which("python3.10")
-    works = found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0
-    return found if found and works else getattr(sys, "_base_executable", sys.executable)
 
 
 def _file(module: str) -> Path:
@@ -58,7 +52,7 @@ def test_everything_that_agent_worker_and_sampler_need_travels() -> None:
         needed |= {name for name in _imports(module) if name.startswith(("burnin", "probes"))}
 
     assert seen <= set(NODE_MODULES)
-    assert set(NODE_MODULES) - seen == {"burnin", "probes"}
+    assert set(NODE_MODULES) - seen == {"burnin", "burnin.node", "probes"}
 
 
 @pytest.mark.parametrize("module", NODE_MODULES)
@@ -79,7 +73,7 @@ def test_the_agent_runs_from_what_travels_alone_and_names_what_the_node_lacks(tm
     order = {"device": "cpu", "stages": stages, "left_out": [], "seed": 1, "stall_s": 5}
     start = "import runpy; runpy.run_module('burnin.node.agent', run_name='__main__')"
     with subprocess.Popen(
-        [_oldest_python(), "-c", start],
+        [oldest_python(), "-c", start],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         stdin=subprocess.PIPE,

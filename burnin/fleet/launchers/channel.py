@@ -12,11 +12,15 @@ ARCHIVE = "{archive}"  # stands in ``Program.arguments`` for the path of the arc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What is to run on a host: arguments for its interpreter, and the archive of modules that travels."""
+    """What is to run on a host: arguments for its interpreter, and the archive of modules that travels.
+
+    ``(ARCHIVE, "burnin.node.agent")`` runs a module of the archive; torchrun takes ARCHIVE as its script. The
+    program stands in ``/`` and reads its own input from standard input, which is its lifeline as well.
+    """
 
     arguments: tuple[str, ...]
     archive: bytes
-    environment: tuple[tuple[str, str], ...] = ()  # nothing secret: it can be read in the process list
+    environment: tuple[tuple[str, str], ...] = ()  # travels on standard input, on top of the host's own
 
 
 class Channel(Protocol):
@@ -29,8 +33,14 @@ class Channel(Protocol):
             TargetError: the connection or the program is gone.
         """
 
+    def wait(self, within_s: float) -> bool:
+        """Wait for standard output to say something or to end; False: it did neither in time."""
+
     def read(self) -> bytes:
         """Return what came from its standard output, waiting for some; empty at its end."""
+
+    def errors(self) -> bytes:
+        """Return the last that came from its standard error: a tail of at most 64 KiB."""
 
     def end(self) -> int | None:
         """Close both streams and end the program; its exit status, None where it cannot be known."""
