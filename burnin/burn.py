@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from burnin.bundle import collect_bundle
 from burnin.judging import judge_run
 from burnin.launcher import launch
 from burnin.live_table import HEADERS, DeviceTable
 from burnin.node.order import Order, SeededFault, order_to_json
 from burnin.override import SPEC_KEY, load_override, override_to_json
-from burnin.plan import PlanSpec
+from burnin.plan import PlanSpec, VendorSpec
 from burnin.self_test import SPEC_KEY as SELF_TEST
 from burnin.self_test import self_test_order
 from probes.event import SAMPLE, Event
 from probes.json_types import JsonObject
+from probes.outcome import Outcome
 from probes.spec import load_spec
 from reports.live import Progress
 from reports.record import create_run
@@ -36,6 +38,8 @@ class BurnRequest:
     seeded_faults: tuple[SeededFault, ...] = ()
     expectations_file: Path | None = None  # None: judged by what is shipped
     is_self_test: bool = False  # prove the detectors and load nothing
+    with_vendor_tools: bool = False
+    with_bundle: bool = False  # after a FAIL
 
 
 def run_burnin(request: BurnRequest) -> Run:
@@ -63,13 +67,24 @@ def run_burnin(request: BurnRequest) -> Run:
         devices = DeviceTable(order)
         progress.show_table(HEADERS, devices.rows)
         launch(order, writer, on_event=lambda event: _show(progress, order, devices, event))
-    return load_run(writer.path)
+    run = load_run(writer.path)
+    if plan.bundle and run.outcome is Outcome.FAIL and not request.is_self_test:
+        collect_bundle(run.path)
+    return run
 
 
 def load_plan(request: BurnRequest) -> PlanSpec:
     """Read the plan file, if there is one, and put the command line's wishes on top."""
     plan = load_spec(request.plan_file, PlanSpec) if request.plan_file is not None else PlanSpec()
-    wishes = {"profile": request.profile, "device": request.device, "duration_s": request.duration_s}
+    wishes: dict[str, object] = {
+        "profile": request.profile,
+        "device": request.device,
+        "duration_s": request.duration_s,
+    }
+    if request.with_vendor_tools and plan.vendor is None:
+        wishes["vendor"] = VendorSpec()
+    if request.with_bundle:
+        wishes["bundle"] = True
     return plan.model_copy(update={name: wish for name, wish in wishes.items() if wish is not None})
 
 

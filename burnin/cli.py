@@ -59,6 +59,13 @@ def run(
     expectations: Annotated[
         Path | None, typer.Option(help="YAML file of own figures per model, thresholds and XIDs.")
     ] = None,
+    with_vendor_tools: Annotated[
+        bool,
+        typer.Option("--with-vendor-tools", help="Run dcgmi and nccl-tests too, and judge their output."),
+    ] = False,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="After a FAIL collect bug report, BMC log and kernel log.")
+    ] = False,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Prove every detector by a seeded fault, and load nothing.")
     ] = False,
@@ -81,6 +88,8 @@ def run(
         duration_s=duration_s,
         expectations_file=expectations,
         is_self_test=self_test,
+        with_vendor_tools=with_vendor_tools,
+        with_bundle=bundle,
         out=out,
         seed=seed,
         is_quiet=as_json,

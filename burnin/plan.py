@@ -7,13 +7,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from burnin.node.order import LOADED_STAGES, STAGES, Order, SeededFault, StageOrder
+from burnin.node.order import LOADED_STAGES, STAGE_ORDER, STAGES, Order, SeededFault, StageOrder
+from burnin.node.vendor_tools import COLLECTIVE_WITHIN_S, COLLECTIVES, DIAG_WITHIN_S, DISCOVERY_WITHIN_S
 from probes.spec import Spec
 
 DeviceKind = Literal["auto", "cuda", "cpu"]
 FormatName = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
 ProfileName = Literal["gate", "quick", "intake", "soak"]
-StageName = Literal["preflight", "memory", "matmul", "bandwidth", "links", "allreduce", "power", "aftermath"]
+StageName = Literal[
+    "preflight", "memory", "matmul", "bandwidth", "links", "allreduce", "power", "vendor", "aftermath"
+]
 AlgorithmName = Literal["auto", "Ring", "Tree", "NVLS"]
 PhaseName = Literal["alone", "together"]
 STALL_S = 10.0  # a product takes milliseconds, a collective seconds: ten of silence is no hiccup
@@ -43,6 +46,8 @@ class Profile:
     shares: dict[str, float] = field(default_factory=lambda: SHARES)
     link_phases: tuple[str, ...] = ALL_PHASES
     algorithms: tuple[str, ...] = ("auto", "Ring", "Tree", "NVLS")  # of all-reduce
+    dcgm_level: int = 3  # where the vendor's tools are asked for
+    nccl_bytes_max: int = 1 << 34
 
 
 PROFILES: dict[str, Profile] = {
@@ -53,10 +58,14 @@ PROFILES: dict[str, Profile] = {
         left_out=("memory", "bandwidth"),
         link_phases=("together",),
         algorithms=("auto",),
+        dcgm_level=1,
+        nccl_bytes_max=1 << 28,
     ),
-    "quick": Profile(load_s=100.0, link_phases=("together",), algorithms=("auto",)),  # two minutes
+    "quick": Profile(  # two minutes
+        load_s=100.0, link_phases=("together",), algorithms=("auto",), dcgm_level=2, nccl_bytes_max=1 << 30
+    ),
     "intake": Profile(load_s=1740.0),  # half an hour
-    "soak": Profile(load_s=24 * 3600.0, shares=SOAK_SHARES),  # duration_s makes it 72 hours
+    "soak": Profile(load_s=24 * 3600.0, shares=SOAK_SHARES, dcgm_level=4),  # duration_s makes it 72 hours
 }
 
 
@@ -107,6 +116,23 @@ class AllreduceSpec(StageSpec):
         return self
 
 
+class VendorSpec(Spec):
+    """What a plan file may say about the vendor's own tools; that it says anything asks for them."""
+
+    dcgm_level: int | None = Field(
+        default=None, ge=0, le=4, description="Level of dcgmi diag, instead of the profile's; 0: not at all."
+    )
+    dcgm_within_s: float | None = Field(
+        default=None, ge=1, description="Seconds after which dcgmi diag is ended."
+    )
+    nccl_bytes_max: int | None = Field(
+        default=None, ge=0, description="Largest message of nccl-tests, in bytes; 0: none of them."
+    )
+    nccl_within_s: float | None = Field(
+        default=None, ge=1, description="Seconds after which one of nccl-tests is ended."
+    )
+
+
 class PlanSpec(Spec):
     """A plan file: what differs from the profile."""
 
@@ -126,6 +152,12 @@ class PlanSpec(Spec):
     links: LinksSpec = LinksSpec()
     allreduce: AllreduceSpec = AllreduceSpec()
     power: StageSpec = StageSpec()
+    vendor: VendorSpec | None = Field(
+        default=None, description="Run dcgmi and nccl-tests as well, where they are installed."
+    )
+    bundle: bool = Field(
+        default=False, description="After a FAIL collect what the vendor asks for, beside the record."
+    )
     cpu_devices: int = Field(
         default=2,
         ge=1,
@@ -145,8 +177,8 @@ class PlanSpec(Spec):
             device=self.device,
             stages=tuple(
                 StageOrder(name=name, length_s=lengths.get(name, 0.0), options=options.get(name, {}))
-                for name in STAGES
-                if name not in left_out
+                for name in STAGE_ORDER
+                if name not in left_out and (name in STAGES or self._wants_vendor())
             ),
             left_out=left_out,
             seed=seed,
@@ -166,7 +198,28 @@ class PlanSpec(Spec):
                 "sizes_bytes": list(self.allreduce.sizes_bytes or ()),
                 "algorithms": list(self.allreduce.algorithms or profile.algorithms),
             },
+            "vendor": self._vendor_options(),
         }
+
+    def _wants_vendor(self) -> bool:
+        return self.vendor is not None or "vendor" in self.only
+
+    def _vendor_options(self) -> dict[str, object]:
+        profile, spec = PROFILES[self.profile], self.vendor or VendorSpec()
+        level = profile.dcgm_level if spec.dcgm_level is None else spec.dcgm_level
+        largest = profile.nccl_bytes_max if spec.nccl_bytes_max is None else spec.nccl_bytes_max
+        return {
+            "dcgm_level": level,
+            "dcgm_within_s": spec.dcgm_within_s or DIAG_WITHIN_S.get(level, 0.0),
+            "nccl_bytes_max": largest,
+            "nccl_within_s": spec.nccl_within_s or COLLECTIVE_WITHIN_S,
+        }
+
+    def _vendor_s(self) -> float:
+        """Return what the tools may take at most, one after the other."""
+        options = self._vendor_options()
+        collectives_s = len(COLLECTIVES) * float(str(options["nccl_within_s"]))
+        return DISCOVERY_WITHIN_S + float(str(options["dcgm_within_s"])) + collectives_s
 
     def _stated(self) -> dict[str, float]:
         """Return the lengths that the plan states itself."""
@@ -186,7 +239,7 @@ class PlanSpec(Spec):
         left_out = {name for name in PROFILES[self.profile].left_out if name not in asked} | {*self.leave_out}
         if self.only:
             left_out |= {name for name in LOADED_STAGES if name not in self.only}
-        return tuple(name for name in STAGES if name in left_out)
+        return tuple(name for name in STAGE_ORDER if name in left_out)
 
     def _lengths(self) -> dict[str, float]:
         """Share the load time out; a stage that states its own length has it on top of nothing else."""
@@ -195,4 +248,5 @@ class PlanSpec(Spec):
         load_s = self.duration_s or profile.load_s
         open_ = {n: s for n, s in profile.shares.items() if n not in stated and n not in left_out}
         left_s = max(load_s - sum(stated.values()), LOAD_S_MIN)
+        stated["vendor"] = self._vendor_s()  # an upper bound; the load time of the others is theirs
         return stated | {name: left_s * share / sum(open_.values()) for name, share in open_.items()}

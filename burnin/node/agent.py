@@ -15,13 +15,17 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from burnin.node.company import foreign_pids
-from burnin.node.crew import Crew, Member
+from burnin.node.crew import SAMPLER, Crew, Member
 from burnin.node.device_choice import Choice, choose_devices
 from burnin.node.order import LOADED_STAGES, Order, StageOrder, order_from_line
 from burnin.node.rounds import ALONE, TOGETHER, Round, plan_rounds
 from burnin.node.speaker import Speaker
 from burnin.node.stall import find_stalled, is_stall_found
-from probes.child import signal_group, watch_lifeline
+from burnin.node.tool_run import Program
+from burnin.node.vendor_tools import STAGE as VENDOR
+from burnin.node.vendor_tools import gpus_to_load, is_end, run_tools
+from probes.child import signal_group, wait_until, watch_lifeline
+from probes.event import Event
 from probes.host import read_room
 from probes.json_types import JsonObject
 
@@ -31,6 +35,7 @@ SNAPSHOT_WITHIN_S = 10.0
 # Beyond its length a stage may take the same again and this much, on a machine that others use too.
 STAGE_GRACE_S = 30.0
 ROUND_GRACE_S = 4.0  # a group of GPUs takes seconds to meet
+TOOL_GRACE_S = 10.0  # a runner keeps its program's deadline itself
 
 
 def main() -> None:
@@ -56,6 +61,10 @@ def _leave_with_launcher(crew: Crew) -> None:
     def leave() -> None:
         if not leaving.acquire(blocking=False):
             return
+        tools = [m.process for m in crew.members if not m.is_worker and m.name != SAMPLER and not m.is_gone]
+        for process in tools:  # dcgmi has its daemon end the diagnostic, if it is asked to end
+            signal_group(process.pid, signal.SIGTERM)
+        wait_until(lambda: all(p.poll() is not None for p in tools), timeout_s=2.5, interval_s=0.02)
         for member in crew.members:
             signal_group(member.process.pid, signal.SIGKILL)
         deadline = time.monotonic() + 3
@@ -92,6 +101,9 @@ class Agent:
         for stage in self._order.stages:
             if stage.name in LOADED_STAGES:
                 self._run_stage(stage, choice)
+        vendor = self._order.stage(VENDOR)
+        if vendor is not None:
+            self._run_vendor(vendor)
         if self._order.stage("aftermath"):
             self._stage_started("aftermath", 0.0)
             self._aftermath()
@@ -263,6 +275,37 @@ class Agent:
             said: JsonObject = {"stage": stage.name, "stall_s": stall_s, "is_waiting": waits}
             said["devices"] = [member.name for member in group]
             self._give_up(worker, "worker.stalled", **said)
+
+    def _run_vendor(self, stage: StageOrder) -> None:
+        """Have the vendor's tools load the GPUs, which our workers leave to them first."""
+        self._stage_started(stage.name, stage.length_s)
+        gpus, reason = gpus_to_load(self._heard("nvml.inventory"), os.environ, intruded=self._intruded)
+        if stage.options.get("only_controls"):
+            gpus, reason = [], "only detectors are proven"
+        if reason:
+            self._speaker.say("stage.impossible", stage=stage.name, reason=reason)
+        if gpus:
+            for worker in [worker for worker in self._workers if not worker.is_gone]:
+                self._crew.end(worker)
+            said = [gpu.uuid for gpu in gpus]
+            self._speaker.say("vendor.gpus", gpus=said, algorithm=os.environ.get("NCCL_ALGO"))
+            say = self._speaker.say
+            run_tools(gpus, stage.options, environment=os.environ, run=self._run_program, say=say)
+        self._stage_finished(stage.name)
+
+    def _run_program(self, program: Program) -> Sequence[Event]:
+        """Run one program in a process group of its own, and return what its runner said."""
+        heard = len(self._crew.heard)
+        runner = self._crew.start(program.tool, "burnin.node.tool_run", program.to_json(), is_worker=False)
+
+        def said() -> list[Event]:
+            return [e for e in self._crew.heard[heard:] if e.data.get("tool") == program.tool]
+
+        self._wait(lambda: runner.is_gone or any(map(is_end, said())), program.within_s + TOOL_GRACE_S)
+        if not any(map(is_end, said())):
+            self._speaker.say("tool.lost", tool=program.tool, within_s=program.within_s)
+        self._crew.end(runner)
+        return said()
 
     def _aftermath(self) -> None:
         """Have the sampler read every counter once more, now that the load is over."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from burnin.node.pace import PULSE
 from burnin.node.speaker import Speaker
 from burnin.node.stall import Sign, note_pulse
+from burnin.node.tool_run import FINISHED, OUTPUT
 from probes.child import end_child, python_module, start_child
 from probes.event import Event, event_from_line
 from probes.json_types import JsonObject
@@ -23,15 +24,16 @@ from probes.json_types import JsonObject
 HEARTBEAT = "heartbeat"  # consumed by the launcher, never recorded
 HEARTBEAT_EVERY_S = 1.0
 END_GRACE_S = 1.0
-# What the sampler says to the agent as well.
-HEARD = ("nvml.inventory", "gpu.snapshot", "host.snapshot", "gpu.processes")
+SAMPLER = "sampler"
+# What sampler and tools say to the agent as well.
+HEARD = ("nvml.inventory", "gpu.snapshot", "host.snapshot", "gpu.processes", OUTPUT, FINISHED)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Member:
     """One child and what is known of it."""
 
-    name: str  # of the device, or "sampler"
+    name: str  # of the device, "sampler", or of a tool of the vendor
     process: subprocess.Popen[str]
     is_worker: bool = True
     is_ready: bool = False
@@ -137,7 +139,8 @@ class Crew:
         with contextlib.suppress(subprocess.TimeoutExpired):
             member.process.wait(timeout=END_GRACE_S)
         code = member.process.returncode  # None: it closed its output and lives on
-        kind = "worker.died" if member.is_worker else "sampler.died"
+        other = "sampler.died" if member.name == SAMPLER else "tool.died"
+        kind = "worker.died" if member.is_worker else other
         self._speaker.say(kind, device=member.name, exit_code=code)
 
     def end(self, member: Member) -> None:

@@ -11,6 +11,8 @@ from probes.json_types import JsonObject
 
 STAGES = ("preflight", "memory", "matmul", "bandwidth", "links", "allreduce", "power", "aftermath")
 LOADED_STAGES = STAGES[1:-1]  # those in which the workers do something
+OPTIONAL_STAGES = ("vendor",)  # run only if asked for, when the workers have gone
+STAGE_ORDER = (*STAGES[:-1], *OPTIONAL_STAGES, STAGES[-1])
 DEVICE_KINDS = ("auto", "cuda", "cpu")
 
 
