@@ -160,7 +160,8 @@ def _stages(evidence: Evidence) -> Iterator[Shown]:
             [e for e in evidence.run.events_of(kind) if e.data.get("stage") == stage.name]
             for kind in ("stage.started", "stage.finished")
         )
-        lasted = (ended[-1].t_ns - begun[0].t_ns) / 1e9 if begun and ended else None
+        lengths = [(end.t_ns - begin.t_ns) / 1e9 for begin, end in zip(begun, ended, strict=False)]
+        lasted = sum(lengths) if lengths else None  # one of each cycle
         impossible = evidence.impossible(stage.name)
         done = [device for device in evidence.devices if evidence.has_done(device, stage.name)]
         result = f"not run: {impossible}" if impossible else f"{len(done)} devices" if done else "whole node"

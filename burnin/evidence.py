@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from burnin.node.number_format import PRIMARY
 from burnin.node.order import Order, order_from_json
 from burnin.rules.sighting import Sighting
+from probes.event import Event
 from probes.json_types import JsonObject
 from reports.run import Run
 from reports.table import read_series
@@ -16,9 +17,27 @@ from reports.table import read_series
 
 @dataclass(frozen=True)
 class Evidence:
-    """One record, read once."""
+    """One record, read once: all of it, or what belongs to one cycle of repeated stages."""
 
     run: Run
+    cycle: int | None = None  # None: the whole run
+    whole_series: dict[str, list[JsonObject]] = field(default_factory=dict)  # read once for all cycles
+
+    def in_cycles(self) -> list[Evidence]:
+        """Return what each cycle has shown: what was said in it, and what was said in none of them."""
+        if self.order.cycles == 1:
+            return [self]
+        cycles = range(1, self.order.cycles + 1)
+        return [Evidence(run=self.run, cycle=n, whole_series=self.whole_series) for n in cycles]
+
+    @cached_property
+    def _events(self) -> dict[str, list[Event]]:
+        """All events by kind, in order of time."""
+        found: dict[str, list[Event]] = {}
+        for event in self.run.events:
+            if self.cycle is None or event.data.get("cycle", self.cycle) == self.cycle:
+                found.setdefault(event.kind, []).append(event)
+        return found
 
     @cached_property
     def order(self) -> Order:
@@ -52,7 +71,7 @@ class Evidence:
 
     def told(self, kind: str, **wanted: object) -> list[JsonObject]:
         """Return the data of the events of a kind that have these values."""
-        found = (event.data for event in self.run.events_of(kind))
+        found = (event.data for event in self._events.get(kind, ()))
         return [data for data in found if all(data.get(key) == value for key, value in wanted.items())]
 
     def sightings(self, gpu: str) -> list[Sighting]:
@@ -69,12 +88,26 @@ class Evidence:
 
     def series(self, name: str, **wanted: object) -> list[JsonObject]:
         """Return the rows of a series that have these values, in order."""
-        rows = (
-            self._series.setdefault(name, read_series(self.run, name))
-            if name not in self._series
-            else self._series[name]
-        )
+        if name not in self._series:
+            if name not in self.whole_series:
+                self.whole_series[name] = read_series(self.run, name)
+            self._series[name] = [row for row in self.whole_series[name] if self._has(row)]
+        rows = self._series[name]
         return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+    def _has(self, row: JsonObject) -> bool:
+        """Say whether a row belongs here; sensors know of no cycle, but of the time."""
+        if self.cycle is None:
+            return True
+        begin_ns, end_ns = self._span_ns
+        cycle = row.get("cycle")
+        return begin_ns <= int(row["t_ns"]) <= end_ns if cycle is None else bool(cycle == self.cycle)
+
+    @cached_property
+    def _span_ns(self) -> tuple[int, int]:
+        """From the first to the last that was said in this cycle."""
+        at = [event.t_ns for events in self._events.values() for event in events if "cycle" in event.data]
+        return min(at, default=0), max(at, default=0)
 
     def matmul_rows(self, device: str, *, phase: str = "together") -> list[JsonObject]:
         """Return a device's windows of throughput in the format that is compared between devices.

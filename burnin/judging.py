@@ -21,6 +21,7 @@ from burnin.rules.controls import (
     prove_speed_rule,
     withhold,
 )
+from burnin.rules.cycles import merge_cycles
 from burnin.rules.figure_controls import prove_figure_rules
 from burnin.rules.figure_judging import judge_figures
 from burnin.rules.gpu_health import (
@@ -67,15 +68,16 @@ def judge_run(run: Run) -> list[Finding]:
     evidence = Evidence(run)
     if run.header.spec.get(SPEC_KEY):
         return [*judge_controls_alone(evidence), *_judge_alive(evidence)]
+    limits, override, cycles = _thresholds(evidence), _override(evidence), evidence.in_cycles()
     findings = [
         *_judge_host(evidence),
-        *_judge_devices(evidence),
+        *merge_cycles([_judge_devices(cycle) for cycle in cycles]),
         *_judge_gpus(evidence),
-        *judge_figures(evidence, _thresholds(evidence), _override(evidence)),
+        *merge_cycles([judge_figures(cycle, limits, override) for cycle in cycles]),
         *judge_sensor_readings(evidence, _override(evidence).models),
     ]
     findings += judge_bounds(evidence, findings)
-    controls = _judge_controls(evidence)
+    controls = merge_cycles([_judge_controls(cycle) for cycle in cycles])
     judged = name_causes(withhold(findings, controls))
     return [*judged, *controls, *judge_left_out(evidence.order.left_out, parts_left_out(evidence))]
 

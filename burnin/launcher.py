@@ -17,14 +17,14 @@ from pathlib import Path
 
 from burnin.node.agent import READY_WITHIN_S, STAGE_GRACE_S
 from burnin.node.crew import HEARTBEAT
-from burnin.node.order import Order, order_to_line
+from burnin.node.order import LOADED_STAGES, Order, order_to_line
 from probes.child import end_child, python_module, start_child
 from probes.event import SAMPLE, Event, event_from_line
 from reports.record import RunWriter, open_for_append
 
 # The agent's heart beats every second; ending a child that is stuck in the kernel takes it a few seconds.
 SILENCE_S = 20.0
-ROUNDS_S_MAX = 600.0  # the agent's grace for the rounds of all stages, on sixteen GPUs
+ROUNDS_S_MAX = 600.0  # the agent's grace for the rounds of all stages of a cycle, on sixteen GPUs
 LOG_FILE = "agent.log"
 
 
@@ -55,7 +55,11 @@ def launch(
 
 def longest_s(order: Order) -> float:
     """Return the time after which an agent with this order must be done, all its own deadlines used up."""
-    stages_s = sum(2 * stage.length_s + STAGE_GRACE_S for stage in order.stages) + ROUNDS_S_MAX
+    stages_s = sum(
+        (2 * stage.length_s + STAGE_GRACE_S) * (order.cycles if stage.name in LOADED_STAGES else 1)
+        for stage in order.stages
+    )
+    stages_s += ROUNDS_S_MAX * order.cycles
     return READY_WITHIN_S + stages_s + 2 * STAGE_GRACE_S
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from burnin.node.order import Order
+from burnin.node.order import LOADED_STAGES, Order
 from burnin.rules.gpu_health import HELD_BACK
 from probes.event import SAMPLE, Event
 
@@ -40,7 +40,7 @@ class DeviceTable:
         self._order = order
         self._clock = clock
         self._lines: dict[str, _Line] = {}
-        self._stage = ""
+        self._stage, self._cycle = "", 1
         self._stage_at = clock()
         self._take: Mapping[str, Callable[[Event], None]] = {
             "inventory": self._devices,
@@ -64,6 +64,7 @@ class DeviceTable:
 
     def _started(self, event: Event) -> None:
         self._stage, self._stage_at = str(event.data["stage"]), self._clock()
+        self._cycle = int(event.data.get("cycle") or self._cycle)
         for line in self._lines.values():
             line.stage, line.rate, line.tflops = self._stage, "", None
 
@@ -102,7 +103,9 @@ class DeviceTable:
         """Return the seconds of planned load that are still to come; start and end come on top."""
         names = [stage.name for stage in self._order.stages]
         current = names.index(self._stage) if self._stage in names else -1
+        each_s = sum(stage.length_s for stage in self._order.stages if stage.name in LOADED_STAGES)
         later = sum(stage.length_s for stage in self._order.stages[current + 1 :])
+        later += each_s * (self._order.cycles - self._cycle)
         if current < 0:
             return later
         elapsed_s = self._clock() - self._stage_at
@@ -116,7 +119,8 @@ class DeviceTable:
         elapsed_s = min(self._clock() - self._stage_at, stage.length_s)
         rates = [line.tflops for line in self._lines.values() if line.tflops is not None]
         rate = f", {_figure(median(rates))} TFLOPS each" if rates else ""
-        return f"{elapsed_s:.0f} of {stage.length_s:.0f} s{rate}"
+        cycle = f"cycle {self._cycle} of {self._order.cycles}: " if self._order.cycles > 1 else ""
+        return f"{cycle}{elapsed_s:.0f} of {stage.length_s:.0f} s{rate}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return one row per device, in the order of ``HEADERS``."""

@@ -21,6 +21,8 @@ AlgorithmName = Literal["auto", "Ring", "Tree", "NVLS"]
 PhaseName = Literal["alone", "together"]
 STALL_S = 10.0  # a product takes milliseconds, a collective seconds: ten of silence is no hiccup
 LOAD_S_MIN = 4.0
+CYCLE_S = 3600.0  # what fails after hours of heat fails in a later cycle, whichever stage would have seen it
+CYCLES_MAX = 1000
 ALL_FORMATS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 ALL_PHASES = ("alone", "together")
 # Of the load time that no stage claims for itself. The two that load most have the most.
@@ -41,6 +43,7 @@ class Profile:
     """Lengths, number formats and depth that go together."""
 
     load_s: float  # seconds of load; start and end come on top
+    cycle_s: float | None = None  # after which the stages begin anew; None: each runs once
     formats: tuple[str, ...] = ALL_FORMATS  # those that the device does not have are left out, and said so
     left_out: tuple[str, ...] = ()
     shares: dict[str, float] = field(default_factory=lambda: SHARES)
@@ -65,7 +68,9 @@ PROFILES: dict[str, Profile] = {
         load_s=100.0, link_phases=("together",), algorithms=("auto",), dcgm_level=2, nccl_bytes_max=1 << 30
     ),
     "intake": Profile(load_s=1740.0),  # half an hour
-    "soak": Profile(load_s=24 * 3600.0, shares=SOAK_SHARES, dcgm_level=4),  # duration_s makes it 72 hours
+    "soak": Profile(
+        load_s=24 * 3600.0, cycle_s=CYCLE_S, shares=SOAK_SHARES, dcgm_level=4
+    ),  # duration_s makes it 72 hours
 }
 
 
@@ -140,6 +145,11 @@ class PlanSpec(Spec):
     duration_s: float | None = Field(
         default=None, ge=LOAD_S_MIN, description="Seconds of load in all stages."
     )
+    cycle_s: float | None = Field(
+        default=None,
+        ge=1,
+        description="Seconds of load after which the stages begin anew, until the load is over.",
+    )
     device: DeviceKind = "auto"
     only: list[StageName] = Field(
         default_factory=list,
@@ -171,7 +181,8 @@ class PlanSpec(Spec):
 
     def to_order(self, *, seed: int, seeded_faults: tuple[SeededFault, ...] = ()) -> Order:
         """Return what the agent is to do."""
-        lengths, left_out = self._lengths(), self._left_out()
+        lengths, left_out, cycles = self._lengths(), self._left_out(), self._cycles()
+        lengths |= {name: lengths[name] / cycles for name in LOADED_STAGES if name in lengths}
         options = self._options()
         return Order(
             device=self.device,
@@ -186,6 +197,7 @@ class PlanSpec(Spec):
             gpus_expected=self.gpus_expected,
             cpu_devices=self.cpu_devices,
             seeded_faults=seeded_faults,
+            cycles=cycles,
         )
 
     def _options(self) -> dict[str, dict[str, object]]:
@@ -240,6 +252,12 @@ class PlanSpec(Spec):
         if self.only:
             left_out |= {name for name in LOADED_STAGES if name not in self.only}
         return tuple(name for name in STAGE_ORDER if name in left_out)
+
+    def _cycles(self) -> int:
+        """Return how often the loaded stages are run: in cycles of about the length that was asked for."""
+        cycle_s = self.cycle_s or PROFILES[self.profile].cycle_s
+        load_s = sum(length for name, length in self._lengths().items() if name in LOADED_STAGES)
+        return min(max(round(load_s / cycle_s), 1), CYCLES_MAX) if cycle_s else 1
 
     def _lengths(self) -> dict[str, float]:
         """Share the load time out; a stage that states its own length has it on top of nothing else."""

@@ -33,7 +33,7 @@ def self_test_order(order: Order) -> Order:
         StageOrder(name=s.name, length_s=LENGTH_S if s.length_s else 0.0, options=s.options | alone)
         for s in order.stages
     )
-    return replace(order, stages=stages)
+    return replace(order, stages=stages, cycles=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

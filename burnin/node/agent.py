@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from types import FrameType
 
 from burnin.node.company import foreign_pids
@@ -98,9 +99,12 @@ class Agent:
         self._stage_started("preflight", 0.0)
         choice = self._preflight()
         self._stage_finished("preflight")
-        for stage in self._order.stages:
-            if stage.name in LOADED_STAGES:
-                self._run_stage(stage, choice)
+        for cycle in range(1, self._order.cycles + 1):
+            self._speaker.cycle = cycle if self._order.cycles > 1 else None
+            for stage in self._order.stages:
+                if stage.name in LOADED_STAGES:
+                    self._run_stage(stage, choice)
+        self._speaker.cycle = None
         vendor = self._order.stage(VENDOR)
         if vendor is not None:
             self._run_vendor(vendor)
@@ -143,9 +147,7 @@ class Agent:
                 "kind": choice.kind,
                 "cores": seat.cores,
                 "seed": self._order.seed,
-                "seeded_faults": [
-                    {"stage": f.stage, "kind": f.kind, "device": f.device} for f in self._order.seeded_faults
-                ],
+                "seeded_faults": [asdict(fault) for fault in self._order.seeded_faults],
             }
             self._workers.append(
                 self._crew.start(
@@ -227,6 +229,7 @@ class Agent:
                 "phase": each.phase,
                 "length_s": each.length_s,
                 "options": stage.options,
+                "cycle": self._speaker.cycle,
             }
             if each.is_joined:
                 path, names = f"/proc/{os.getpid()}/fd/{store}", [w.name for w in workers]

@@ -23,9 +23,10 @@ class SeededFault:
     stage: str
     kind: str
     device: str
+    cycle: int | None = None  # None: in every cycle
 
     def __str__(self) -> str:
-        return f"{self.stage}:{self.kind}@{self.device}"
+        return f"{self.stage}:{self.kind}@{self.device}" + (f"#{self.cycle}" if self.cycle else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class StageOrder:
     """One stage that is to run."""
 
     name: str
-    length_s: float  # of load; 0 where a stage takes what it takes
+    length_s: float  # of load, in each cycle; 0 where a stage takes what it takes
     options: JsonObject = field(default_factory=dict)
 
 
@@ -49,6 +50,7 @@ class Order:
     gpus_expected: int | None = None  # None: as many as there are
     cpu_devices: int = 2  # into how many devices the cores are split where they stand in for GPUs
     seeded_faults: tuple[SeededFault, ...] = ()
+    cycles: int = 1  # how often the loaded stages are run, one after the other
 
     def stage(self, name: str) -> StageOrder | None:
         """Return a stage of this order; None: it was left out."""

@@ -22,19 +22,28 @@ SLOW_FACTOR = 5
 
 
 def parse_seeded_fault(text: str) -> SeededFault:
-    """Read ``stage:kind@device``.
+    """Read ``stage:kind@device``, or ``stage:kind@device#cycle`` for one cycle only.
 
     Raises:
         ConfigError: there is no such stage or kind.
     """
     where, at, device = text.partition("@")
     stage, _, kind = where.partition(":")
-    if not at or not device or kind not in KINDS.get(stage, ()):
+    device, hash_, cycle = device.partition("#")
+    is_cycle = cycle.isdecimal() and int(cycle) > 0 if hash_ else True
+    if not at or not device or not is_cycle or kind not in KINDS.get(stage, ()):
         known = ", ".join(f"{stage}:{kind}" for stage, kinds in KINDS.items() for kind in kinds)
-        raise ConfigError(f"--seed-fault: got {text!r}; wanted STAGE:KIND@DEVICE with one of {known}")
-    return SeededFault(stage=stage, kind=kind, device=device)
+        raise ConfigError(
+            f"--seed-fault: got {text!r}; wanted STAGE:KIND@DEVICE or STAGE:KIND@DEVICE#CYCLE, "
+            f"with one of {known}"
+        )
+    return SeededFault(stage=stage, kind=kind, device=device, cycle=int(cycle) if cycle else None)
 
 
-def kinds_for(faults: Sequence[SeededFault], *, stage: str, device: str) -> frozenset[str]:
-    """Return the kinds of fault that one device is to show in one stage."""
-    return frozenset(fault.kind for fault in faults if (fault.stage, fault.device) == (stage, device))
+def kinds_for(faults: Sequence[SeededFault], *, stage: str, device: str, cycle: int = 1) -> frozenset[str]:
+    """Return the kinds of fault that one device is to show in one stage of one cycle."""
+    return frozenset(
+        fault.kind
+        for fault in faults
+        if (fault.stage, fault.device) == (stage, device) and fault.cycle in (None, cycle)
+    )

@@ -16,6 +16,9 @@ class Speaker:
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self.cycle: int | None = (
+            None  # of stages that are repeated; stands on all that we say until it changes
+        )
         self._lock = threading.Lock()
         self._descriptor = os.dup(1)
         os.set_inheritable(self._descriptor, False)
@@ -23,11 +26,14 @@ class Speaker:
 
     def say(self, kind: str, **data: object) -> None:
         """Put an event on the line, now."""
-        self.pass_on(now(self._source, kind, **data))
+        self.pass_on(now(self._source, kind, **self._in_cycle(data)))
 
     def sample(self, series: str, **row: object) -> None:
         """Put one row of a series on the line, now."""
-        self.pass_on(now(series, SAMPLE, **row))
+        self.pass_on(now(series, SAMPLE, **self._in_cycle(row)))
+
+    def _in_cycle(self, data: dict[str, object]) -> dict[str, object]:
+        return data if self.cycle is None else data | {"cycle": self.cycle}
 
     def pass_on(self, event: Event) -> None:
         """Put an event on the line that perhaps another process made."""

@@ -24,6 +24,7 @@ class Task:
     length_s: float
     options: JsonObject
     group: Group | None  # None: nothing is exchanged with other devices
+    cycle: int | None = None  # None: the stages are not repeated
 
     @classmethod
     def from_command(cls, command: JsonObject) -> Task:
@@ -35,6 +36,7 @@ class Task:
             length_s=float(command["length_s"]),
             options=command["options"],
             group=Group(**(group | {"devices": tuple(group["devices"])})) if group else None,
+            cycle=command.get("cycle"),
         )
 
 

@@ -98,14 +98,15 @@ def _serve(
     while True:
         command = commands.get()
         task = Task.from_command(command)
+        speaker.cycle, cycle = task.cycle, task.cycle or 1
         bench = Bench(
             device=device,
             kind=kind,
             torch_device=facts.torch_device,
             speaker=speaker,
             pace=pace,
-            seed=int(assignment["seed"]),
-            seeded=kinds_for(faults, stage=task.stage, device=device),
+            seed=int(assignment["seed"]) + cycle - 1,  # each cycle has data of its own
+            seeded=kinds_for(faults, stage=task.stage, device=device, cycle=cycle),
             only_controls=bool(task.options.get("only_controls")),
         )
         try:

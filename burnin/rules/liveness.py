@@ -113,7 +113,7 @@ def _missing(worker: Finding, rules: Sequence[str]) -> Finding:
 def judge_hung(host: str, stalled: Sequence[JsonObject]) -> list[Finding]:
     """Name each collective in which every rank waited for ever: all had entered it, so none is accused."""
     groups = {
-        (str(data["stage"]), tuple(map(str, data.get("devices", [])))): float(data["stall_s"])
+        (str(data["stage"]), tuple(map(str, data.get("devices", [])))): data
         for data in stalled
         if data["is_waiting"]
     }
@@ -122,13 +122,19 @@ def judge_hung(host: str, stalled: Sequence[JsonObject]) -> list[Finding]:
             rule="collective",
             subject=f"link:{'-'.join(devices)}" if len(devices) == 2 else f"host:{host}",
             outcome=Outcome.FAIL,
-            observed=f"{stage} never completed: {', '.join(devices)} all wait, for {2 * stall_s:.0f} s",
+            observed=f"{stage} never completed{_in_cycle(cycle)}: {', '.join(devices)} all wait, "
+            f"for {2 * stall_s:.0f} s",
             expected="a collective that every rank has entered completes",
             evidence={"stage": stage, "devices": list(devices)},
             next_step="check the links between these devices, pair by pair (stage links), then run it again",
         )
-        for (stage, devices), stall_s in groups.items()
+        for (stage, devices), data in groups.items()
+        for stall_s, cycle in [(float(data["stall_s"]), data.get("cycle"))]
     ]
+
+
+def _in_cycle(cycle: object) -> str:
+    return "" if cycle is None else f" in cycle {cycle}"
 
 
 def judge_agent(host: str, *, lost: Sequence[JsonObject], is_finished: bool, log_tail: str) -> Finding:
