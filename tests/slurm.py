@@ -122,6 +122,24 @@ def running_slurm(*, nodes: int = 2) -> Iterator[Slurm]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def silent_slurm(slurm: Slurm) -> Iterator[dict[str, str]]:
+    """Yield an environment in which somebody listens where slurmctld should, and never says a word.
+
+    The real one is not stopped: its nodes would count as not responding for minutes.
+    """
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        lines = (slurm.folder / "slurm.conf").read_text().splitlines()
+        kept = [line for line in lines if not line.startswith("SlurmctldPort=")]
+        folder = slurm.folder / "silent"
+        folder.mkdir(exist_ok=True)
+        port = listening.getsockname()[1]
+        (folder / "slurm.conf").write_text("\n".join([*kept, f"SlurmctldPort={port}", ""]))
+        yield slurm.environment | {"SLURM_CONF": str(folder / "slurm.conf")}
+
+
 def _configure(slurm: Slurm) -> None:
     folder, count = slurm.folder, len(slurm.nodes)
     first, controller = _free_ports(count + 1)

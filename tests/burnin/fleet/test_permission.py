@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,7 +14,7 @@ from kubernetes.client import ApiClient, Configuration, CoreV1Api
 from burnin.fleet.host import Host
 from burnin.fleet.permission import ask_kubernetes, ask_slurm, judge_slurm_node, with_permission
 from probes.errors import TargetError
-from tests.slurm import Slurm
+from tests.slurm import Slurm, silent_slurm
 
 
 @pytest.mark.needs("slurmctld", "munged", "slurmd", "srun")
@@ -39,12 +38,11 @@ def test_slurm_frees_drained_and_reserved_nodes_and_no_others(slurm: Slurm) -> N
 
 @pytest.mark.needs("slurmctld", "munged", "slurmd", "srun")
 def test_a_slurm_that_does_not_answer_permits_nothing(slurm: Slurm) -> None:
-    slurm.daemons["slurmctld"].send_signal(signal.SIGSTOP)
-
-    with pytest.raises(TargetError, match="no answer within 1 s; see whether slurmctld runs"):
-        ask_slurm(["node1"], environment=slurm.environment, within_s=1)
-
-    slurm.daemons["slurmctld"].send_signal(signal.SIGCONT)
+    with (
+        silent_slurm(slurm) as environment,
+        pytest.raises(TargetError, match="no answer within 1 s; see whether slurmctld runs"),
+    ):
+        ask_slurm(["node1"], environment=environment, within_s=1)
 
 
 @pytest.mark.parametrize("state", ["ALLOCATED+DRAIN", "MIXED+DRAIN", "IDLE+DRAIN+COMPLETING", "MIXED*"])
