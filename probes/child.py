@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+_LINE_BYTES_MAX = 1 << 16  # of a lifeline
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -83,25 +86,55 @@ def signal_group(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-def watch_lifeline(on_loss: Callable[[], None]) -> threading.Thread:
+def watch_lifeline(
+    on_loss: Callable[[], None],
+    *,
+    silence_s: float | None = None,
+    on_line: Callable[[bytes], None] | None = None,
+) -> threading.Thread:
     """Call ``on_loss`` from a daemon thread once standard input ends: the parent has gone.
 
-    Whatever the parent still writes is dropped, so read what you expect from it before.
+    ``silence_s`` is for a line that a network carries, where nothing may ever say that it ended: whoever is
+    there says something more often than that. Whatever the parent writes goes to ``on_line``, if to anybody,
+    so read what you expect from it before, and not beyond it: ``read_first_line``.
     """
-    thread = threading.Thread(target=_drain, args=(on_loss,), name="lifeline", daemon=True)
+    thread = threading.Thread(target=_drain, args=(on_loss, silence_s, on_line), name="lifeline", daemon=True)
     thread.start()
     return thread
 
 
-def _drain(on_loss: Callable[[], None]) -> None:
-    descriptor = 0
+def _drain(
+    on_loss: Callable[[], None], silence_s: float | None, on_line: Callable[[bytes], None] | None
+) -> None:
+    rest = b""
     while True:
         try:
-            if not os.read(descriptor, 4096):
+            if not select.select([0], [], [], silence_s)[0]:
                 break
+            data = os.read(0, 4096)
         except OSError:
             break
+        if not data:
+            break
+        *lines, rest = (rest + data).split(b"\n")
+        rest = rest[-_LINE_BYTES_MAX:]
+        if on_line is not None:
+            for line in lines:
+                on_line(line)
     on_loss()
+
+
+def read_first_line(*, within_s: float) -> str:
+    """Return the first line of standard input and not a byte more; nothing where it does not come in time."""
+    deadline, line = time.monotonic() + within_s, b""
+    while not line.endswith(b"\n"):
+        if not select.select([0], [], [], max(deadline - time.monotonic(), 0))[0]:
+            return ""
+        byte = os.read(0, 1)
+        if not byte:
+            return ""
+        line += byte
+    return line.decode()
 
 
 def process_start_time(pid: int) -> int | None:

@@ -20,6 +20,7 @@ FINISHED = "run.finished"
 INTERRUPTED = "run.interrupted"
 STOPPED = "run.stopped"  # something made it impossible to go on, such as a full disk
 CRASHED = "run.crashed"  # a bug of ours
+CLOCK_OFFSET = "clock.offset"  # of the host that it names, as measured: offset_s is its clock minus ours
 _ENDS = {FINISHED: "finished", INTERRUPTED: "interrupted", STOPPED: "stopped", CRASHED: "crashed"}
 
 
@@ -33,9 +34,18 @@ class Run:
     @cached_property
     def events(self) -> list[Event]:
         """The timeline in order of time, clocks of other hosts corrected to the controller's."""
-        offsets = self.header.clock_offset_s
-        events = [_corrected(event, offsets) for event in _read_events(self.path / EVENTS_FILE)]
+        events = (_corrected(event, self.clock_offset_s) for event in self._events)
         return sorted(events, key=lambda event: event.t_ns)
+
+    @cached_property
+    def _events(self) -> list[Event]:
+        return list(_read_events(self.path / EVENTS_FILE))
+
+    @cached_property
+    def clock_offset_s(self) -> dict[str, float]:
+        """By how much each host's clock is ahead of the controller's; the last measurement is the best."""
+        measured = (event.data for event in self._events if event.kind == CLOCK_OFFSET)
+        return self.header.clock_offset_s | {str(m["subject"]): float(m["offset_s"]) for m in measured}
 
     @cached_property
     def findings(self) -> list[Finding]:

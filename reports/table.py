@@ -135,8 +135,13 @@ def _column_type(kinds: set[str]) -> str:
 
 
 def read_series(run: Run, series: str) -> list[JsonObject]:
-    """Return the rows of ``series/<series>`` in the order they were written."""
-    return _read(run.path / SERIES_FOLDER, series)
+    """Return the rows of ``series/<series>`` in the order they were written, by the controller's clock."""
+    rows = _read(run.path / SERIES_FOLDER, series)
+    for row in rows if run.clock_offset_s else ():
+        offset_s = run.clock_offset_s.get(str(row.get("host")))
+        if offset_s and isinstance(row.get("t_ns"), int):
+            row["t_ns"] -= round(offset_s * 1e9)
+    return rows
 
 
 def series_names(run: Run) -> list[str]:

@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 
 from burnin.node.company import foreign_pids
 from burnin.node.crew import SAMPLER, Crew, Member
 from burnin.node.device_choice import Choice, choose_devices
+from burnin.node.lifeline import ORDER_WITHIN_S, hold_lifeline
 from burnin.node.order import LOADED_STAGES, Order, StageOrder, order_from_line
 from burnin.node.rounds import ALONE, TOGETHER, Round, plan_rounds
 from burnin.node.speaker import Speaker
@@ -25,7 +27,7 @@ from burnin.node.stall import find_stalled, is_stall_found
 from burnin.node.tool_run import Program
 from burnin.node.vendor_tools import STAGE as VENDOR
 from burnin.node.vendor_tools import gpus_to_load, is_end, run_tools
-from probes.child import signal_group, wait_until, watch_lifeline
+from probes.child import read_first_line, signal_group, wait_until
 from probes.event import Event
 from probes.host import read_room
 from probes.json_types import JsonObject
@@ -33,6 +35,7 @@ from probes.json_types import JsonObject
 INVENTORY_WITHIN_S = 25.0  # the sampler's own deadline for NVML to answer lies below
 READY_WITHIN_S = 180.0  # importing torch from a cold disk or a slow network share
 SNAPSHOT_WITHIN_S = 10.0
+RAW_WITHIN_S = 60.0  # 8 MiB over a slow line
 # Beyond its length a stage may take the same again and this much, on a machine that others use too.
 STAGE_GRACE_S = 30.0
 ROUND_GRACE_S = 4.0  # a group of GPUs takes seconds to meet
@@ -41,22 +44,23 @@ TOOL_GRACE_S = 10.0  # a runner keeps its program's deadline itself
 
 def main() -> None:
     """Do what the order says, and leave with everything that was started."""
-    line = sys.stdin.readline()
+    line = read_first_line(within_s=ORDER_WITHIN_S)
     if not line:
         return
     speaker = Speaker("agent")
     order = order_from_line(line)
     crew = Crew(speaker)
-    _leave_with_launcher(crew)
-    speaker.say("agent.started", pid=os.getpid(), python=sys.version.split()[0])
+    _leave_with_launcher(crew, order, speaker)
+    name = os.uname().nodename
+    speaker.say("agent.started", pid=os.getpid(), python=sys.version.split()[0], name=name)
     Agent(order, speaker, crew).run()
     crew.end_all()
     speaker.say("agent.finished")
     os._exit(0)
 
 
-def _leave_with_launcher(crew: Crew) -> None:
-    """End all children and leave, on SIGTERM and at the end of the lifeline, whichever comes first."""
+def _leave_with_launcher(crew: Crew, order: Order, speaker: Speaker) -> None:
+    """End all children and leave, on SIGTERM and when the lifeline is lost, whichever comes first."""
     leaving = threading.Lock()
 
     def leave() -> None:
@@ -79,7 +83,7 @@ def _leave_with_launcher(crew: Crew) -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides
-    watch_lifeline(leave)
+    hold_lifeline(speaker, leave, silence_s=order.controller_silence_s)
 
 
 class Agent:
@@ -121,7 +125,8 @@ class Agent:
 
     def _preflight(self) -> Choice:
         """See what there is, choose the devices, and start a worker for each."""
-        self._sampler = self._crew.start("sampler", "burnin.node.sampler", {}, is_worker=False)
+        bounds = {"raw_bytes_max": self._order.raw_bytes_max}
+        self._sampler = self._crew.start("sampler", "burnin.node.sampler", bounds, is_worker=False)
         self._wait(
             lambda: self._heard("nvml.inventory") is not None or self._sampler_is_gone(), INVENTORY_WITHIN_S
         )
@@ -232,7 +237,8 @@ class Agent:
                 "cycle": self._speaker.cycle,
             }
             if each.is_joined:
-                path, names = f"/proc/{os.getpid()}/fd/{store}", [w.name for w in workers]
+                # By the name that this /proc has for us: it may be that of another process namespace.
+                path, names = f"/proc/{Path('/proc/self').readlink()}/fd/{store}", [w.name for w in workers]
                 command["group"] = {"rank": rank, "world": len(workers), "store": path, "devices": names}
             sign = worker.sign
             sign.is_busy, sign.is_waiting = True, False
@@ -317,6 +323,8 @@ class Agent:
         wanted = 1 + len((self._heard("nvml.inventory") or {}).get("gpus") or [])
         self._crew.tell(self._sampler, {"snapshot": "after"})
         self._wait(lambda: self._snapshots_after() >= wanted or self._sampler_is_gone(), SNAPSHOT_WITHIN_S)
+        self._crew.tell(self._sampler, {"raw": True})
+        self._wait(lambda: self._heard("raw.kept") is not None or self._sampler_is_gone(), RAW_WITHIN_S)
 
     def _snapshots_after(self) -> int:
         return sum(1 for event in self._crew.heard if event.data.get("when") == "after")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from burnin.node.pace import PULSE
+from burnin.node.raw import RAW_KEPT
 from burnin.node.speaker import Speaker
 from burnin.node.stall import Sign, note_pulse
 from burnin.node.tool_run import FINISHED, OUTPUT
@@ -26,7 +27,7 @@ HEARTBEAT_EVERY_S = 1.0
 END_GRACE_S = 1.0
 SAMPLER = "sampler"
 # What sampler and tools say to the agent as well.
-HEARD = ("nvml.inventory", "gpu.snapshot", "host.snapshot", "gpu.processes", OUTPUT, FINISHED)
+HEARD = ("nvml.inventory", "gpu.snapshot", "host.snapshot", "gpu.processes", RAW_KEPT, OUTPUT, FINISHED)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -46,7 +47,7 @@ def node_module(module: str) -> list[str]:
 
     Python 3.10 lacks ``-P``, so there the folder we stand in is taken off the import path first thing.
     """
-    archive = getattr(__loader__, "archive", None)
+    archive = getattr(globals()["__loader__"], "archive", None)
     if archive is not None:
         return [sys.executable, str(archive), module]
     if hasattr(sys.flags, "safe_path"):  # 3.11 and later

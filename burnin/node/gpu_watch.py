@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from burnin.node.raw import RawStore
 from burnin.node.second import put_together
 from burnin.node.speaker import Speaker
 from burnin.node.watched_call import Watch, watched
@@ -40,6 +41,7 @@ class GpuWatch:
     uuid: str
     speaker: Speaker
     watch: Watch
+    raw: RawStore
     lacking: dict[str, str] = field(default_factory=dict)  # sensors that this driver or board does not have
     failing: set[str] = field(default_factory=set)  # sensors whose silence has been told
     is_lost: bool = False
@@ -74,7 +76,9 @@ class GpuWatch:
         """Take what is due: a snapshot whenever one is wanted, a fast reading, a row, the processes."""
         while self.wanted:
             self._snapshot(self.wanted.pop(0))
-        self._fast.append(self.read_all(FAST))
+        reading = self.read_all(FAST)
+        self.raw.add(self.uuid, reading)
+        self._fast.append(reading)
         if len(self._fast) == FAST_PER_ROW:
             self.speaker.sample("gpu", gpu=self.uuid, **put_together(self._fast), **self.read_all(SAMPLED))
             self._fast.clear()

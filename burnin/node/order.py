@@ -49,6 +49,9 @@ class Order:
     stall_s: float  # a worker that makes no step for this long has stalled
     gpus_expected: int | None = None  # None: as many as there are
     cpu_devices: int = 2  # into how many devices the cores are split where they stand in for GPUs
+    # Without a word from the controller for this long the agent leaves; None: the end of its input says so.
+    controller_silence_s: float | None = None
+    raw_bytes_max: int = 8 << 20  # of readings as they were taken, which the node keeps until the end
     seeded_faults: tuple[SeededFault, ...] = ()
     cycles: int = 1  # how often the loaded stages are run, one after the other
 

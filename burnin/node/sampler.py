@@ -17,6 +17,7 @@ from pathlib import Path
 from burnin.node.gpu_rounds import GpuRounds
 from burnin.node.gpu_watch import GpuWatch, read_identity
 from burnin.node.log_watch import LogWatch
+from burnin.node.raw import RawStore
 from burnin.node.speaker import Speaker
 from burnin.node.watched_call import Watch, start_thread, watched
 from probes import nvml
@@ -40,15 +41,16 @@ ROOT_VARIABLE = "OVERPROOF_HOST_ROOT"
 def main() -> None:
     """Sample until the lifeline ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: we end with the agent
-    sys.stdin.readline()
-    Sampler(Speaker("sampler")).run()
+    bounds = json.loads(sys.stdin.readline() or "{}")
+    Sampler(Speaker("sampler"), raw_bytes_max=int(bounds.get("raw_bytes_max", 0))).run()
 
 
 class Sampler:
     """All sensors of this machine."""
 
-    def __init__(self, speaker: Speaker) -> None:
+    def __init__(self, speaker: Speaker, *, raw_bytes_max: int) -> None:
         self._speaker = speaker
+        self._raw = RawStore(bytes_max=raw_bytes_max)
         self._watches: list[Watch] = []
         self._gpus: list[GpuWatch] = []
         self._rounds: list[GpuRounds] = []
@@ -108,7 +110,10 @@ class Sampler:
         handle = nvml.open_gpu(index)
         identity, lacking = read_identity(handle, watch)
         uuid = str(identity["uuid"])
-        self._gpus.append(GpuWatch(handle=handle, uuid=uuid, speaker=self._speaker, watch=Watch(uuid)))
+        watched_gpu = GpuWatch(
+            handle=handle, uuid=uuid, speaker=self._speaker, watch=Watch(uuid), raw=self._raw
+        )
+        self._gpus.append(watched_gpu)
         try:
             identity["processes"] = watched(watch, "processes", lambda: nvml.read_processes(handle))
         except (nvml.Unsupported, nvml.SensorError) as error:
@@ -139,9 +144,13 @@ class Sampler:
                 self._speaker.say("gpu.xid", **xid)
 
     def _obey(self) -> None:
-        """Take snapshots when the agent wants them; leave when it has gone."""
+        """Take snapshots and hand over what was kept when the agent wants it; leave when it has gone."""
         for line in sys.stdin:
-            when = str(json.loads(line)["snapshot"])
+            command = json.loads(line)
+            if "raw" in command:
+                self._raw.hand_over(self._speaker)
+                continue
+            when = str(command["snapshot"])
             self._log.tell_new()
             self._snapshot_host(when)
             for gpu in self._gpus:

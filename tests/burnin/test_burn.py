@@ -267,7 +267,7 @@ def test_an_agent_that_falls_silent_is_ended_with_all_its_children_and_leaves_th
 def _burnin_processes() -> list[str]:
     mark = f"OVERPROOF_TEST_SESSION={os.environ['OVERPROOF_TEST_SESSION']}"
     return [
-        command for pid, command in processes_with(mark) if pid != os.getpid() and "-m burnin." in command
+        command for pid, command in processes_with(mark) if pid != os.getpid() and "burnin.node." in command
     ]
 
 

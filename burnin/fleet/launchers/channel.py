@@ -56,5 +56,5 @@ class Launcher(Protocol):
             TargetError: the host is not reached within ``within_s``, refuses us, or is not who it should be.
         """
 
-    def close(self) -> None:
+    def close(self) -> object:
         """End whatever is left: connections, allocations, processes."""

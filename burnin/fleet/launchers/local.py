@@ -35,8 +35,7 @@ class LocalLauncher:
         self._channels.append(channel)
         return begin(channel, program, host=host.name, within_s=within_s)
 
-    def close(self) -> None:
-        """End whatever is left."""
-        for channel in self._channels:
-            channel.end()
-        self._channels.clear()
+    def close(self) -> list[int]:
+        """End whatever is left; return the processes that could not be ended: stuck in the kernel."""
+        channels, self._channels = self._channels, []
+        return [channel.pid for channel in channels if channel.end() is None]
