@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 
 FULL = "full"
 NO_NVLINK = "no-nvlink"  # NVLink between hosts switched off: what is left is the fabric of the NICs
+RAIL = "rail:"  # then the rails that are used, the others off: "rail:3" or "rail:0,1,2,3"
+
+ALL_REDUCE, ALL_TO_ALL, ALL_GATHER = "all_reduce", "all_to_all", "all_gather"
+# Every host with every other, one distance in the ring at a time; the figure is that of the slowest distance.
+# A slow pair shows undiluted, whatever the size of the group: an all-to-all hides it among the other partners.
+SEND_RECV = "send_recv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,10 +21,11 @@ class Trial:
 
     id: str
     round: int
-    # Why it runs: "domains", "across", "bisection", "boundary", "contrast", "tournament", "rail", "confirm".
+    # Why it runs: "domains", "across", "bisection", "boundary", "contrast", "tournament", "rail", "confirm",
+    # "repeat". A trial of one host stays inside it.
     design: str
     hosts: tuple[str, ...]
-    path: str = FULL  # FULL, NO_NVLINK or "rail:3"
+    path: str = FULL  # FULL, NO_NVLINK, "rail:3" or "rail:0,1"
     collectives: tuple[str, ...] = ("all_reduce",)
 
 
