@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -73,6 +74,21 @@ class Evidence:
         """Return the data of the events of a kind that have these values."""
         found = (event.data for event in self._events.get(kind, ()))
         return [data for data in found if all(data.get(key) == value for key, value in wanted.items())]
+
+    def while_ours(self, kind: str, **wanted: object) -> list[Event]:
+        """Return events like ``told``, but none of the time in which the vendor's tools loaded the GPUs."""
+        spans = [
+            event.t_ns
+            for event in self.run.events_of("stage.started", "stage.finished")
+            if event.data.get("stage") == "vendor"
+        ]
+        begin, end = (spans[0], spans[-1]) if len(spans) > 1 else (spans[0], math.inf) if spans else (0, 0)
+        return [
+            event
+            for event in self.run.events_of(kind)
+            if not begin <= event.t_ns <= end
+            and all(event.data.get(key) == value for key, value in wanted.items())
+        ]
 
     def sightings(self, gpu: str) -> list[Sighting]:
         """Return every XID that anybody reported of a GPU."""

@@ -54,6 +54,8 @@ from burnin.rules.stage_judging import (
     judge_products,
     siblings_of,
 )
+from burnin.rules.vendor_controls import prove_vendor_rules
+from burnin.rules.vendor_judging import judge_vendor_tools
 from burnin.rules.xid_rule import judge_xids
 from burnin.self_test import SPEC_KEY, judge_controls_alone
 from burnin.thresholds import Thresholds, thresholds_for
@@ -75,6 +77,7 @@ def judge_run(run: Run) -> list[Finding]:
         *_judge_gpus(evidence),
         *merge_cycles([judge_figures(cycle, limits, override) for cycle in cycles]),
         *judge_sensor_readings(evidence, _override(evidence).models),
+        *judge_vendor_tools(evidence, _override(evidence)),
     ]
     findings += judge_bounds(evidence, findings)
     controls = merge_cycles([_judge_controls(cycle) for cycle in cycles])
@@ -280,7 +283,7 @@ def _judge_gpu(evidence: Evidence, identity: dict[str, object]) -> list[Finding]
         judge_company(
             gpu,
             before=list(processes) if isinstance(processes, list) else [],
-            during=[list(data["pids"]) for data in evidence.told("gpu.processes", gpu=gpu)],
+            during=[list(event.data["pids"]) for event in evidence.while_ours("gpu.processes", gpu=gpu)],
             own=0 if evidence.is_cpu else 1,
             intruders=evidence.told("gpu.intruder", gpu=gpu),
         )
@@ -317,6 +320,8 @@ def _judge_controls(evidence: Evidence) -> list[Finding]:
         findings += [proven] if proven is not None else []
     if evidence.gpus:
         findings.append(prove_figure_rules())
+    if "vendor" in evidence.stage_names():
+        findings.append(prove_vendor_rules())
     if "aftermath" in evidence.stage_names():
         findings.append(prove_aftermath_rules(has_gpus=bool(evidence.gpus)))
     return findings

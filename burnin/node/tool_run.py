@@ -28,6 +28,7 @@ from probes.event import to_json_line
 from probes.json_types import JsonObject
 
 CHUNK_BYTES = 32 * 1024
+COMPLAINTS_BYTES = 4000
 END_GRACE_S = 2.0  # between SIGTERM and leaving the rest to SIGKILL
 EVERY_S = 0.02
 FINISHED = "tool.finished"
@@ -92,12 +93,12 @@ def run_program(program: Program, speaker: Speaker, stop: _Stop) -> None:
     """Run it and say what came of it, also where it could not be started at all."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="overproof-tool-") as folder:
-        printed = Path(folder) / "printed"
+        printed, errors = Path(folder) / "printed", Path(folder) / "errors"
         wanted = Path(folder) / program.file if program.file else printed
         command = [part.replace("{file}", str(wanted)) for part in program.command]
         speaker.say("tool.started", tool=program.tool, command=command)
         try:
-            ended = _run(program, command, printed, stop)
+            ended = _run(program, command, printed, errors, stop)
         except OSError as error:
             ended = {"exit_code": None, "failure": f"cannot be started: {error.strerror or error}"}
         said: JsonObject = {"exit_code": None, "failure": "", "is_late": False, "is_too_big": False} | ended
@@ -105,20 +106,22 @@ def run_program(program: Program, speaker: Speaker, stop: _Stop) -> None:
         packed = wanted.with_name(f"{wanted.name}.gz")
         is_packed = packed.exists() and not wanted.exists()
         said |= {"is_packed": is_packed} | _send(program, speaker, packed if is_packed else wanted)
-        if program.file:  # what it prints beside the file tells why there is none
-            said["printed"] = _read(printed, 4000).decode(errors="replace")
+        beside = [errors, *([printed] if program.file else [])]  # tells why nothing came
+        said["complaints"] = "".join(
+            _read(path, COMPLAINTS_BYTES).decode(errors="replace") for path in beside
+        )
         speaker.say(FINISHED, tool=program.tool, **said)
 
 
-def _run(program: Program, command: list[str], printed: Path, stop: _Stop) -> JsonObject:
+def _run(program: Program, command: list[str], printed: Path, errors: Path, stop: _Stop) -> JsonObject:
     environment = {k: v for k, v in os.environ.items() if k not in program.environment}
     environment |= {k: v for k, v in program.environment.items() if v is not None}
-    with printed.open("wb") as output:
+    with printed.open("wb") as output, errors.open("wb") as complaints:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=complaints,
             env=environment,
             cwd=printed.parent,
         )
@@ -129,7 +132,7 @@ def _run(program: Program, command: list[str], printed: Path, stop: _Stop) -> Js
     while process.poll() is None and not stop.is_wanted and not is_late and not is_too_big:
         time.sleep(EVERY_S)
         is_late = time.monotonic() >= deadline
-        is_too_big = _size(printed) > room
+        is_too_big = _size(printed) > room or _size(errors) > room
     if process.poll() is None:
         stop_gently(process)
     # None: SIGTERM was not enough; whoever started us ends the group.

@@ -43,6 +43,7 @@ class Node:
     without: Callable[[str, JsonObject], bool] = lambda kind, data: False
     with_power: bool = False  # a power stage, whose operands were checked
     stages: dict[str, float] = field(default_factory=dict)  # further ones; their events are the test's own
+    options: dict[str, JsonObject] = field(default_factory=dict)  # of those stages
     series: dict[str, list[tuple[float, JsonObject]]] = field(default_factory=dict)  # further rows
     matmul: JsonObject = field(default_factory=lambda: {"formats": ["fp32", "bf16"]})
     busbw_gbps: float = 475.0
@@ -56,7 +57,7 @@ class Node:
         order = Order(
             device="cuda",
             stages=tuple(
-                StageOrder(name=name, length_s=length, options=self.matmul if name == "matmul" else {})
+                StageOrder(name=name, length_s=length, options=self._options(name))
                 for name, length in lengths.items()
             ),
             left_out=(),
@@ -91,6 +92,9 @@ class Node:
                         writer.sample("matmul", at | {"tflops": rate, "products": 600})
             writer.append_event(_event(LOAD_S + 10, FINISHED, {}))
         return load_run(writer.path)
+
+    def _options(self, stage: str) -> JsonObject:
+        return self.matmul if stage == "matmul" else self.options.get(stage, {})
 
     def _gpu_row(self, index: int, second: int) -> JsonObject:
         said = [e for e in self._captured() if e.kind == SAMPLE and e.source == "gpu"]
