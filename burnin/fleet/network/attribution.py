@@ -40,7 +40,7 @@ class Attribution:
     subject: str
     status: str  # one of STATUSES
     fault: str  # one of the words above; of a part that was cleared: what it was suspected of
-    # How many times as long as a healthy one takes, with a 95 % interval; None: never finished, or was not slow.
+    # Times as long as a healthy one takes, with a 95 % interval; None: it never finished, or was not slow.
     slowdown: float | None = None
     slowdown_low: float | None = None
     slowdown_high: float | None = None

@@ -11,7 +11,7 @@ RAIL = "rail:"  # then the rails that are used, the others off: "rail:3" or "rai
 
 ALL_REDUCE, ALL_TO_ALL, ALL_GATHER = "all_reduce", "all_to_all", "all_gather"
 # Every host with every other, one distance in the ring at a time; the figure is that of the slowest distance.
-# A slow pair shows undiluted, whatever the size of the group: an all-to-all hides it among the other partners.
+# A slow pair shows undiluted, whatever the size of the group: an all-to-all hides it among the others.
 SEND_RECV = "send_recv"
 
 
