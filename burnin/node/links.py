@@ -6,6 +6,7 @@ on a CPU through gloo on loopback.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ FIRST_TO_SECOND, SECOND_TO_FIRST, BOTH = "first to second", "second to first", "
 WAYS = (FIRST_TO_SECOND, SECOND_TO_FIRST, BOTH)
 TIMEOUT_S_MIN = 30.0
 MISCOMPARES_TOLD_MAX = 4
+# What a user can set to keep NCCL from copying from peer to peer.
+STEERING = ("NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL", "NCCL_P2P_DIRECT_DISABLE", "NCCL_IGNORE_DISABLED_P2P")
 
 _log: list[NcclLog] = []  # NCCL opens its log once in a process
 
@@ -48,6 +51,8 @@ def run_links(bench: Bench, *, length_s: float, group: Group, phase: str) -> Non
     started, checked = time.monotonic(), 0
     if bench.kind == "cuda" and not _log:
         _log.append(NcclLog())
+    for log in _log:
+        log.new_transports()  # of what came before, in which others took part
     join(bench, group, timeout_s=max(TIMEOUT_S_MIN, 4 * length_s))
     try:
         _prove_detector(bench, group)
@@ -181,6 +186,7 @@ def _tell(bench: Bench, group: Group, way: str, phase: str, tally: _Tally) -> No
         phase=phase,
         backend=BACKEND[bench.kind],
         transports=transports,  # as NCCL names them; P2P/…: from peer to peer
+        nccl_settings={k: v for k, v in os.environ.items() if k in STEERING},
         size_bytes=SIZE_BYTES[bench.kind],
         rounds=tally.rounds,
         gbps=gbps,

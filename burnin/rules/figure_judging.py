@@ -21,6 +21,7 @@ from burnin.rules.figures import (
     share_of,
 )
 from burnin.rules.firmware import judge_firmware
+from burnin.rules.link_figures import judge_pairs
 from burnin.rules.transfer_figures import judge_copies, judge_peers
 from burnin.thresholds import Thresholds, thresholds_for, thresholds_text
 from probes.finding import Finding
@@ -43,7 +44,8 @@ def judge_figures(evidence: Evidence, thresholds: Thresholds, override: Override
             findings.append(judge_memory_size(uuid, _number(gpu.get("memory_bytes")), expectation))
         if uuid in evidence.devices:
             findings += _judge_loaded(evidence, gpu, expectation, thresholds)
-    return findings
+    found = {str(g["uuid"]): expectation_for(str(g.get("name", "")), override.models) for g in evidence.gpus}
+    return findings + judge_pairs(evidence, found)
 
 
 def _judge_override(evidence: Evidence, thresholds: Thresholds) -> Finding:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from burnin.node.pattern_names import PATTERN_NAMES
 from burnin.rules.arithmetic import judge_digests, judge_first_product, judge_operands
 from burnin.rules.collective import judge_allreduce
+from burnin.rules.link_figures import judge_link_speed, judge_transport
 from burnin.rules.liveness import judge_hung
 from burnin.rules.memory_rule import LOAD_SHARE_MIN, judge_memory
 from burnin.rules.speed import judge_speed
@@ -25,7 +26,12 @@ def stage_faults(stage: str) -> Seeded:
             "memory checked without load": _idle_memory,
         },
         "bandwidth": {"slow copies": _slow_copies},
-        "links": {"link tried one way only": _half_link, "device with broken links": _common_end},
+        "links": {
+            "link tried one way only": _half_link,
+            "device with broken links": _common_end,
+            "NVLink that NCCL did not take": _astray_link,
+            "link at half the speed of the others": _slow_link,
+        },
         "allreduce": {"incomplete sweep": _incomplete_sweep, "hung collective": _hung},
         "power": {
             "corrupted operand": _corrupted_operand,
@@ -102,6 +108,15 @@ def _half_link() -> Finding:
 def _common_end() -> Finding:
     links = [_link("a", "b", wrong=1), _link("a", "c", wrong=1), _link("b", "c")]
     return next(iter(judge_common_end(links)), links[2])  # the healthy link stands for not found
+
+
+def _astray_link() -> Finding:
+    results: list[JsonObject] = [{"backend": "nccl", "transports": ["SHM/direct/direct"]}]
+    return judge_transport("a-b", devices=("a", "b"), results=results, is_wired=True)
+
+
+def _slow_link() -> Finding:
+    return judge_link_speed("a-b", devices=("a", "b"), rate=180.0, others=[360.0] * 27, is_wired=True)
 
 
 def _incomplete_sweep() -> Finding:

@@ -148,7 +148,7 @@ def _link_step(outcome: Outcome) -> str:
     return "" if outcome is Outcome.PASS else "see rule worker on both ends, then run it again"
 
 
-def judge_common_end(links: Sequence[Finding]) -> list[Finding]:
+def judge_common_end(links: Sequence[Finding], *, what: str = "fails") -> list[Finding]:
     """Accuse the one device that all failing links have in common, when all of its links fail."""
     ends: dict[str, list[Finding]] = {}
     for link in links:
@@ -164,7 +164,7 @@ def judge_common_end(links: Sequence[Finding]) -> list[Finding]:
             rule="link-end",
             subject=subject_of(common[0]),
             outcome=Outcome.FAIL,
-            observed=f"every one of its {len(failing)} links fails, and no other link does",
+            observed=f"every one of its {len(failing)} links {what}, and no other link",
             expected="no device is the common end of failing links",
             evidence={"stage": "links", "links": [link.subject for link in failing]},
             next_step="take this device out of service; its links are the symptom, not the cause",
