@@ -7,7 +7,7 @@ help:
 	@echo "make test    every test that can run here; says what was left out and why"
 	@echo "make check   format, lint, types, import directions"
 	@echo "make bench   measured figures, beside what a user would use instead"
-	@echo "make study-burnin  seeded faults and healthy nodes through the burn-in's rules, in minutes"
+	@echo "make study-burnin  seeded faults, healthy nodes: through the burn-in's rules, and in whole runs; 20 minutes"
 	@echo "make format  let ruff rewrite the files"
 
 demo:
@@ -32,6 +32,7 @@ bench:
 study-burnin:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.studies.burnin
+	@nice .venv/bin/python -m tests.studies.burnin_runs
 
 format:
 	@.ci/setup dev

@@ -37,6 +37,14 @@ class _Tally:
     miscompared_elements: int = 0
 
 
+@dataclass(slots=True, kw_only=True)
+class _LateFlip:
+    """A seeded bit flip that happens once, at a random time of the phase."""
+
+    at: float  # monotonic seconds
+    is_over: bool
+
+
 def run_matmul(bench: Bench, *, length_s: float, options: JsonObject, phase: str = TOGETHER) -> None:
     """Run the stage for about ``length_s`` seconds."""
     names, lacking = supported([str(name) for name in options["formats"]], bench.kind, _capability(bench))
@@ -105,7 +113,7 @@ def _draw(bench: Bench, number_format: NumberFormat, *, index: int) -> Operands:
 def _exact_phase(bench: Bench, formats: list[NumberFormat], *, until: float) -> dict[str, _Tally]:
     """Multiply and compare, one operand set after the other, the formats in turn; each gets one at least."""
     tallies = {number_format.name: _Tally() for number_format in formats}
-    index = 0
+    late, index = _late_flip(bench, until=until), 0
     while index < len(formats) or time.monotonic() < until:
         number_format = formats[index % len(formats)]
         prepare(number_format)
@@ -113,12 +121,24 @@ def _exact_phase(bench: Bench, formats: list[NumberFormat], *, until: float) -> 
         if "input_flip" in bench.seeded:
             flip_bit(operands.a, address=bench.seed % operands.a.numel(), bit=0)
         index += 1
-        _multiply_set(bench, number_format, operands, tallies[number_format.name], until=until)
+        _multiply_set(bench, number_format, operands, tallies[number_format.name], late, until=until)
     return tallies
 
 
+def _late_flip(bench: Bench, *, until: float) -> _LateFlip:
+    begin = time.monotonic()
+    share = random.Random(f"{bench.seed}/{bench.device}/late").random()
+    return _LateFlip(at=begin + share * (until - begin), is_over="late_flip" not in bench.seeded)
+
+
 def _multiply_set(
-    bench: Bench, number_format: NumberFormat, operands: Operands, tally: _Tally, *, until: float
+    bench: Bench,
+    number_format: NumberFormat,
+    operands: Operands,
+    tally: _Tally,
+    late: _LateFlip,
+    *,
+    until: float,
 ) -> None:
     tally.operand_sets += 1
     set_until = min(time.monotonic() + OPERANDS_EVERY_S, until)
@@ -127,6 +147,8 @@ def _multiply_set(
         is_first = False
         product = multiply(operands.a, operands.b)
         _seed_fault(bench, number_format, product, tally)
+        if not late.is_over and time.monotonic() >= late.at:
+            _flip_late(bench, number_format, product, late)
         miscompare = compare(product, operands.reference)
         if miscompare is not None:
             _note(bench, number_format, tally, miscompare)
@@ -149,6 +171,17 @@ def _seed_fault(bench: Bench, number_format: NumberFormat, product: torch.Tensor
     if "nan" in bench.seeded and product.is_floating_point():
         product.view(-1)[address] = float("nan")
     bench.act_dead()
+
+
+def _flip_late(bench: Bench, number_format: NumberFormat, product: torch.Tensor, late: _LateFlip) -> None:
+    """Flip the bit, and say so: a phase may end before its time has come, and then nothing was seeded."""
+    late.is_over = True
+    place = random.Random(f"{bench.seed}/{bench.device}/late place")
+    bits = product.element_size() * 8
+    flip_bit(product, address=place.randrange(product.numel()), bit=place.randrange(bits))
+    bench.speaker.say(
+        "fault.seeded", stage=STAGE, device=bench.device, fault="late_flip", format=number_format.name
+    )
 
 
 def _note(bench: Bench, number_format: NumberFormat, tally: _Tally, miscompare: Miscompare) -> None:

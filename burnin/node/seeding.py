@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from burnin.node.order import SeededFault
 from probes.errors import ConfigError
 
-# What can be seeded where. "every_product" and "input_flip" are there from the first product on.
+# What can be seeded where. "every_product" and "input_flip" are there from the first product on,
+# "late_flip" comes once, at a random time.
 KINDS = {
     "memory": ("bit_flip", "stuck_bit", "wrong_address", "unloaded", "stall", "crash"),
-    "matmul": ("bit_flip", "nan", "every_product", "input_flip", "stall", "slow", "crash"),
+    "matmul": ("bit_flip", "late_flip", "nan", "every_product", "input_flip", "stall", "slow", "crash"),
     "bandwidth": ("bit_flip", "slow", "stall", "crash"),
     "links": ("bit_flip", "stall", "crash"),
     "allreduce": ("bit_flip", "nan", "absent", "stall", "crash"),

@@ -35,6 +35,7 @@ with warnings.catch_warnings():
     import torch
 
 REPORT = Path(__file__).parents[2] / "docs" / "studies" / "burnin.md"
+RUNS_HEADING = "## Whole runs"  # of the second part, tests/studies/burnin_runs.py
 GPUS = 8
 SILICON_SPREAD = 0.02  # one standard deviation of GPUs of one model; facts speak of 5 % and more in all
 SECOND_SPREAD = 0.005
@@ -293,6 +294,16 @@ def render(faults: Sequence[Tally], nodes: Sequence[Tally], *, command: str, too
     return "\n".join(lines) + "\n"
 
 
+def write_part(report: Path, *, records: str | None = None, runs: str | None = None) -> None:
+    """Replace one part of the report: this study of records, or that of whole runs behind it."""
+    before = report.read_text() if report.exists() else ""
+    head, _, tail = before.partition(RUNS_HEADING)
+    head = head if records is None else records
+    tail = (f"{RUNS_HEADING}{tail}" if tail else "") if runs is None else runs
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text("\n\n".join(part.strip("\n") for part in (head, tail) if part) + "\n")
+
+
 def main() -> int:
     """Run the study, write its table, and say whether it holds."""
     parser = argparse.ArgumentParser(
@@ -309,9 +320,9 @@ def main() -> int:
         sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {faults[-1]}\n")
     each = -(-max(1, HEALTHY_MIN * arguments.seeds // 100) // (len(MODELS) * len(DRIVERS)))
     nodes = study_healthy(each)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     command = f"python -m tests.studies.burnin --seeds {arguments.seeds}"
-    arguments.out.write_text(render(faults, nodes, command=command, took_s=time.monotonic() - started))
+    text = render(faults, nodes, command=command, took_s=time.monotonic() - started)
+    write_part(arguments.out, records=text)
     passed, trials = sum(t.right for t in nodes), sum(t.trials for t in nodes)
     holds = all(t.right == t.trials and not t.wrong for t in faults) and passed >= 0.99 * trials
     sys.stderr.write(f"{'holds' if holds else 'does not hold'}: {passed} of {trials} healthy nodes PASS\n")
