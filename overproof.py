@@ -34,6 +34,7 @@ JUDGES = {"burnin": "burnin.judging", "load": "loadtests.judging", "gameday": "e
 SCHEMAS = {
     "workload": ("loadtests.workload", "WorkloadSpec"),
     "plan": ("burnin.plan", "PlanSpec"),
+    "fleet": ("burnin.fleet.fleet_file", "FleetSpec"),
     "expectations": ("burnin.override", "OverrideSpec"),
     "slo": ("probes.slo_spec", "SloSpec"),
     "experiment": ("experiments.experiment", "ExtensionSpec"),

@@ -51,6 +51,7 @@ class Host:
     permission: str | None = (
         None  # who says it is free: "listed", "drained", "reserved"; None: nobody, refuse
     )
+    ask: str | None = None  # who is asked whether it is free: "slurm", "kubernetes"; None: nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,10 @@ FULL = "full"
 NO_NVLINK = "no-nvlink"  # NVLink between hosts switched off: what is left is the fabric of the NICs
 RAIL = "rail:"  # then the rails that are used, the others off: "rail:3" or "rail:0,1,2,3"
 
-ALL_REDUCE, ALL_TO_ALL, ALL_GATHER = "all_reduce", "all_to_all", "all_gather"
+ALL_REDUCE, ALL_TO_ALL, ALL_GATHER, SEND_RECV = "all_reduce", "all_to_all", "all_gather", "send_recv"
 # Every host with every other, one distance in the ring at a time; the figure is that of the slowest distance.
 # A slow pair shows undiluted, whatever the size of the group: an all-to-all hides it among the others.
-SEND_RECV = "send_recv"
+PAIRWISE = "pairwise"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
