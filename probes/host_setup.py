@@ -39,7 +39,7 @@ def read_tools(names: tuple[tuple[str, ...], ...]) -> list[JsonObject]:
     return [found for command in names if (found := _time_tool(command)) is not None]
 
 
-MANAGEMENT_TOOLS = (("nvidia-smi", "-L"), ("ipmitool", "sel", "elist", "last", "20"))
+MANAGEMENT_TOOLS = (("nvidia-smi", "-L"), ("ipmitool", "mc", "info"))
 
 
 def _time_tool(command: tuple[str, ...]) -> JsonObject | None:

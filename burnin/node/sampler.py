@@ -21,10 +21,14 @@ from burnin.node.raw import RawStore
 from burnin.node.speaker import Speaker
 from burnin.node.watched_call import Watch, start_thread, watched
 from probes import nvml
+from probes.acs import read_iommu, read_ports_above
+from probes.bmc_log import read_bmc_log
+from probes.dimms import read_modules, read_node_memory
 from probes.host import read_counters, read_room
 from probes.host_setup import MANAGEMENT_TOOLS, read_setup, read_tools
 from probes.json_types import JsonObject
 from probes.kernel_log import pci_key
+from probes.nvme_health import read_drives
 from probes.pci_devices import read_aer_counters, read_pci_devices
 from probes.platform import read_platform
 from probes.rdma import read_port_counters, read_ports
@@ -63,6 +67,7 @@ class Sampler:
         if self._root != Path("/"):
             self._speaker.say("host.root", path=str(self._root))
         self._speaker.say("host.platform", platform=read_platform(self._root))
+        start_thread(lambda: self._tell_bmc("before"), "controller")
         self._snapshot_host("before")
         start_thread(self._take_inventory, "inventory")
         deadline = time.monotonic() + INVENTORY_DEADLINE_S
@@ -152,14 +157,26 @@ class Sampler:
                 continue
             when = str(command["snapshot"])
             self._log.tell_new()
-            self._snapshot_host(when)
             for gpu in self._gpus:
                 gpu.wanted.append(when)
+            self._tell_bmc(when)
+            self._snapshot_host(when)  # last: it says that all of the host was read
         os._exit(0)
 
     def _snapshot_host(self, when: str) -> None:
         devices = read_aer_counters(self._root) | read_port_counters(self._root)
-        self._speaker.say("host.snapshot", when=when, values=read_counters(self._root), devices=devices)
+        self._speaker.say(
+            "host.snapshot",
+            when=when,
+            values=read_counters(self._root),
+            devices=devices,
+            drives=read_drives(self._root),
+        )
+
+    def _tell_bmc(self, when: str) -> None:
+        """Say what the management controller has noted; its tool is of this host, not of a planted tree."""
+        log = read_bmc_log() if self._root == Path("/") else None
+        self._speaker.say("host.bmc", when=when, log=log)
 
     def _tell_setup(self) -> None:
         """Say how the host is set up. Tools may take their time: this runs in a thread of its own."""
@@ -169,6 +186,10 @@ class Sampler:
             ports=read_ports(self._root),
             selection=os.environ.get("NCCL_IB_HCA"),
             pci=read_pci_devices(self._root),
+            acs=read_ports_above(self._root),
+            iommu=read_iommu(self._root),
+            modules=read_modules(self._root),
+            node_bytes=read_node_memory(self._root),
         )
         if self._gpus and self._root == Path("/"):
             self._speaker.say("host.tools", tools=read_tools(MANAGEMENT_TOOLS))

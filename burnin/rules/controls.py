@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from burnin.node.seeding import SLOW_FACTOR
 from burnin.rules.gpu_health import judge_ecc, judge_heat, judge_lost, judge_sensors, judge_throttle
+from burnin.rules.host_controls import host_faults
 from burnin.rules.host_health import judge_counters
 from burnin.rules.preconditions import judge_company, judge_devices, judge_room
 from burnin.rules.sensor_controls import sensor_faults
@@ -127,6 +128,7 @@ def prove_aftermath_rules(*, has_gpus: bool) -> Finding:
             if f.outcome
         ),
     }
+    seeded |= host_faults()
     if has_gpus:
         seeded |= _gpu_faults() | sensor_faults()
     return prove_rules("aftermath", seeded)

@@ -106,6 +106,22 @@ def judge_company(
     )
 
 
+def judge_hidden(choice: JsonObject) -> list[Finding]:
+    """Leave each GPU undecided that CUDA_VISIBLE_DEVICES kept us away from: it was not tested."""
+    return [
+        Finding(
+            rule="visible-devices",
+            subject=subject_of(str(gpu)),
+            outcome=Outcome.INCONCLUSIVE,
+            observed=f"not tested: hidden by CUDA_VISIBLE_DEVICES={choice.get('visible')}",
+            expected="every GPU of the node is tested",
+            evidence={"stage": "preflight"},
+            next_step="unset CUDA_VISIBLE_DEVICES, or test the hidden GPUs in a run of their own",
+        )
+        for gpu in choice.get("hidden") or []
+    ]
+
+
 def judge_host_root(host: str, told: Sequence[JsonObject]) -> list[Finding]:
     """Leave a run undecided whose host sensors read another file tree than the host's own."""
     return [

@@ -17,6 +17,7 @@ from burnin.rules.gpu_settings import (
     judge_power_limit,
     judge_recovery_action,
 )
+from burnin.rules.host_parts import judge_acs, judge_bmc_log, judge_drives, judge_modules
 from burnin.rules.host_setup_rules import (
     judge_device_errors,
     judge_nic_links,
@@ -25,6 +26,7 @@ from burnin.rules.host_setup_rules import (
     judge_tools,
 )
 from burnin.rules.log_health import judge_log_trouble, judge_log_watch
+from burnin.rules.preconditions import judge_hidden
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -51,7 +53,7 @@ def judge_sensor_readings(evidence: Evidence, models: list[ExpectationSpec]) -> 
     """Judge every GPU that NVML lists by what its sensors said; ``models`` are the user's own figures."""
     findings = _judge_log(evidence)
     findings += [_judge_unreachable(data) for data in evidence.inventory.get("unreachable") or []]
-    findings += _judge_hidden(evidence)
+    findings += judge_hidden(evidence.choice or {})
     findings += _judge_setup(evidence)
     for identity in evidence.gpus:
         readings = gpu_readings(evidence, identity)
@@ -94,44 +96,46 @@ def gpu_readings(evidence: Evidence, identity: JsonObject) -> GpuReadings:
 def _judge_setup(evidence: Evidence) -> list[Finding]:
     """Judge the host; a run of before these were read has nothing to say here."""
     host, said = evidence.run.header.host, evidence.told("host.setup")
+    platform = _platform(evidence)
     findings = []
     for data in said[:1]:
         gpu_count, has_rdma = len(evidence.gpus), bool(data["ports"])
         findings += judge_setup(host, data["setup"], gpu_count=gpu_count, has_rdma=has_rdma)
         findings += judge_ports(host, data["ports"], data["selection"])
         findings += judge_nic_links(host, data["pci"])
+        if "modules" in data:
+            findings.append(judge_acs(host, data["acs"], data["iommu"], platform))
+            findings.append(judge_modules(host, data["modules"], data["node_bytes"], platform))
     for data in evidence.told("host.tools"):
         findings += judge_tools(host, data["tools"])
+    return findings + _judge_snapshots(evidence, host)
+
+
+def _judge_snapshots(evidence: Evidence, host: str) -> list[Finding]:
+    """Judge what was read before and after the load."""
     before, after = (evidence.told("host.snapshot", when=when) for when in ("before", "after"))
-    first, last = (found[-1].get("devices") if found else None for found in (before, after))
-    return findings + judge_device_errors(host, first, last)
+    first, last = (found[-1] if found else {} for found in (before, after))
+    findings = judge_device_errors(host, first.get("devices"), last.get("devices"))
+    if after:
+        findings += judge_drives(host, first.get("drives"), last.get("drives"))
+    logs = [[data["log"] for data in evidence.told("host.bmc", when=when)] for when in ("before", "after")]
+    if logs[0]:
+        findings.append(judge_bmc_log(host, logs[0][-1], logs[1][-1] if logs[1] else None))
+    return findings
 
 
-def _judge_hidden(evidence: Evidence) -> list[Finding]:
-    """Leave each GPU undecided that CUDA_VISIBLE_DEVICES kept us away from: it was not tested."""
-    choice = evidence.choice or {}
-    return [
-        Finding(
-            rule="visible-devices",
-            subject=f"gpu:{gpu}",
-            outcome=Outcome.INCONCLUSIVE,
-            observed=f"not tested: hidden by CUDA_VISIBLE_DEVICES={choice.get('visible')}",
-            expected="every GPU of the node is tested",
-            evidence={"stage": "preflight"},
-            next_step="unset CUDA_VISIBLE_DEVICES, or test the hidden GPUs in a run of their own",
-        )
-        for gpu in choice.get("hidden") or []
-    ]
+def _platform(evidence: Evidence) -> str:
+    facts = next(iter(evidence.told("host.platform")), {})
+    return str(facts.get("platform", BARE_METAL))
 
 
 def _judge_required(evidence: Evidence, readings: GpuReadings) -> Finding:
-    facts = next(iter(evidence.told("host.platform")), {})
     architecture = readings.identity.get("architecture")
     site = Site(
         board=str(readings.identity.get("name", "GPU")),
         architecture=ARCHITECTURES.get(architecture) if isinstance(architecture, int) else None,
         driver_major=readings.driver_major,
-        platform=str(facts.get("platform", BARE_METAL)),
+        platform=_platform(evidence),
         profile=str(evidence.run.header.spec.get("profile", "quick")),
     )
     reasons = dict(readings.lacking)
