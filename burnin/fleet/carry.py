@@ -1,7 +1,7 @@
 """Carries what an agent says into the record, and tells it all the while that we are there.
 
-The other end may be broken or hostile: what it sends is bounded in length, in number and in rate, names no file,
-and speaks for nobody but its own host. Every line to the agent asks for its clock as well.
+The other end may be broken or hostile: what it sends is bounded in length, in number and in rate, names
+no file, and speaks for nobody but its own host. Every line to the agent asks for its clock as well.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Carrier:
         *lines, self._rest = (self._rest + data).split(b"\n") if b"\n" in data else (self._rest + data,)
         if len(self._rest) > LINE_BYTES_MAX:
             raise Lost(f"it sent a line of more than {LINE_BYTES_MAX >> 20} MiB")
-        return any([self._take_line(line) for line in lines])
+        return any(self._take_line(line) for line in lines)
 
     def _take_line(self, line: bytes) -> bool:
         event = self._parse(line)

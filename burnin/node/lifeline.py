@@ -1,7 +1,7 @@
 """The agent's line to its controller: as long as something comes, somebody is there who wants this.
 
-A cut network gives no end of file, so silence ends the agent as well. Each line asks for our clock; the answer
-carries when the question came and, as the time of the event, when it left.
+A cut network gives no end of file, so silence ends the agent as well. Each line asks for our clock; the
+answer carries when the question came and, as the time of the event, when it left.
 """
 
 from __future__ import annotations

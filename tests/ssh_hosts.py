@@ -1,0 +1,208 @@
+"""Test hosts: each a real sshd in network, mount, process and name spaces of its own. Needs root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from probes.child import wait_until
+
+_SSHD = """\
+Port 22
+ListenAddress 0.0.0.0
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin yes
+MaxStartups 100:30:200
+PrintMotd no
+LogLevel ERROR
+{extra}
+"""
+# In the host's own mount namespace: another list of users, and a place for sshd's own folder.
+_START = """\
+set -e
+mount --bind {folder}/passwd /etc/passwd
+mount -t tmpfs tmpfs /run
+mkdir -p /run/sshd
+hostname {name}
+ip link set lo up
+exec {sshd} -D -e -f {folder}/sshd_config
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class SshHost:
+    """One host and how to reach it."""
+
+    name: str
+    folder: Path
+    address: str
+    link: str  # the controller's end of the wire
+    process: subprocess.Popen[bytes]
+    namespace: str
+
+    def host_key(self) -> str:
+        """Return type and key, as known_hosts wants them."""
+        return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
+
+    def processes(self) -> list[str]:
+        """Return what runs in it beside sshd itself: processes that live in its process namespace."""
+        listener = self._listener()
+        if listener is None:
+            return []
+        space = Path(f"/proc/{listener}/ns/pid").readlink()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (folder / "ns" / "pid").readlink() == space and int(folder.name) != listener:
+                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip())
+        return [command for command in found if command]
+
+    def programs(self) -> list[str]:
+        """Return the commands of what runs in it, without the processes of sshd."""
+        return [command for command in self.processes() if not command.startswith("sshd")]
+
+    def _listener(self) -> int | None:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        try:
+            return int(children.read_text().split()[0])
+        except (OSError, IndexError):
+            return None
+
+    def cut(self) -> None:
+        """Cut the wire: from now on nothing passes, and nobody is told."""
+        _ip("-n", self.namespace, "link", "set", "eth0", "down")
+
+    def signal_sshd(self, number: signal.Signals) -> None:
+        """Send a signal to every process of sshd in it."""
+        listener = self._listener()
+        assert listener is not None
+        space = Path(f"/proc/{listener}/ns/pid").readlink()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                is_here = (folder / "ns" / "pid").readlink() == space
+                if is_here and (folder / "comm").read_text().startswith("sshd"):
+                    os.kill(int(folder.name), number)
+
+    def stop(self) -> None:
+        """Switch it off."""
+        self.process.kill()
+        self.process.wait(timeout=10)
+        _ip("netns", "del", self.namespace)
+        subprocess.run(["ip", "link", "del", self.link], capture_output=True, check=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class SshHosts:
+    """Hosts, the key that opens them, and a home with the known_hosts of a user."""
+
+    folder: Path
+    hosts: dict[str, SshHost] = field(default_factory=dict)
+    _network: int = field(default_factory=lambda: secrets.randbelow(200) + 20)
+
+    @property
+    def home(self) -> Path:
+        """The home of the user who reaches them."""
+        return self.folder / "home"
+
+    @property
+    def key(self) -> Path:
+        """The key that opens them."""
+        return self.home / ".ssh" / "id_ed25519"
+
+    def start(
+        self, name: str, *, shell: str = 'exec /bin/sh "$@"', is_known: bool = True, extra: str = ""
+    ) -> SshHost:
+        """Start a host, whose login shell is a script, and write its key down if it is to be known."""
+        folder = self.folder / name
+        folder.mkdir()
+        self._make_key()
+        shutil.copy(f"{self.key}.pub", folder / "authorized_keys")
+        _keygen(folder / "host_key")
+        (folder / "shell").write_text(f"#!/bin/sh\n{shell}\n")
+        (folder / "shell").chmod(0o755)
+        users = f"root:x:0:0:root:{folder}:{folder}/shell\nsshd:x:104:65534::/run/sshd:/usr/sbin/nologin\n"
+        (folder / "passwd").write_text(users)
+        (folder / "sshd_config").write_text(_SSHD.format(folder=folder, extra=extra))
+        number, tag = len(self.hosts) + 1, secrets.token_hex(3)
+        space, link, address = f"op{tag}", f"op{tag}", f"10.{self._network}.{number}.2"
+        _ip("netns", "add", space)
+        _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
+        _ip("addr", "add", f"10.{self._network}.{number}.1/30", "dev", link)
+        _ip("link", "set", link, "up")
+        _ip("-n", space, "addr", "add", f"{address}/30", "dev", "eth0")
+        _ip("-n", space, "link", "set", "eth0", "up")
+        sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/bin") or "/usr/sbin/sshd"
+        script = _START.format(folder=folder, name=name, sshd=sshd)
+        unshare = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        with (folder / "sshd.log").open("wb") as log:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", space, *unshare, "sh", "-c", script],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": os.environ["PATH"], **_marks()},
+            )
+        host = SshHost(name=name, folder=folder, address=address, link=link, process=process, namespace=space)
+        self.hosts[name] = host
+        assert wait_until(lambda: _answers(address), timeout_s=10), (folder / "sshd.log").read_text()
+        if is_known:
+            with (self.home / ".ssh" / "known_hosts").open("a") as known:
+                known.write(f"{address} {host.host_key()}\n")
+        return host
+
+    def _make_key(self) -> None:
+        if not self.key.exists():
+            self.key.parent.mkdir(parents=True, mode=0o700)
+            _keygen(self.key)
+            (self.key.parent / "known_hosts").touch()
+
+    def environment(self) -> dict[str, str]:
+        """Return what a controller needs in its environment to be that user."""
+        return {"HOME": str(self.home), "SSH_AUTH_SOCK": ""}
+
+
+@contextlib.contextmanager
+def ssh_hosts(folder: Path) -> Iterator[SshHosts]:
+    """Hosts for the time of the body."""
+    hosts = SshHosts(folder=folder)
+    try:
+        yield hosts
+    finally:
+        for host in hosts.hosts.values():
+            host.stop()
+
+
+def _marks() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("OVERPROOF_TEST_")}
+
+
+def _keygen(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
+
+
+def _answers(address: str) -> bool:
+    import socket
+
+    try:
+        with socket.create_connection((address, 22), timeout=1) as link:
+            return link.recv(4) == b"SSH-"
+    except OSError:
+        return False
