@@ -52,6 +52,7 @@ from burnin.rules.stage_judging import (
     judge_memories,
     judge_power_speed,
     judge_products,
+    likeness,
     siblings_of,
 )
 from burnin.rules.vendor_controls import prove_vendor_rules
@@ -165,6 +166,18 @@ def _judge_worker(evidence: Evidence, device: str) -> Finding:
         died=evidence.told("worker.died", device=device),
         failed=evidence.told("worker.failed", device=device),
         undone=[stage for stage in stages if not evidence.has_done(device, stage)],
+        is_lone=_is_lone(evidence, device),
+    )
+
+
+def _is_lone(evidence: Evidence, device: str) -> bool:
+    """Say whether no sibling's worker broke: the same program, the same data, other hardware."""
+    own = likeness(evidence, device)
+    siblings = [d for d in evidence.devices if d != device and likeness(evidence, d) == own]
+    return bool(siblings) and not any(
+        evidence.told(kind, device=sibling)
+        for kind in ("worker.died", "worker.failed")
+        for sibling in siblings
     )
 
 

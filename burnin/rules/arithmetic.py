@@ -10,6 +10,8 @@ from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 
+# In the evidence of what is undecided because readings contradict each other, not for want of any: with whom.
+CONTRADICTS = "contradicts"
 _SUSPECT = "take this device out of service and repeat the run on it alone; if it fails again, replace it"
 
 
@@ -129,7 +131,7 @@ def _judge_digest(
     is_majority = 2 * count > sum(votes.values()) and count > 1
     if not is_majority:
         observed = f"no majority: its digest differs from that of {', '.join(unlike)}"
-        return _digest_finding(device, Outcome.INCONCLUSIVE, observed, evidence)
+        return _digest_finding(device, Outcome.INCONCLUSIVE, observed, evidence | {CONTRADICTS: unlike})
     if own == best:
         observed = f"{every}, also with {count - 1} of {len(siblings)} siblings; {', '.join(unlike)} differs"
         return _digest_finding(device, Outcome.PASS, observed, evidence)
@@ -138,7 +140,7 @@ def _judge_digest(
         return _digest_finding(device, Outcome.FAIL, observed, evidence)
     allies = [name for name, text in siblings.items() if text == own]
     observed = f"{count} siblings agree on another digest, but {', '.join(allies)} on this one"
-    return _digest_finding(device, Outcome.INCONCLUSIVE, observed, evidence)
+    return _digest_finding(device, Outcome.INCONCLUSIVE, observed, evidence | {CONTRADICTS: unlike})
 
 
 def _digest_finding(device: str, outcome: Outcome, observed: str, evidence: JsonObject) -> Finding:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from burnin.evidence import subject_of
+from burnin.rules.arithmetic import CONTRADICTS
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 
 # A worker that dies by one of these has executed something that its program does not contain.
-_HARDWARE_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+_BROKEN_EXECUTION = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+# With these words of CUDA's the hardware accuses itself.
+_HARDWARE_WORDS = ("uncorrectable ECC error", "uncorrectable NVLink error", "hardware stack error")
 _RETEST = (
     "read the kernel log around that time; reset the device, run it again, and replace it if it happens again"
 )
@@ -26,8 +29,14 @@ def judge_worker(
     died: Sequence[JsonObject],
     failed: Sequence[JsonObject],
     undone: Sequence[str],
+    is_lone: bool,
 ) -> Finding:
-    """Fail a device whose worker stalled or broke on it; one that was cut off otherwise is undecided."""
+    """Fail a device whose worker stalled or broke on it; one that was cut off otherwise is undecided.
+
+    ``is_lone``: siblings ran the same program on the same data, and none of them broke. What any program may
+    cause, broken execution or an error of CUDA's, then speaks against this device; without that comparison
+    it may as well be our program or its libraries, and is undecided.
+    """
     own = [data for data in stalled if not data["is_waiting"]]
     if own:
         seconds = float(own[0]["stall_s"])
@@ -43,9 +52,9 @@ def judge_worker(
         outcome = Outcome.INCONCLUSIVE if is_start else Outcome.FAIL
         return _finding(device, outcome, observed, "look at agent.log of this run" if is_start else _RETEST)
     if failed:
-        return _judge_failure(device, str(failed[0]["error"]))
+        return _judge_failure(device, str(failed[0]["error"]), is_lone=is_lone)
     if died:
-        return _judge_death(device, died[0]["exit_code"])
+        return _judge_death(device, died[0]["exit_code"], is_lone=is_lone)
     if undone:
         observed = f"{', '.join(undone)} did not come to an end"
         return _finding(
@@ -54,26 +63,29 @@ def judge_worker(
     return _finding(device, Outcome.PASS, "did every stage and answered all the time", "")
 
 
-def _judge_failure(device: str, error: str) -> Finding:
-    is_device = "CUDA error" in error or "NCCL" in error
-    outcome = Outcome.FAIL if is_device else Outcome.INCONCLUSIVE
-    return _finding(
-        device,
-        outcome,
-        f"its worker gave up: {error:.300}",
-        _RETEST if is_device else "look at agent.log of this run",
-    )
+def _judge_failure(device: str, error: str, *, is_lone: bool) -> Finding:
+    observed = f"its worker gave up: {error:.300}"
+    if any(words in error for words in _HARDWARE_WORDS):
+        return _finding(device, Outcome.FAIL, observed, _RETEST)
+    if "CUDA error" in error and "out of memory" not in error:
+        return _broken(device, observed, is_lone=is_lone)
+    return _finding(device, Outcome.INCONCLUSIVE, observed, "look at agent.log of this run")
 
 
-def _judge_death(device: str, exit_code: object) -> Finding:
-    if isinstance(exit_code, int) and -exit_code in _HARDWARE_SIGNALS:
-        name = signal.Signals(-exit_code).name
-        return _finding(device, Outcome.FAIL, f"its worker died of {name}", _RETEST)
-    reason = (
-        f"signal {-exit_code}" if isinstance(exit_code, int) and exit_code < 0 else f"exit code {exit_code}"
-    )
+def _judge_death(device: str, exit_code: object, *, is_lone: bool) -> Finding:
+    number = -exit_code if isinstance(exit_code, int) and exit_code < 0 else 0
+    if number in _BROKEN_EXECUTION:
+        return _broken(device, f"its worker died of {signal.Signals(number).name}", is_lone=is_lone)
+    reason = f"signal {number}" if number else f"exit code {exit_code}"
     step = "look at agent.log of this run and at the kernel log: somebody or the OOM killer ended it"
     return _finding(device, Outcome.INCONCLUSIVE, f"its worker ended by itself, {reason}", step)
+
+
+def _broken(device: str, observed: str, *, is_lone: bool) -> Finding:
+    if is_lone:
+        return _finding(device, Outcome.FAIL, f"{observed}; its siblings did the same work", _RETEST)
+    observed = f"{observed}; no sibling did the same work without it, so it may be the program"
+    return _finding(device, Outcome.INCONCLUSIVE, observed, _RETEST)
 
 
 def _finding(device: str, outcome: Outcome, observed: str, next_step: str) -> Finding:
@@ -91,11 +103,16 @@ def fold_missing(findings: Sequence[Finding], workers: Sequence[Finding]) -> lis
     """Name once, for each device that was cut off, all that it therefore has not shown."""
     kept = list(findings)
     for worker in (worker for worker in workers if worker.outcome is not Outcome.PASS):
-        missing = [f for f in kept if f.subject == worker.subject and f.outcome is Outcome.INCONCLUSIVE]
+        missing = [f for f in kept if f.subject == worker.subject and _is_missing(f)]
         if missing:
             kept = [finding for finding in kept if finding not in missing]
             kept.append(_missing(worker, [finding.rule for finding in missing]))
     return kept
+
+
+def _is_missing(finding: Finding) -> bool:
+    """Readings that contradict each other are there, and stay visible with those that they concern."""
+    return finding.outcome is Outcome.INCONCLUSIVE and CONTRADICTS not in finding.evidence
 
 
 def _missing(worker: Finding, rules: Sequence[str]) -> Finding:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+import pytest
+
+from burnin.rules.arithmetic import judge_digests
 from burnin.rules.liveness import (
     fold_missing,
     judge_agent,
@@ -14,11 +17,13 @@ from burnin.rules.liveness import (
     judge_worker,
 )
 from probes.finding import Finding
+from probes.json_types import JsonObject
 from probes.outcome import Outcome
 
 
 def _worker(**changes: Any) -> Finding:
     given: dict[str, Any] = {"stalled": [], "late": [], "died": [], "failed": [], "undone": []}
+    given["is_lone"] = True
     return judge_worker("cpu:1", **(given | changes))
 
 
@@ -55,11 +60,32 @@ def test_a_death_by_a_signal_of_broken_execution_fails_and_by_sigkill_is_undecid
         assert _worker(died=[{"exit_code": code}]).outcome is Outcome.INCONCLUSIVE
 
 
-def test_an_error_of_the_device_fails_and_a_missing_torch_is_undecided() -> None:
-    cuda = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+def test_broken_execution_without_a_sibling_that_did_the_same_work_is_undecided() -> None:
+    found = _worker(died=[{"exit_code": -signal.SIGSEGV}], is_lone=False)
 
-    assert _worker(failed=[{"error": cuda}]).outcome is Outcome.FAIL
-    assert _worker(failed=[{"error": "ModuleNotFoundError: torch"}]).outcome is Outcome.INCONCLUSIVE
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.observed.startswith("its worker died of SIGSEGV; no sibling did the same work")
+
+
+@pytest.mark.parametrize(
+    ("error", "with_siblings", "alone"),
+    [
+        ("AcceleratorError: CUDA error: uncorrectable ECC error encountered", Outcome.FAIL, Outcome.FAIL),
+        (
+            "AcceleratorError: CUDA error: an illegal memory access was encountered",
+            Outcome.FAIL,
+            Outcome.INCONCLUSIVE,
+        ),
+        ("AcceleratorError: CUDA error: out of memory", Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE),
+        ("DistBackendError: NCCL error: unhandled system error", Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE),
+        ("ModuleNotFoundError: torch", Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_an_error_fails_the_device_that_alone_has_it_or_that_accuses_itself(
+    error: str, with_siblings: Outcome, alone: Outcome
+) -> None:
+    assert _worker(failed=[{"error": error}], is_lone=True).outcome is with_siblings
+    assert _worker(failed=[{"error": error}], is_lone=False).outcome is alone
 
 
 def test_a_late_start_is_undecided_and_a_late_stage_fails() -> None:
@@ -102,6 +128,23 @@ def test_what_a_dead_worker_did_not_show_is_named_once_and_its_failures_stay() -
         ("missing-evidence", "device:cpu:1", Outcome.INCONCLUSIVE),
     ]
     assert found[-1].evidence["rules"] == ["speed", "digest"]
+
+
+def test_a_tie_between_digests_stays_visible_beside_a_worker_that_was_cut_off() -> None:
+    results: dict[str, JsonObject | None] = {
+        name: {"digests": 9, "digest_every": 3, "digest": digest, "dissents": 0}
+        for name, digest in (("cpu:0", "aa"), ("cpu:1", "bb"))
+    }
+    tie = judge_digests(results, dict.fromkeys(results, 0), dict.fromkeys(results, "alike"))
+
+    found = fold_missing([*tie, _finding("speed", Outcome.INCONCLUSIVE)], [_worker(died=[{"exit_code": -9}])])
+
+    assert [(f.rule, f.subject) for f in found] == [
+        ("digest", "device:cpu:0"),
+        ("digest", "device:cpu:1"),
+        ("missing-evidence", "device:cpu:1"),
+    ]
+    assert "cpu:0" in found[1].observed
 
 
 def _finding(rule: str, outcome: Outcome, device: str = "cpu:1") -> Finding:
