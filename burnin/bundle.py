@@ -24,10 +24,13 @@ from burnin.node.tool_run import END_GRACE_S, FINISHED, OUTPUT, Program
 from probes.child import end_child, python_module, start_child
 from probes.event import Event, event_from_line
 from probes.json_types import JsonObject
+from probes.outcome import Outcome
+from reports.run import Run
 
 FOLDER = "bundle"
 INDEX_FILE = "index.json"
 RUNNER_GRACE_S = 10.0  # the runner keeps the program's deadline itself
+NOT_WRITTEN = "not written"
 _MIB = 1 << 20
 
 
@@ -69,6 +72,11 @@ def bundle_items() -> tuple[Item, ...]:
 
 def _printed(tool: str, command: list[str], within_s: float, bytes_max: int) -> Program:
     return Program(tool=tool, command=command, within_s=within_s, bytes_max=bytes_max)
+
+
+def is_wanted(run: Run) -> bool:
+    """Say whether there is anything to send a part back for: a FAIL of a run that came to its end."""
+    return run.outcome is Outcome.FAIL and run.state == "finished"
 
 
 def collect_bundle(run: Path, items: Sequence[Item] | None = None) -> list[JsonObject]:
@@ -113,7 +121,7 @@ def collect(program: Program, folder: Path, name: str) -> JsonObject:
         assert runner.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             runner.stdin.write(program.to_line())
-        with path.open("wb") as file:
+        with path.open("wb", buffering=0) as file:
             entry |= _receive(_events(runner, within_s=program.within_s + RUNNER_GRACE_S), file)
     finally:
         is_gone = end_child(runner, grace_s=END_GRACE_S + 1)
@@ -129,8 +137,9 @@ def _finish(entry: JsonObject, path: Path) -> JsonObject:
     entry.pop("is_there", None)
     if entry.get("is_late") and not entry["failure"]:
         entry["failure"] = f"not done within {entry['within_s']:.0f} s"
-    if not path.stat().st_size:
-        path.unlink()
+    is_torn = str(entry["failure"]).startswith(NOT_WRITTEN)
+    if is_torn or not path.stat().st_size:
+        path.unlink()  # on a full disk the index, which says so, needs the room more
     elif is_packed:
         path = path.rename(path.with_name(f"{path.name}.gz"))
         entry["file"] = path.name
@@ -146,9 +155,8 @@ def _receive(events: Iterator[Event], file: IO[bytes]) -> JsonObject:
         if event.kind == OUTPUT and not failure:
             try:
                 file.write(base64.b64decode(str(event.data["base64"])))
-                file.flush()
             except OSError as error:
-                failure = f"not written: {error.strerror}"
+                failure = f"{NOT_WRITTEN}: {error.strerror}"
         elif event.kind == FINISHED:
             said = {key: value for key, value in event.data.items() if key != "tool"}
     if not said:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from burnin.bundle import collect_bundle
+from burnin.bundle import collect_bundle, is_wanted
 from burnin.judging import judge_run
 from burnin.launcher import launch
 from burnin.live_table import HEADERS, DeviceTable
 from burnin.node.order import Order, SeededFault, order_to_json
+from burnin.node.vendor_tools import STAGE as VENDOR
 from burnin.override import SPEC_KEY, load_override, override_to_json
 from burnin.plan import PlanSpec, VendorSpec
 from burnin.self_test import SPEC_KEY as SELF_TEST
 from burnin.self_test import self_test_order
 from probes.event import SAMPLE, Event
 from probes.json_types import JsonObject
-from probes.outcome import Outcome
 from probes.spec import load_spec
 from reports.live import Progress
 from reports.record import create_run
@@ -68,7 +68,7 @@ def run_burnin(request: BurnRequest) -> Run:
         progress.show_table(HEADERS, devices.rows)
         launch(order, writer, on_event=lambda event: _show(progress, order, devices, event))
     run = load_run(writer.path)
-    if plan.bundle and run.outcome is Outcome.FAIL and not request.is_self_test:
+    if plan.bundle and not request.is_self_test and is_wanted(run):
         collect_bundle(run.path)
     return run
 
@@ -93,7 +93,8 @@ def _show(progress: Progress, order: Order, devices: DeviceTable, event: Event) 
     devices.note(event)
     stage = str(data.get("stage", ""))
     if event.kind == "stage.started" and order.stage(stage):
-        progress.step(stage, "running", f"{data['length_s']:.0f} s" if data["length_s"] else "")
+        most = "at most " if stage == VENDOR else ""  # its tools take what they take
+        progress.step(stage, "running", f"{most}{data['length_s']:.0f} s" if data["length_s"] else "")
     elif event.kind == "stage.finished" and order.stage(stage):
         progress.step(stage, "done")
     elif event.kind == "inventory":

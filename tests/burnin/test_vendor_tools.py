@@ -369,7 +369,7 @@ def test_the_command_runs_the_tools_after_its_own_load_and_leaves_them_on_ctrl_c
         },
     )
     (tmp_path / "plan.yaml").write_text(
-        "device: cpu\nonly: [vendor]\nvendor: {dcgm_level: 1, nccl_bytes_max: 1048576}\n"
+        "device: cpu\ncpu_devices: 1\nonly: [vendor]\nvendor: {dcgm_level: 1, nccl_bytes_max: 1048576}\n"
     )
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "overproof", "burnin", "run", "--plan", "plan.yaml", "--json"],
