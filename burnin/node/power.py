@@ -10,6 +10,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 import torch
@@ -28,7 +29,7 @@ RAMP_SHARE, HOLD_SHARE = 0.15, 0.55  # of the stage's length; the rest is for th
 RAMP_S_MAX = 30.0
 STEP_S = 1.0  # on, then off for as long: slow enough for the power supplies to follow, fast enough to hurt
 CHECK_SHARE_MAX = 0.02  # of the time that products take
-COST_ROUNDS = 9
+COST_ROUNDS = 7
 # The first products are digested whatever k is: what is digested once can differ from nothing, and waiting
 # for the third of every k-th once stretched a short stage on a busy machine to half a minute.
 DIGESTS_MIN = 3
@@ -116,22 +117,29 @@ def set_up(bench: Bench) -> Rig:
 
 
 def _costs(bench: Bench, rig: Rig) -> tuple[float, float]:
-    """Return the seconds of a product and those that digesting it adds.
+    """Return the seconds of a product and those that digesting it adds: the dearer of two answers.
 
-    Measured in turns, since a digest also pushes the operands out of the caches; medians, since the shortest
-    digest is one that found its memory ready.
+    By itself a digest may find its memory ready; and it also pushes the operands out of the caches, which the
+    next product pays for. Each round compares with itself, so that a busy machine disturbs both sides alike.
     """
     clock = time.process_time if bench.kind == "cpu" else time.perf_counter
-    alone, both = [], []
+    products, by_itself, in_turns = [], [], []
     for _ in range(COST_ROUNDS):
-        started = clock()
+        marks = [clock()]
         wait_for_device(multiply(rig.a, rig.b))
-        between = clock()
-        wait_for_device(digest(multiply(rig.a, rig.b), rig.weights))
-        alone.append(between - started)
-        both.append(clock() - between)
-    product_s = max(median(alone), 1e-7)
-    return product_s, max(median(both) - product_s, 0.0)
+        product = multiply(rig.a, rig.b)
+        wait_for_device(product)
+        marks.append(clock())
+        wait_for_device(digest(product, rig.weights))
+        marks.append(clock())
+        for _ in range(2):
+            wait_for_device(multiply(rig.a, rig.b))
+        marks.append(clock())
+        two, one_digest, two_after = (end - begin for begin, end in pairwise(marks))
+        products.append(two / 2)
+        by_itself.append(one_digest)
+        in_turns.append(one_digest + two_after - two)
+    return max(median(products), 1e-7), max(median(by_itself), median(in_turns), 0.0)
 
 
 def _check_operands(bench: Bench, rig: Rig, *, when: str) -> None:
