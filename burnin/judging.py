@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 
 from burnin.evidence import Evidence, numbers
 from burnin.launcher import log_tail
@@ -265,7 +266,12 @@ def _judge_gpu(evidence: Evidence, identity: dict[str, object]) -> list[Finding]
     slowdown_c = identity.get("slowdown_c")
     findings = [
         judge_lost(gpu, evidence.told("gpu.lost", gpu=gpu)),
-        judge_heat(gpu, rows, slowdown_c=float(slowdown_c) if isinstance(slowdown_c, (int, float)) else None),
+        judge_heat(
+            gpu,
+            rows,
+            slowdown_c=float(slowdown_c) if isinstance(slowdown_c, (int, float)) else None,
+            median_c=_median_c(evidence),
+        ),
         judge_throttle(
             gpu,
             rows,
@@ -302,6 +308,13 @@ def _judge_gpu(evidence: Evidence, identity: dict[str, object]) -> list[Finding]
         )
     )
     return findings
+
+
+def _median_c(evidence: Evidence) -> float | None:
+    """Return the median of the highest temperatures of the node's GPUs; None with fewer than three."""
+    seen = [numbers(evidence.series("gpu", gpu=str(g["uuid"])), "temperature_c") for g in evidence.gpus]
+    hottest = [max(temperatures) for temperatures in seen if temperatures]
+    return median(hottest) if len(hottest) > 2 else None
 
 
 def _sampled_s(evidence: Evidence) -> float:

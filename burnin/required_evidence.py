@@ -29,6 +29,7 @@ class ReadingSpec(Spec):
 
     source: str
     why: str = ""
+    root: bool = False
     driver_from: int | None = None
     architectures: list[Literal["ampere", "ada", "hopper", "blackwell"]] | None = None
     not_boards: list[str] = Field(default_factory=list)
@@ -59,6 +60,7 @@ class Site:
     driver_major: int | None  # None: the driver did not say
     platform: str
     profile: str
+    is_root: bool = True
 
 
 @cache
@@ -71,6 +73,8 @@ def excused(spec: ReadingSpec, site: Site) -> str:
     """Return why a reading need not be there; empty: it must."""
     if spec.driver_from is not None and (site.driver_major or 0) < spec.driver_from:
         return f"driver {site.driver_major or 'unknown'} is older than {spec.driver_from}"
+    if spec.root and not site.is_root:
+        return "only root is told it"
     if spec.architectures is not None and site.architecture not in spec.architectures:
         return f"not asked of {site.architecture or 'an architecture that we do not know'}"
     if any(re.search(rf"\b{re.escape(part)}\b", site.board) for part in spec.not_boards):

@@ -17,6 +17,19 @@ from probes.json_types import JsonObject
 # Bits of the clocks' event reasons that say the hardware holds the clocks back.
 HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 0x8, 0x20, 0x40, 0x80
 _XID_EVENT = 0x8
+# Further events that tell of trouble, by their bits; those from 0x200 on came with the headers of CUDA 12.6
+# and 12.8, and a driver registers only what it says that it supports.
+EVENTS = {
+    0x1: "single-bit ECC error",
+    0x2: "double-bit ECC error",
+    0x200: "storm of single-bit ECC errors",
+    0x400: "DRAM row retired",
+    0x800: "DRAM row could not be retired",
+    0x1000: "poisoned data, contained",
+    0x2000: "poisoned data, fatal",
+    0x4000: "GPU unavailable",
+    0x8000: "recovery action changed",
+}
 UNSUPPORTED = (
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
     pynvml.NVML_ERROR_NOT_SUPPORTED,
@@ -187,6 +200,22 @@ def _histogram(column: str) -> Callable[[Handle], int]:
     return lambda gpu: int(getattr(ask(pynvml.nvmlDeviceGetRowRemapperHistogram, gpu), column))
 
 
+def is_corrupt(code: int | None) -> bool:
+    """Say whether an error code means that the checksums of the board's InfoROM are wrong."""
+    return bool(code == pynvml.NVML_ERROR_CORRUPTED_INFOROM)
+
+
+def _inforom_corrupt(gpu: Handle) -> int:
+    """Have the driver verify the checksums of the InfoROM; 1: they are wrong."""
+    try:
+        ask(pynvml.nvmlDeviceValidateInforom, gpu)
+    except SensorError as error:
+        if is_corrupt(error.code):
+            return 1
+        raise
+    return 0
+
+
 _UNCORRECTED, _CORRECTED = pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
 # What only ever grows, and what states a condition: read before and after, and judged by the difference or by
 # what it says at the end.
@@ -215,6 +244,7 @@ COUNTED: dict[str, Callable[[Handle], int]] = {
     "pcie_replays": lambda gpu: int(ask(pynvml.nvmlDeviceGetPcieReplayCounter, gpu)),
     "energy_mj": lambda gpu: int(ask(pynvml.nvmlDeviceGetTotalEnergyConsumption, gpu)),
     "power_limit_w": lambda gpu: ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, gpu) / 1000,
+    "inforom_corrupt": _inforom_corrupt,
 }
 FIELD_MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 
@@ -236,26 +266,40 @@ def read_processes(gpu: Handle) -> list[int]:
     return sorted(int(process.pid) for process in ask(pynvml.nvmlDeviceGetComputeRunningProcesses, gpu))
 
 
-def open_xid_events(gpus: list[Handle]) -> Any:
-    """Return an event set that delivers the XIDs of these GPUs.
+def open_events(gpus: list[Handle]) -> tuple[Any, dict[str, int]]:
+    """Return an event set that delivers XIDs and other trouble, and the bits that each GPU has by its UUID.
 
     Raises:
-        Unsupported: this driver or board has no such events.
+        Unsupported: this driver or board has no XID events.
     """
-    events = ask(pynvml.nvmlEventSetCreate)
+    events, bits = ask(pynvml.nvmlEventSetCreate), {}
     for gpu in gpus:
-        ask(pynvml.nvmlDeviceRegisterEvents, gpu, _XID_EVENT, events)
-    return events
+        wanted = _XID_EVENT | sum(EVENTS) & _supported_events(gpu)
+        try:
+            ask(pynvml.nvmlDeviceRegisterEvents, gpu, wanted, events)
+        except Unsupported:
+            wanted = _XID_EVENT
+            ask(pynvml.nvmlDeviceRegisterEvents, gpu, wanted, events)
+        bits[str(ask(pynvml.nvmlDeviceGetUUID, gpu))] = wanted
+    return events, bits
 
 
-def wait_for_xid(events: Any, *, timeout_ms: int) -> JsonObject | None:
-    """Return the next XID with the UUID of its GPU; None: none came in time."""
+def _supported_events(gpu: Handle) -> int:
+    try:
+        return int(ask(pynvml.nvmlDeviceGetSupportedEventTypes, gpu))
+    except Unsupported:
+        return 0
+
+
+def wait_for_event(events: Any, *, timeout_ms: int) -> JsonObject | None:
+    """Return the next XID, or the bit of another event, with the UUID of its GPU; None: none came in time."""
     try:
         data = pynvml.nvmlEventSetWait_v2(events, timeout_ms)
     except pynvml.NVMLError as error:
         if getattr(error, "value", None) == pynvml.NVML_ERROR_TIMEOUT:
             return None
         raise SensorError(str(error), is_lost=getattr(error, "value", None) in _LOST) from error
-    if data.eventType != _XID_EVENT:
-        return None
-    return {"gpu": str(ask(pynvml.nvmlDeviceGetUUID, data.device)), "xid": int(data.eventData)}
+    gpu = str(ask(pynvml.nvmlDeviceGetUUID, data.device))
+    if data.eventType == _XID_EVENT:
+        return {"gpu": gpu, "xid": int(data.eventData)}
+    return {"gpu": gpu, "bit": int(data.eventType), "data": int(data.eventData)}

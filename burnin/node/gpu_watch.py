@@ -24,6 +24,7 @@ from probes.nvml import (
     Handle,
     SensorError,
     Unsupported,
+    is_corrupt,
     read_processes,
 )
 from probes.nvml_fields import COUNTED_FIELDS, read_fields
@@ -70,7 +71,13 @@ class GpuWatch:
             self.speaker.say("gpu.lost", gpu=self.uuid, sensor=name, error=str(error))
         if name not in self.failing:
             self.failing.add(name)
-            self.speaker.say("sensor.failed", gpu=self.uuid, sensor=name, error=str(error))
+            self.speaker.say(
+                "sensor.failed",
+                gpu=self.uuid,
+                sensor=name,
+                error=str(error),
+                is_corrupt=is_corrupt(error.code),
+            )
 
     def tick(self) -> None:
         """Take what is due: a snapshot whenever one is wanted, a fast reading, a row, the processes."""
@@ -135,4 +142,6 @@ def read_identity(handle: Handle, watch: Watch) -> tuple[JsonObject, dict[str, s
             if name == "uuid":
                 raise
             lacking[name] = str(error)
+            if is_corrupt(error.code):
+                found.setdefault("corrupt", []).append(name)
     return found, lacking

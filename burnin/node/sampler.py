@@ -66,7 +66,7 @@ class Sampler:
         """Take the inventory, then follow every GPU and the host."""
         if self._root != Path("/"):
             self._speaker.say("host.root", path=str(self._root))
-        self._speaker.say("host.platform", platform=read_platform(self._root))
+        self._speaker.say("host.platform", platform=read_platform(self._root), is_root=os.geteuid() == 0)
         start_thread(lambda: self._tell_bmc("before"), "controller")
         self._snapshot_host("before")
         start_thread(self._take_inventory, "inventory")
@@ -126,27 +126,29 @@ class Sampler:
         return identity | {"index": index, "lacking": lacking}
 
     def _follow_xids(self) -> None:
-        """Tell each XID that the driver delivers."""
+        """Tell each XID and each other event that the driver delivers."""
         watch = Watch("xid")
         self._watches.append(watch)
         try:
-            events = watched(watch, "open", lambda: nvml.open_xid_events([gpu.handle for gpu in self._gpus]))
+            events, bits = watched(
+                watch, "open", lambda: nvml.open_events([gpu.handle for gpu in self._gpus])
+            )
         except (nvml.Unsupported, nvml.SensorError) as error:
             self._speaker.say(
                 "xid.unavailable", error=str(error), is_lacking=isinstance(error, nvml.Unsupported)
             )
             return
-        self._speaker.say("xid.watching")
+        self._speaker.say("xid.watching", bits=bits)
         while True:
             try:
-                xid = watched(
-                    watch, "wait", lambda: nvml.wait_for_xid(events, timeout_ms=round(XID_WAIT_S * 1000))
+                event = watched(
+                    watch, "wait", lambda: nvml.wait_for_event(events, timeout_ms=round(XID_WAIT_S * 1000))
                 )
             except (nvml.Unsupported, nvml.SensorError) as error:
                 self._speaker.say("xid.unavailable", error=str(error), is_lacking=False)
                 return
-            if xid is not None:
-                self._speaker.say("gpu.xid", **xid)
+            if event is not None:
+                self._speaker.say("gpu.xid" if "xid" in event else "gpu.event", **event)
 
     def _obey(self) -> None:
         """Take snapshots and hand over what was kept when the agent wants it; leave when it has gone."""

@@ -21,6 +21,7 @@ HELD_BACK = {
 }
 HELD_BACK_SHARE_MAX = 0.01  # of the time; a node at its limit touches it for moments
 HELD_BACK_SAMPLES_MAX = 1.0  # seconds of it in which it was seen
+MARGIN_NOTED_C, MEDIAN_NOTED_C = 5.0, 10.0  # shown: near the limit, and far from the siblings
 ECC_CORRECTED_MAX = 10  # single-bit errors in a run; DCGM's rate limit
 SILENT_SHARE_MAX = 0.1  # of a sensor's readings; a few are lost on a busy machine
 GPU_RULES = ("gpu-lost", "heat", "throttle", "ecc", "xid", "sensors")
@@ -40,8 +41,13 @@ def judge_lost(gpu: str, lost: Sequence[JsonObject]) -> Finding:
     )
 
 
-def judge_heat(gpu: str, rows: Sequence[JsonObject], *, slowdown_c: float | None) -> Finding:
-    """Fail a GPU that reached the temperature at which it slows itself down."""
+def judge_heat(
+    gpu: str, rows: Sequence[JsonObject], *, slowdown_c: float | None, median_c: float | None = None
+) -> Finding:
+    """Fail a GPU that reached the temperature at which it slows itself down.
+
+    Being near to it, or much hotter than the median of its node, is shown.
+    """
     temperatures = numbers(rows, "temperature_c")
     outcome: Outcome | None
     if slowdown_c is None:
@@ -51,6 +57,8 @@ def judge_heat(gpu: str, rows: Sequence[JsonObject], *, slowdown_c: float | None
     else:
         outcome = Outcome.FAIL if max(temperatures) >= slowdown_c else Outcome.PASS
         observed = f"at most {max(temperatures):.0f} °C in {len(temperatures)} readings"
+    if temperatures:
+        observed += _heat_notes(rows, max(temperatures), median_c)
     return Finding(
         rule="heat",
         subject=subject_of(gpu),
@@ -60,6 +68,16 @@ def judge_heat(gpu: str, rows: Sequence[JsonObject], *, slowdown_c: float | None
         unit="°C",
         next_step=_undecided(outcome, "check fans, airflow and cold plate of this GPU, then run it again"),
     )
+
+
+def _heat_notes(rows: Sequence[JsonObject], hottest_c: float, median_c: float | None) -> str:
+    """Say what is no fault yet. Some H100s state a margin of zero or less all the time: that says nothing."""
+    margins, notes = numbers(rows, "temperature_margin_c"), ""
+    if margins and 0 < min(margins) <= MARGIN_NOTED_C:
+        notes += f"; its margin was down to {min(margins):.0f} °C: watch it"
+    if median_c is not None and hottest_c - median_c > MEDIAN_NOTED_C:
+        notes += f"; {hottest_c - median_c:.0f} °C above the median of its node: watch it"
+    return notes
 
 
 def judge_throttle(

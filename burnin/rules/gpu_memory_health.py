@@ -9,6 +9,7 @@ from probes.outcome import Outcome
 
 RMA = "take this GPU out of service and open an RMA case with the vendor"
 RESET = "reset the GPU so that its rows are remapped, then run it again"
+MARGIN_NOTED_C = 5.0  # so near a limit a warmer day is too much
 SRAM_EVER_NOTED = 4  # uncorrectable errors in a life from which an RMA is worth a thought (ml-engineering)
 
 
@@ -55,6 +56,23 @@ def judge_sram(readings: GpuReadings) -> Finding:
     return sensor_finding("sram", readings, outcome, observed, "no uncorrectable error on the chip", step)
 
 
+def judge_inforom(readings: GpuReadings) -> Finding:
+    """Fail a GPU whose InfoROM is corrupt: serial, ECC history and power limits are kept there."""
+    corrupt = readings.last("inforom_corrupt")
+    outcome: Outcome | None = Outcome.PASS
+    if corrupt or readings.corrupt:
+        calls = f", told by {', '.join(readings.corrupt)}" if readings.corrupt else ""
+        outcome, observed = Outcome.FAIL, f"corrupt{calls}"
+    elif corrupt is None:
+        outcome, observed = readings.silence("inforom_corrupt")
+    else:
+        observed = "its checksums are right"
+    step = "power-cycle the node; if it stays corrupt, " + RMA
+    return sensor_finding(
+        "inforom", readings, outcome, observed, "the checksums of the InfoROM are right", step
+    )
+
+
 def judge_ecc_mode(readings: GpuReadings) -> Finding:
     """Fail a GPU whose error correction is switched off: its counters say nothing then."""
     mode = readings.identity.get("ecc_mode")
@@ -78,6 +96,7 @@ def judge_hbm_heat(readings: GpuReadings) -> Finding:
     else:
         outcome = Outcome.FAIL if max(seen) > float(limit_c) else Outcome.PASS
         observed = f"at most {max(seen):.0f} °C in {len(seen)} readings"
+        observed += ": watch it" if float(limit_c) - MARGIN_NOTED_C <= max(seen) <= float(limit_c) else ""
     step = "check airflow or cold plate of this GPU, then run it again"
     expected = "the memory's limit" + (f", {float(limit_c):.0f} °C, is kept" if limit_c is not None else "")
     return sensor_finding("memory-heat", readings, outcome, observed, expected, step)

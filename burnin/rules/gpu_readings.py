@@ -27,6 +27,7 @@ class GpuReadings:
     links_before: Sequence[JsonObject] | None = None  # None: they could not be read
     links_after: Sequence[JsonObject] | None = None
     lacking: Mapping[str, str] = field(default_factory=dict)  # this driver or board does not have them
+    corrupt: Sequence[str] = ()  # readings that failed because the InfoROM is corrupt
 
     @property
     def loaded_rows(self) -> list[JsonObject]:

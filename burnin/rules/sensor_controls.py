@@ -7,7 +7,14 @@ from dataclasses import replace
 
 from burnin.required_evidence import Site, judge_required
 from burnin.rules.gpu_bus import judge_fabric, judge_nvlinks, judge_pcie_errors, judge_pcie_link
-from burnin.rules.gpu_memory_health import judge_ecc_mode, judge_hbm_heat, judge_row_remaps, judge_sram
+from burnin.rules.gpu_events import judge_gpu_events
+from burnin.rules.gpu_memory_health import (
+    judge_ecc_mode,
+    judge_hbm_heat,
+    judge_inforom,
+    judge_row_remaps,
+    judge_sram,
+)
 from burnin.rules.gpu_readings import GpuReadings
 from burnin.rules.gpu_settings import (
     judge_memory_clock,
@@ -33,6 +40,7 @@ _COUNTERS = {
     "fabric_health": 0x1AA,
     "recovery_action": 0,
     "power_limit_w": 700,
+    "inforom_corrupt": 0,
 }
 _ROW = {"util_pct": 100, "pcie_generation": 5, "pcie_width": 16, "memory_clock_mhz": 2619}
 _LINK = {"link": 0, "is_active": True, "recoveries": 0}
@@ -66,6 +74,10 @@ def sensor_faults() -> dict[str, Callable[[], Finding]]:
         "remapping pending": lambda: judge_row_remaps(_after(row_remap_pending=1)),
         "SRAM error": lambda: judge_sram(_after(sram_uncorrected=1)),
         "ECC switched off": lambda: judge_ecc_mode(_identity(ecc_mode=0)),
+        "corrupt InfoROM": lambda: judge_inforom(_after(inforom_corrupt=1)),
+        "event of NVML": lambda: judge_gpu_events(
+            "GPU-1", [{"bit": 0x2, "data": 0}], bits=0xB, unavailable=None
+        ),
         "hot memory": lambda: judge_hbm_heat(_rows(memory_temperature_c=99)),
         "half a PCIe link": lambda: judge_pcie_link(_rows(pcie_width=8)),
         "PCIe replays": lambda: judge_pcie_errors(_after(pcie_replays=10_000)),

@@ -8,7 +8,14 @@ from burnin.evidence import Evidence
 from burnin.expectation import ExpectationSpec, expectation_for
 from burnin.required_evidence import ARCHITECTURES, Site, judge_required
 from burnin.rules.gpu_bus import judge_fabric, judge_nvlinks, judge_pcie_errors, judge_pcie_link
-from burnin.rules.gpu_memory_health import judge_ecc_mode, judge_hbm_heat, judge_row_remaps, judge_sram
+from burnin.rules.gpu_events import judge_gpu_events
+from burnin.rules.gpu_memory_health import (
+    judge_ecc_mode,
+    judge_hbm_heat,
+    judge_inforom,
+    judge_row_remaps,
+    judge_sram,
+)
 from burnin.rules.gpu_readings import GpuReadings
 from burnin.rules.gpu_settings import (
     judge_memory_clock,
@@ -36,6 +43,7 @@ from probes.platform import BARE_METAL
 GPU_RULES: tuple[Callable[[GpuReadings], Finding], ...] = (
     judge_row_remaps,
     judge_sram,
+    judge_inforom,
     judge_ecc_mode,
     judge_hbm_heat,
     judge_pcie_link,
@@ -61,14 +69,25 @@ def judge_sensor_readings(evidence: Evidence, models: list[ExpectationSpec]) -> 
         name = str(identity.get("name", ""))
         findings.append(judge_nvlinks(readings, links_expected=_links_expected(name, models)))
         findings.append(_judge_required(evidence, readings))
+        findings.append(_judge_events(evidence, readings.gpu))
     return findings
+
+
+def _judge_events(evidence: Evidence, gpu: str) -> Finding:
+    watching = next(iter(evidence.told("xid.watching")), {})
+    lost = next(iter(evidence.told("xid.unavailable")), None)
+    bits = (watching.get("bits") or {}).get(gpu)
+    return judge_gpu_events(gpu, evidence.told("gpu.event", gpu=gpu), bits=bits, unavailable=lost)
 
 
 def _judge_log(evidence: Evidence) -> list[Finding]:
     host, states = evidence.run.header.host, evidence.told("kernel.log")
     is_watched = bool(states) and states[-1]["state"] == "watched"
     told = evidence.told("kernel.trouble")
-    return [judge_log_watch(host, states), *judge_log_trouble(host, told, is_watched=is_watched)]
+    return [
+        judge_log_watch(host, states, has_gpus=bool(evidence.gpus)),
+        *judge_log_trouble(host, told, is_watched=is_watched),
+    ]
 
 
 def gpu_readings(evidence: Evidence, identity: JsonObject) -> GpuReadings:
@@ -87,6 +106,10 @@ def gpu_readings(evidence: Evidence, identity: JsonObject) -> GpuReadings:
         after=last.get("values", {}),
         links_before=first.get("links"),
         links_after=last.get("links"),
+        corrupt=[
+            *(identity.get("corrupt") or []),
+            *(str(d["sensor"]) for d in evidence.told("sensor.failed", gpu=gpu) if d.get("is_corrupt")),
+        ],
         lacking=(identity_lacking if isinstance(identity_lacking, dict) else {})
         | first.get("lacking", {})
         | last.get("lacking", {}),
@@ -137,6 +160,7 @@ def _judge_required(evidence: Evidence, readings: GpuReadings) -> Finding:
         driver_major=readings.driver_major,
         platform=_platform(evidence),
         profile=str(evidence.run.header.spec.get("profile", "quick")),
+        is_root=bool(next(iter(evidence.told("host.platform")), {}).get("is_root", True)),
     )
     reasons = dict(readings.lacking)
     for data in [*evidence.told("xid.unavailable"), *evidence.told("kernel.log")]:

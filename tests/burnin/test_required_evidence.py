@@ -42,6 +42,8 @@ def test_each_reading_alone_leaves_an_h100_undecided_when_it_is_missing(reading:
         ("pcie_width", replace(SITE, board="NVIDIA GB200", architecture="blackwell")),
         ("row_remap_failure", replace(SITE, board="NVIDIA GeForce RTX 4090", architecture="ada")),
         ("ecc_uncorrected", replace(SITE, board="some board", architecture=None)),
+        ("sram_threshold_exceeded", replace(SITE, is_root=False)),
+        ("inforom_corrupt", replace(SITE, platform="virtual machine")),
         ("kernel_log", SITE),
         ("kernel_log", replace(SITE, platform="container", profile="soak")),
     ],

@@ -84,6 +84,9 @@ FAULTS = {
     "power limit lowered": (["limit_mw.3 500000"], "power-limit", "nvidia-smi -pl"),
     "memory clock locked": (["mem_mhz.3 1593"], "memory-clock", "nvidia-smi -rmc"),
     "xid": (["xid 79 1", "xid_gpu 3"], "xid", ""),
+    "corrupt inforom": (["inforom_corrupt.3 1"], "inforom", "RMA"),
+    "double-bit event": (["event 0x2 1", "event_gpu 3"], "gpu-event", "reset"),
+    "gpu unavailable": (["event 0x4000 1", "event_gpu 3"], "gpu-event", "power-cycle"),
 }
 
 
@@ -98,6 +101,11 @@ OTHERS = {
     "held": (580, ["memory_used_mib.3 20480"]),
     "other version": (570, ["deny_fabric 25"]),
     "slices": (580, ["mig.3 1"]),
+    "corrupt version": (580, ["deny_inforom.3 14"]),
+    "contained event": (580, ["event 0x1 1", "event_gpu 3"]),
+    "few events": (580, ["events 0x8", "event 0x2 1", "event_gpu 3"]),
+    "hot among cool": (580, ["temperature.3 80", "margin.3 4", "memory_temperature.3 92"]),
+    "no margin": (580, ["margin 0"]),
     "idle": (580, ["util 0", "pcie_gen 1", "mem_mhz 405", "reasons 1"]),
 }
 Judged = dict[str, list[Finding]]
@@ -153,6 +161,35 @@ def test_a_reading_that_this_driver_has_and_that_is_refused_leaves_the_gpu_undec
     assert having(judged["refused"], Outcome.INCONCLUSIVE) == {"required-evidence": {3}}
     assert finding.evidence["missing"] == ["row_remap_failure", "row_remap_pending"]
     assert "Insufficient Permissions" in finding.observed
+
+
+def test_an_inforom_that_one_call_calls_corrupt_fails_whatever_the_checksums_say(judged: Judged) -> None:
+    (failed,) = [f for f in judged["corrupt version"] if f.outcome is Outcome.FAIL]
+
+    assert (failed.rule, failed.subject) == ("inforom", f"gpu:{uuid(3)}")
+    assert "inforom_image" in failed.observed
+
+
+def test_a_single_bit_event_is_said_and_an_event_that_a_driver_lacks_is_not_waited_for(
+    judged: Judged,
+) -> None:
+    for name in ("contained event", "few events"):
+        assert having(judged[name], Outcome.FAIL) == having(judged[name], Outcome.INCONCLUSIVE) == {}, name
+    told = {
+        f.observed for f in judged["contained event"] if f.rule == "gpu-event" and "single-bit" in f.observed
+    }
+    assert len(told) == 1
+    assert {f.outcome for f in judged["few events"] if f.rule == "gpu-event"} == {None}
+
+
+def test_a_small_margin_and_a_gpu_hotter_than_its_node_are_shown_and_no_fault(judged: Judged) -> None:
+    notes = {f.rule: f.observed for f in judged["hot among cool"] if "watch it" in f.observed}
+
+    assert having(judged["hot among cool"], Outcome.FAIL) == {}
+    assert set(notes) == {"heat", "memory-heat"}
+    assert "margin was down to 4 °C" in notes["heat"]
+    assert "25 °C above the median" in notes["heat"]
+    assert not [f for f in judged["no margin"] if "watch it" in f.observed]
 
 
 def test_memory_that_somebody_holds_leaves_the_gpu_undecided(judged: Judged) -> None:

@@ -130,8 +130,8 @@ def test_an_xid_arrives_with_its_gpu_and_silence_is_no_error(scenario: Scenario,
     scenario.set(gpus=2, xid=79, xid_gpu=1)
     code = (
         "import json\nfrom probes import nvml\nnvml.open_nvml()\n"
-        "events = nvml.open_xid_events([nvml.open_gpu(0), nvml.open_gpu(1)])\n"
-        "print(json.dumps([nvml.wait_for_xid(events, timeout_ms=50) for _ in range(2)]))\n"
+        "events, _ = nvml.open_events([nvml.open_gpu(0), nvml.open_gpu(1)])\n"
+        "print(json.dumps([nvml.wait_for_event(events, timeout_ms=50) for _ in range(2)]))\n"
     )
 
     assert json.loads(_run(code, scenario, twin).stdout) == [{"gpu": uuid(1), "xid": 79}, None]

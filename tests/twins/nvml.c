@@ -20,10 +20,14 @@
  *                       nvlink_replay nvlink_recovery nvlink_crc count on link 0
  *   fabric 3            its state, fabric_health its mask; 0: there is no fabric
  *   recovery_action 1   what the driver itself recommends
+ *   unopened.0 15       GPU 0 is counted, and asking for its handle answers with this code
  *   lost.0 1            every call about GPU 0 answers GPU_IS_LOST
  *   blocks.0 1          every call about GPU 0 does not return for as long as this stays
  *   deny_ecc.0 3        the call answers with this code: deny_ecc deny_power deny_remap
  *                       deny_pcie deny_nvlink deny_events deny_sram deny_fabric
+ *   inforom_corrupt.0 1 its checksums are wrong; deny_inforom.0 14 its version answers with this code
+ *   event 0x2 / event_gpu 1  deliver this event once, if registered; again when event_serial changes
+ *   events 0x1f         which events the driver supports, by default after its age
  *   init 9              what nvmlInitWithFlags returns
  *   xid 79 / xid_gpu 1  deliver this XID once; it counts as delivered until xid_serial changes
  *   silent_power.0 1    the power sensor of GPU 0 answers UNKNOWN
@@ -49,7 +53,8 @@ typedef struct { int index; } gpu_t;
 typedef struct { char key[KEY], text[TEXT]; number_t value; double since, rate; } line_t;
 
 static gpu_t gpus[GPUS];
-static number_t delivered = -1;
+static number_t delivered = -1, delivered_other = -1;
+static big_t registered[GPUS];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static line_t lines[LINES];
 static int count;
@@ -156,6 +161,7 @@ const char *nvmlErrorString(int code) {
     case 4: return "Insufficient Permissions";
     case 9: return "Driver Not Loaded";
     case TIMEOUT: return "Timeout";
+    case 14: return "infoROM is corrupted";
     case GPU_IS_LOST: return "GPU is lost";
     default: return "Unknown Error";
     }
@@ -166,7 +172,7 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **gpu) {
     if (index >= (unsigned)get("gpus", 1) || index >= GPUS) return INVALID_ARGUMENT;
     gpus[index].index = (int)index;
     *gpu = &gpus[index];
-    return SUCCESS;
+    return (int)of(*gpu, "unopened", SUCCESS);
 }
 int nvmlDeviceGetUUID(gpu_t *gpu, char *uuid, unsigned length) {
     snprintf(uuid, length, "GPU-00000000-0000-0000-0000-%012d", gpu->index);
@@ -175,7 +181,8 @@ int nvmlDeviceGetUUID(gpu_t *gpu, char *uuid, unsigned length) {
 int nvmlDeviceGetName(gpu_t *gpu, char *name, unsigned length) { REACH(gpu); text_of(gpu, "name", "NVIDIA H100 80GB HBM3", name, length); return SUCCESS; }
 int nvmlDeviceGetSerial(gpu_t *gpu, char *serial, unsigned length) { REACH(gpu); snprintf(serial, length, "16542230%05d", gpu->index); return SUCCESS; }
 int nvmlDeviceGetVbiosVersion(gpu_t *gpu, char *version, unsigned length) { REACH(gpu); text_of(gpu, "vbios", "96.00.A5.00.01", version, length); return SUCCESS; }
-int nvmlDeviceGetInforomImageVersion(gpu_t *gpu, char *version, unsigned length) { REACH(gpu); text_of(gpu, "inforom", "G520.0200.00.05", version, length); return SUCCESS; }
+int nvmlDeviceGetInforomImageVersion(gpu_t *gpu, char *version, unsigned length) { REACH(gpu); DENY(gpu, "deny_inforom"); text_of(gpu, "inforom", "G520.0200.00.05", version, length); return SUCCESS; }
+int nvmlDeviceValidateInforom(gpu_t *gpu) { REACH(gpu); return of(gpu, "inforom_corrupt", 0) ? 14 : SUCCESS; }
 READING(nvmlDeviceGetArchitecture, "arch", 9)
 READING(nvmlDeviceGetPersistenceMode, "persistence", 1)
 READING(nvmlDeviceGetPowerManagementDefaultLimit, "default_limit_mw", 700000)
@@ -412,8 +419,18 @@ int nvmlDeviceGetFieldValues(gpu_t *gpu, int number, field_t *fields) {
 
 int nvmlEventSetCreate(void **set) { *set = &delivered; return SUCCESS; }
 int nvmlEventSetFree(void *set) { (void)set; return SUCCESS; }
+static big_t supported_events(gpu_t *gpu) {
+    int driver = driver_major();
+    return (big_t)of(gpu, "events", driver < 560 ? 0x1f : driver < 570 ? 0xf1f : 0xff1f);
+}
+int nvmlDeviceGetSupportedEventTypes(gpu_t *gpu, unsigned long long *types) {
+    REACH(gpu); *types = supported_events(gpu); return SUCCESS;
+}
 int nvmlDeviceRegisterEvents(gpu_t *gpu, unsigned long long types, void *set) {
-    (void)types; (void)set; REACH(gpu); DENY(gpu, "deny_events"); return SUCCESS;
+    (void)set; REACH(gpu); DENY(gpu, "deny_events");
+    if (types & ~supported_events(gpu)) return NOT_SUPPORTED;
+    registered[gpu->index] = types;
+    return SUCCESS;
 }
 typedef struct { gpu_t *device; unsigned long long type, data; unsigned instance, compute; } event_t;
 int nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout_ms) {
@@ -426,6 +443,14 @@ int nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout_ms) {
             event->device = &gpus[get("xid_gpu", 0)];
             event->type = 8;
             event->data = (unsigned long long)xid;
+            return SUCCESS;
+        }
+        number_t other = get("event", 0), other_serial = get("event_serial", 0), on = get("event_gpu", 0);
+        if (other && other_serial != delivered_other && registered[on] & (big_t)other) {
+            delivered_other = other_serial;
+            memset(event, 0, sizeof *event);
+            event->device = &gpus[on];
+            event->type = (unsigned long long)other;
             return SUCCESS;
         }
         usleep(20000);

@@ -19,4 +19,4 @@ def test_the_same_readings_without_the_fault_pass_every_rule() -> None:
     findings = [judge(sensor_controls._HEALTHY) for judge in GPU_RULES]
 
     assert {finding.outcome for finding in findings} == {Outcome.PASS}
-    assert len(findings) == len({finding.rule for finding in findings}) == 12
+    assert len(findings) == len({finding.rule for finding in findings}) == 13
