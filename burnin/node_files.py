@@ -59,6 +59,7 @@ NODE_MODULES = (
     "probes.dimms",
     "probes.errors",
     "probes.event",
+    "probes.fingerprint",
     "probes.host",
     "probes.host_setup",
     "probes.json_types",

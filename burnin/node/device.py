@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 
 import torch
 
@@ -38,5 +39,24 @@ def read_device(kind: str, *, threads: int) -> DeviceFacts:
         "memory_free_bytes": free,
         "memory_bytes": total,
         "visible": torch.cuda.device_count(),
+        "nccl": _nccl_version(),
+        "cublas": _cublas_version(),
     }
     return DeviceFacts(torch_device=torch.device("cuda", 0), described=versions | described)
+
+
+def _nccl_version() -> str | None:
+    """Return the version of the NCCL that torch brings; None: it was built without."""
+    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
+        return None
+    return ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+
+
+def _cublas_version() -> str | None:
+    """Return the version of cuBLAS that came as a package; None: it came with torch or the image."""
+    for name in ("nvidia-cublas", f"nvidia-cublas-cu{(torch.version.cuda or '0').partition('.')[0]}"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None

@@ -24,6 +24,7 @@ from probes import nvml
 from probes.acs import read_iommu, read_ports_above
 from probes.bmc_log import read_bmc_log
 from probes.dimms import read_modules, read_node_memory
+from probes.fingerprint import read_fingerprints
 from probes.host import read_counters, read_room
 from probes.host_setup import MANAGEMENT_TOOLS, read_setup, read_tools
 from probes.json_types import JsonObject
@@ -192,6 +193,7 @@ class Sampler:
             iommu=read_iommu(self._root),
             modules=read_modules(self._root),
             node_bytes=read_node_memory(self._root),
+            fingerprints=read_fingerprints(self._root),
         )
         if self._gpus and self._root == Path("/"):
             self._speaker.say("host.tools", tools=read_tools(MANAGEMENT_TOOLS))
