@@ -205,6 +205,7 @@ def test_what_was_skipped_missing_or_without_memory_is_never_a_pass(tmp_path: Pa
 
     assert judged.gpu(0, "targeted_power").outcome is UNDECIDED
     assert judged.gpu(1, "memory").outcome is UNDECIDED
+    assert judged.gpu(1).observed.startswith("6 tests passed: software, pcie")
     assert judged.gpu(2, "memory").outcome is UNDECIDED
     assert judged.gpu(3, "diagnostic").outcome is UNDECIDED
     assert judged.gpu(4, "pcie").outcome is None  # no time at all: our own rule counts nanoseconds
