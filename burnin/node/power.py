@@ -262,9 +262,10 @@ def run_window(bench: Bench, rig: Rig, phase: str, *, window_s: float) -> None:
             if rig.products < DIGESTS_MIN or rig.products % rig.digest_every == 0:
                 _seed_fault(bench, rig, product)
                 rig.waiting.append((rig.products, digest(product, rig.weights)))
+            del product  # so that the next one takes its place, which the caches still hold
             rig.products += 1
             done += 1
-        wait_for_device(product)
+        wait_for_device(rig.a)
         bench.pace.step()
     wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
     rig.loaded_s += wall_s
