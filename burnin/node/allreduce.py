@@ -117,9 +117,9 @@ def _tell_plan(bench: Bench, algorithm: str, sizes: list[int], too_large: list[i
     )
 
 
-def _contribution(rank: int, count: int, device: torch.device) -> torch.Tensor:
+def contribution(rank: int, count: int, device: torch.device, *, first: int = 0) -> torch.Tensor:
     """Return what a rank puts in: integers that differ by element and rank."""
-    index = torch.arange(count, dtype=torch.int64, device=device)
+    index = torch.arange(first, first + count, dtype=torch.int64, device=device)
     return (index * (31 + 2 * rank) + rank * 977) % _MODULUS
 
 
@@ -140,28 +140,29 @@ def _expected(group: Group, count: int, device: torch.device) -> torch.Tensor:
     """Return the sum over all ranks, by integer arithmetic on this device alone."""
     total = torch.zeros(count, dtype=torch.int64, device=device)
     for rank in range(group.world):
-        total += _contribution(rank, count, device)
+        total += contribution(rank, count, device)
     return total
 
 
-def _differing(result: torch.Tensor, expected: torch.Tensor) -> int:
+def differing(result: torch.Tensor, expected: torch.Tensor) -> int:
+    """Return how many elements are not, bit by bit, what they should be."""
     return int((words(result) != words(expected.to(result.dtype))).sum().item())
 
 
 def _prove_detector(bench: Bench, group: Group) -> None:
     """Flip one bit in a reduced buffer of our own, after the reduction, and see whether the check tells."""
     count = 4096
-    buffer = _contribution(group.rank, count, bench.torch_device).float()
+    buffer = contribution(group.rank, count, bench.torch_device).float()
     _reduce(bench, buffer)
     expected = _expected(group, count, bench.torch_device)
-    before = _differing(buffer, expected)
+    before = differing(buffer, expected)
     flip_bit(buffer, address=bench.seed % count, bit=0)
     bench.speaker.say(
         "control",
         stage=STAGE,
         device=bench.device,
         detector="bit flip in a reduced buffer",
-        is_found=_differing(buffer, expected) != before,
+        is_found=differing(buffer, expected) != before,
         fidelity="end to end",
     )
 
@@ -171,7 +172,7 @@ def _reduce_size(bench: Bench, group: Group, size: int, algorithm: str, *, lengt
 
     Returns how many elements were checked.
     """
-    own = _contribution(group.rank, size // 4, bench.torch_device)
+    own = contribution(group.rank, size // 4, bench.torch_device)
     total = _expected(group, size // 4, bench.torch_device)
     tally, until = _Tally(), time.monotonic() + length_s
     told, told_at = _Tally(), time.monotonic()
@@ -204,7 +205,7 @@ def _stay_away(bench: Bench, tally: _Tally) -> None:
 
 def _check(bench: Bench, buffer: torch.Tensor, expected: torch.Tensor, size: int, tally: _Tally) -> None:
     tally.rounds += 1
-    wrong = _differing(buffer, expected)
+    wrong = differing(buffer, expected)
     if not wrong:
         return
     tally.miscompared_rounds += 1

@@ -44,8 +44,9 @@ def test_a_module_that_travels_imports_nothing_that_stays_behind(module: str) ->
         assert top in sys.stdlib_module_names or top in BROUGHT or name in NODE_MODULES, name
 
 
-def test_everything_that_agent_worker_and_sampler_need_travels() -> None:
-    needed, seen = {"burnin.node.agent", "burnin.node.worker", "burnin.node.sampler"}, set()
+def test_everything_that_the_programs_of_a_node_need_travels() -> None:
+    programs = {"agent", "worker", "sampler", "trial", "trial_rank"}
+    needed, seen = {f"burnin.node.{name}" for name in programs}, set()
     while needed - seen:
         module = (needed - seen).pop()
         seen.add(module)
