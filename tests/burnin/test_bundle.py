@@ -40,7 +40,7 @@ def _index(folder: Path) -> dict[str, JsonObject]:
 
 
 @pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of programs that come first."""
     folder = install(tmp_path / "bin", {})
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -21,7 +21,7 @@ from burnin.node.order import OPTIONAL_STAGES
 from burnin.node.tool_run import FINISHED, Program
 from burnin.node.vendor_tools import Gpu, gpus_to_load, largest_message, run_tools
 from burnin.plan import PROFILES, PlanSpec, VendorSpec
-from burnin.rules.vendor_dcgm import Severity
+from burnin.rules.dcgm_output import Severity
 from burnin.rules.vendor_nccl import sweep_sizes
 from probes.child import end_child, python_module, start_child, wait_until
 from probes.event import Event, event_from_line
