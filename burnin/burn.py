@@ -51,15 +51,7 @@ def run_burnin(request: BurnRequest) -> Run:
         Interrupted: somebody stopped it.
     """
     plan = load_plan(request)
-    order = plan.to_order(seed=request.seed, seeded_faults=request.seeded_faults)
-    if request.is_self_test:
-        order = self_test_order(order)
-    spec: JsonObject = {"profile": plan.profile, "order": order_to_json(order)}
-    if request.expectations_file is not None:
-        override = load_override(request.expectations_file)
-        spec[SPEC_KEY] = override_to_json(override, request.expectations_file)
-    if request.is_self_test:
-        spec[SELF_TEST] = True
+    order, spec = plan_run(request, plan)
     writer = create_run(request.out, kind="burnin", spec=spec, seed=request.seed)
     with recording(writer, judge_run), Progress("burn-in", quiet=request.is_quiet) as progress:
         for stage in order.stages:
@@ -71,6 +63,20 @@ def run_burnin(request: BurnRequest) -> Run:
     if plan.bundle and not request.is_self_test and is_wanted(run):
         collect_bundle(run.path)
     return run
+
+
+def plan_run(request: BurnRequest, plan: PlanSpec) -> tuple[Order, JsonObject]:
+    """Return what an agent is to do, and what the record says about it."""
+    order = plan.to_order(seed=request.seed, seeded_faults=request.seeded_faults)
+    if request.is_self_test:
+        order = self_test_order(order)
+    spec: JsonObject = {"profile": plan.profile, "order": order_to_json(order)}
+    if request.expectations_file is not None:
+        override = load_override(request.expectations_file)
+        spec[SPEC_KEY] = override_to_json(override, request.expectations_file)
+    if request.is_self_test:
+        spec[SELF_TEST] = True
+    return order, spec
 
 
 def load_plan(request: BurnRequest) -> PlanSpec:

@@ -11,7 +11,7 @@ import typer
 from probes.outcome import Outcome
 
 app = typer.Typer(
-    help="Burn in the hardware of this machine and give each device a verdict.",
+    help="Burn in the hardware of this machine or of a fleet and give each device a verdict.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -37,11 +37,14 @@ class DeviceChoice(StrEnum):
 
 @app.callback()
 def burnin() -> None:
-    """Burn in the hardware of this machine and give each device a verdict."""
+    """Burn in the hardware of this machine or of a fleet and give each device a verdict."""
 
 
 @app.command()
 def run(
+    fleet: Annotated[
+        Path | None, typer.Argument(metavar="FLEET", help="YAML file of hosts; this machine without it.")
+    ] = None,
     profile: Annotated[
         ProfileChoice | None,
         typer.Option(help="gate: 1 minute; quick (the default): 2; intake: 30 minutes; soak: 24 hours."),
@@ -69,6 +72,16 @@ def run(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Prove every detector by a seeded fault, and load nothing.")
     ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a fleet's run: only what is missing.")
+    ] = None,
+    hosts_max: Annotated[int, typer.Option(min=1, help="Hosts of a fleet that run at once.")] = 512,
+    connections_max: Annotated[
+        int, typer.Option(min=1, help="Hosts of a fleet that are logged in to at once.")
+    ] = 32,
+    start_within_s: Annotated[
+        float, typer.Option(min=1, help="Seconds for a host to log us in, and for its shell to begin.")
+    ] = 90.0,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of every operand and of every seeded fault.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -76,7 +89,7 @@ def run(
         list[str] | None, typer.Option(hidden=True, help="STAGE:KIND@DEVICE, to see it found.")
     ] = None,
 ) -> Outcome:
-    """Load each device of this machine, check every result, and judge devices and sensors."""
+    """Load each device of this machine or of a fleet, check every result, judge devices and sensors."""
     from burnin.burn import BurnRequest, run_burnin
     from burnin.node.seeding import parse_seeded_fault
     from reports.terminal import print_result
@@ -95,6 +108,15 @@ def run(
         is_quiet=as_json,
         seeded_faults=tuple(parse_seeded_fault(text) for text in seed_fault or ()),
     )
+    if fleet is not None or resume is not None:
+        from burnin.fleet.fleet_burn import FleetLimits, burn_fleet
+
+        limits = FleetLimits(
+            hosts_max=hosts_max, connects_max=connections_max, start_within_s=start_within_s
+        )
+        recorded = burn_fleet(request, fleet_file=fleet, resume=resume, limits=limits)
+        print_result(recorded, as_json=as_json)
+        return recorded.outcome
     recorded = run_burnin(request)
     if self_test:
         from burnin.self_test import render_self_test

@@ -44,6 +44,7 @@ from burnin.rules.liveness import (
 )
 from burnin.rules.parts import parts_left_out
 from burnin.rules.preconditions import judge_company, judge_devices, judge_host_root, judge_room
+from burnin.rules.reach import judge_clock, tell_slow_login
 from burnin.rules.sensor_judging import gpu_readings, judge_sensor_readings
 from burnin.rules.speed import judge_load, judge_speed
 from burnin.rules.stage_controls import stage_faults
@@ -62,7 +63,7 @@ from burnin.rules.xid_rule import judge_xids
 from burnin.self_test import SPEC_KEY, judge_controls_alone
 from burnin.thresholds import Thresholds, thresholds_for
 from probes.finding import Finding
-from reports.run import Run
+from reports.run import CLOCK_OFFSET, Run
 
 LOADED = LOADED_STAGES
 
@@ -121,9 +122,12 @@ def _judge_host(evidence: Evidence) -> list[Finding]:
             gpu_count=len(evidence.gpus),
             gpus_expected=evidence.order.gpus_expected,
             ready=len(evidence.told("worker.ready")),
+            errors=[str(data["error"]) for data in evidence.told("worker.failed")],
         ),
         judge_room(host, evidence.told("room")),
         *judge_host_root(host, evidence.told("host.root")),
+        *(judge_clock(host, evidence.told(CLOCK_OFFSET)) if "fleet" in evidence.run.header.spec else ()),
+        *tell_slow_login(host, evidence.told("host.begun")),
     ]
     if "aftermath" in evidence.stage_names():
         findings += judge_counters(

@@ -39,6 +39,10 @@ logging.getLogger("paramiko").addHandler(
 )  # what it has to say, we say with the host's name
 
 
+class NotLetIn(TargetError):
+    """A host is not who it should be, or does not take us for who we are."""
+
+
 class SshConnections:
     """Connections to many hosts; those to jump hosts are shared."""
 
@@ -69,7 +73,10 @@ class SshConnections:
                     if left_s <= 0:
                         raise TargetError(f"{_where(route)}: not reached within {within_s:.0f} s") from error
                     if tries == _TRIES - 1 or not _is_busy(error):
-                        raise TargetError(f"{_where(route)}: {_explain(route, error)}") from error
+                        kind = (
+                            NotLetIn if isinstance(error, paramiko.AuthenticationException) else TargetError
+                        )
+                        raise kind(f"{_where(route)}: {_explain(route, error)}") from error
                     time.sleep(min(left_s, _RETRY_S * (tries + random.random())))
         raise AssertionError("the last try returns or raises")
 
@@ -167,26 +174,26 @@ class _OnlyKnown(paramiko.MissingHostKeyPolicy):
         """Return where the key is the known one.
 
         Raises:
-            TargetError: it is not, or somebody declared it bad.
+            NotLetIn: it is not, or somebody declared it bad.
         """
         del client, hostname
         where, shown = _where(self._route), f"{key.get_name()} {fingerprint(key)}"
         if self._known.is_revoked(key):
-            raise TargetError(
+            raise NotLetIn(
                 f"{where}: its key {shown} is revoked in known_hosts; find out why before using it"
             )
         if key in self._keys:
             return
         if self._keys:
             wanted = ", ".join(f"{known.get_name()} {fingerprint(known)}" for known in self._keys)
-            raise TargetError(
+            raise NotLetIn(
                 f"{where}: its key has changed: expected {wanted}, got {shown}; somebody may be in between:"
                 f" {_COMPARE}, then remove the old one with ssh-keygen -R"
             )
         authority = "; the certificate authority in known_hosts is not used" * self._known.has_authority(
             self._route.key_name, self._port
         )
-        raise TargetError(
+        raise NotLetIn(
             f"{where}: its key is not known: {shown}{authority}; {_COMPARE},"
             f" then add it to {self._route.known_hosts_files[0]}"
         )

@@ -48,7 +48,7 @@ class RunHeader:
     """What ``run.json`` holds: written once, at the start."""
 
     id: str
-    kind: str  # "burnin", "load" or "gameday"
+    kind: str  # "burnin", "fleet", "load" or "gameday"
     started_ns: int
     seed: int
     spec: JsonObject
@@ -114,12 +114,19 @@ class RunWriter:
 
 
 def create_run(
-    out: Path, *, kind: str, spec: JsonObject, seed: int, is_child: bool = False, path: Path | None = None
+    out: Path,
+    *,
+    kind: str,
+    spec: JsonObject,
+    seed: int,
+    is_child: bool = False,
+    path: Path | None = None,
+    host: str | None = None,
 ) -> RunWriter:
     """Make the folder of a new run under ``out`` and point ``latest`` at it.
 
     ``is_child`` is for a run inside another run, as a game day's load: it gets no ``latest``; ``path`` names
-    its folder where the parent has to know it beforehand.
+    its folder where the parent has to know it beforehand; ``host`` is whom it is about, if not this machine.
 
     Raises:
         ConfigError: the folder cannot be made or written.
@@ -137,7 +144,7 @@ def create_run(
         seed=seed,
         spec=mask_secrets(spec),
         command=mask_arguments(sys.argv),
-        host=os.uname().nodename,
+        host=host or os.uname().nodename,
         pid=os.getpid(),
         pid_start_time=process_start_time(os.getpid()),
         versions=_versions(),

@@ -20,6 +20,7 @@ FINISHED = "run.finished"
 INTERRUPTED = "run.interrupted"
 STOPPED = "run.stopped"  # something made it impossible to go on, such as a full disk
 CRASHED = "run.crashed"  # a bug of ours
+RESUMED = "run.resumed"  # somebody went on with a run that had ended before it was done
 CLOCK_OFFSET = "clock.offset"  # of the host that it names, as measured: offset_s is its clock minus ours
 _ENDS = {FINISHED: "finished", INTERRUPTED: "interrupted", STOPPED: "stopped", CRASHED: "crashed"}
 
@@ -74,10 +75,13 @@ class Run:
     @property
     def state(self) -> str:
         """Return finished, running, interrupted (also after kill -9), stopped or crashed."""
-        ends = self.events_of(*_ENDS)
-        if ends:
-            return _ENDS[ends[-1].kind]
-        return "running" if is_alive(self.header.pid, self.header.pid_start_time) else "interrupted"
+        last = self.events_of(*_ENDS, RESUMED)[-1:]
+        if last and last[0].kind in _ENDS:
+            return _ENDS[last[0].kind]
+        pid, started = self.header.pid, self.header.pid_start_time
+        if last:
+            pid, started = int(last[0].data["pid"]), last[0].data["start_time"]
+        return "running" if is_alive(pid, started) else "interrupted"
 
     def events_of(self, *kinds: str) -> list[Event]:
         """Return the events of these kinds, in order of time."""

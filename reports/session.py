@@ -15,7 +15,7 @@ from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.publish import publish
 from reports.record import EVENTS_FILE, REQUESTS_FOLDER, SERIES_FOLDER, RunWriter, write_findings
-from reports.run import CRASHED, FINISHED, INTERRUPTED, STOPPED, Run, count_unreadable, load_run
+from reports.run import CRASHED, FINISHED, INTERRUPTED, RESUMED, STOPPED, Run, count_unreadable, load_run
 from reports.table import seal
 
 Judge = Callable[[Run], list[Finding]]
@@ -78,7 +78,8 @@ def _judged(run: Run, judge: Judge) -> list[Finding]:
 
 def judge_completeness(run: Run) -> Finding:
     """A run that did not reach its end has not shown what it was to show."""
-    ends = run.events_of(INTERRUPTED, STOPPED, CRASHED)
+    resumed_ns = max((event.t_ns for event in run.events_of(RESUMED)), default=0)
+    ends = [event for event in run.events_of(INTERRUPTED, STOPPED, CRASHED) if event.t_ns >= resumed_ns]
     lost = _lost_lines(run)
     if ends:
         reason = ends[-1].data.get("signal") or ends[-1].data.get("reason")

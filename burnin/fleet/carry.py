@@ -59,8 +59,8 @@ class Carrier:
     _series: set[str] = field(default_factory=set)
     _log: bytes = b""
 
-    def carry(self, order: Order, *, deadline_s: float, stop: threading.Event | None = None) -> bool:
-        """Give the order and follow it until the agent has finished; False: it was lost, the record says how.
+    def carry(self, order: Order, *, deadline_s: float, stop: threading.Event | None = None) -> str | None:
+        """Give the order and follow it until the agent has finished; else return how it was lost.
 
         Raises:
             RecordError: the record can no longer be written.
@@ -70,10 +70,10 @@ class Carrier:
             self._follow(deadline_s, stop or threading.Event())
         except (Lost, TargetError) as error:
             self.writer.event("launcher", "agent.lost", reason=str(error))
-            return False
+            return str(error)
         finally:
             self._keep_log()
-        return True
+        return None
 
     def _follow(self, deadline_s: float, stop: threading.Event) -> None:
         began = heard_at = time.monotonic()

@@ -13,6 +13,7 @@ STAGES = ("preflight", "memory", "matmul", "bandwidth", "links", "allreduce", "p
 LOADED_STAGES = STAGES[1:-1]  # those in which the workers do something
 OPTIONAL_STAGES = ("vendor",)  # run only if asked for, when the workers have gone
 STAGE_ORDER = (*STAGES[:-1], *OPTIONAL_STAGES, STAGES[-1])
+PHASE_OFFSET = "phase_offset_s"  # option of the power stage: by how much this node's steps are shifted
 DEVICE_KINDS = ("auto", "cuda", "cpu")
 
 

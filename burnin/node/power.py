@@ -57,8 +57,12 @@ class Rig:
     waiting: list[tuple[int, torch.Tensor]] = field(default_factory=list)  # digests not read off yet
 
 
-def run_power(bench: Bench, *, length_s: float) -> None:
-    """Load the device as training does for ``length_s`` seconds; digest and compare all the time."""
+def run_power(bench: Bench, *, length_s: float, phase_offset_s: float | None = None) -> None:
+    """Load the device as training does for ``length_s`` seconds; digest and compare all the time.
+
+    With a phase offset the steps begin at that place in each period of the wall clock: all devices of a node
+    together, and the nodes of a fleet one after the other.
+    """
     until = time.monotonic() + length_s
     number_format = FORMATS[PRIMARY[bench.kind]]
     prepare(number_format)
@@ -71,6 +75,7 @@ def run_power(bench: Bench, *, length_s: float) -> None:
     left_s = max(until - time.monotonic(), 0.0)
     _ramp(bench, rig, length_s=min(left_s * RAMP_SHARE, RAMP_S_MAX))
     _hold(bench, rig, length_s=left_s * HOLD_SHARE)
+    _await_phase(phase_offset_s, until=until)
     _step(bench, rig, until=until)
     _check_operands(bench, rig, when="after")
     bench.speaker.say(
@@ -239,6 +244,14 @@ def _hold(bench: Bench, rig: Rig, *, length_s: float) -> None:
         if windows == 2:
             bench.act_dead()
     rig.hold_s = time.monotonic() - started
+
+
+def _await_phase(phase_offset_s: float | None, *, until: float) -> None:
+    if phase_offset_s is None:
+        return
+    wait_s = (phase_offset_s - time.time()) % (2 * STEP_S)
+    if time.monotonic() + wait_s + 4 * STEP_S <= until:  # else there are too few steps to be in any phase
+        time.sleep(wait_s)
 
 
 def _step(bench: Bench, rig: Rig, *, until: float) -> None:

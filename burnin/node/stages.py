@@ -11,6 +11,7 @@ from burnin.node.group import Group
 from burnin.node.links import run_links
 from burnin.node.matmul import run_matmul
 from burnin.node.memory import run_memory
+from burnin.node.order import PHASE_OFFSET
 from burnin.node.power import run_power
 from probes.json_types import JsonObject
 
@@ -50,7 +51,7 @@ def run_stage(bench: Bench, task: Task) -> None:
     elif task.stage == "bandwidth":
         run_bandwidth(bench, length_s=length_s, phase=task.phase)
     elif task.stage == "power":
-        run_power(bench, length_s=length_s)
+        run_power(bench, length_s=length_s, phase_offset_s=options.get(PHASE_OFFSET))
     else:
         assert task.group is not None, f"{task.stage} takes a group"
         if task.stage == "links":

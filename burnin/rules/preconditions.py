@@ -11,12 +11,22 @@ from probes.outcome import Outcome
 
 # Two workers with torch and the operands of every stage take about 1 GB together (measured 2026-11).
 MEMORY_AVAILABLE_BYTES_MIN = 2 * 10**9
+_NO_TORCH = "No module named 'torch'"
 
 
 def judge_devices(
-    host: str, *, choice: JsonObject | None, gpu_count: int, gpus_expected: int | None, ready: int
+    host: str,
+    *,
+    choice: JsonObject | None,
+    gpu_count: int,
+    gpus_expected: int | None,
+    ready: int,
+    errors: Sequence[str] = (),
 ) -> Finding:
-    """Fail a host that has fewer GPUs than it should, or of which torch sees fewer than NVML."""
+    """Fail a host that has fewer GPUs than it should, or of which torch sees fewer than NVML.
+
+    A Python without torch says nothing about the hardware: it leaves the host undecided.
+    """
     outcome = Outcome.PASS
     step = ""
     if choice is None:
@@ -28,6 +38,9 @@ def judge_devices(
     elif choice.get("problem"):
         outcome, observed = Outcome.INCONCLUSIVE, str(choice["problem"])
         step = "free the GPUs or mend the driver, then run it again; `--device cpu` tests the cores alone"
+    elif ready < len(choice["devices"]) and any(_NO_TORCH in error for error in errors):
+        outcome, observed = Outcome.INCONCLUSIVE, "the Python there has no torch"
+        step = "install PyTorch for it, or name another interpreter (python: in the fleet file)"
     elif ready < len(choice["devices"]):
         outcome = Outcome.INCONCLUSIVE if choice["device_kind"] == "cpu" else Outcome.FAIL
         observed = f"torch can use {ready} of {len(choice['devices'])} devices"

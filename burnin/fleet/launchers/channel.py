@@ -26,6 +26,8 @@ class Program:
 class Channel(Protocol):
     """The two streams of one program on one host; the end of ours is the end of the program."""
 
+    begin_s: float  # from the login to the first word of the program: what login shell and wrapper took
+
     def write(self, data: bytes) -> None:
         """Send to its standard input.
 

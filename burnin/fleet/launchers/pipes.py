@@ -23,6 +23,7 @@ class PipeChannel:
         self, command: Sequence[str], *, host: str, environment: Mapping[str, str] | None = None
     ) -> None:
         self._host = host
+        self.begin_s = 0.0
         self._errors = self._held = b""
         self._is_ended = False
         self._process = subprocess.Popen(

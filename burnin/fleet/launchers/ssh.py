@@ -23,6 +23,7 @@ class SshChannel:
     """The two streams of a program behind an SSH connection."""
 
     def __init__(self, session: paramiko.Channel, host: str) -> None:
+        self.begin_s = 0.0
         self._session = session
         self._host = host
         self._held: bytes | None = None  # None: nothing has been read ahead; empty: it has ended

@@ -1,0 +1,142 @@
+"""The burn-in of a fleet, from the command line to the judged run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from burnin.burn import BurnRequest, load_plan, plan_run
+from burnin.fleet.conductor import HOSTS_MAX, Conductor, write_rows
+from burnin.fleet.fleet_file import load_fleet
+from burnin.fleet.fleet_json import fleet_from_json, fleet_to_json
+from burnin.fleet.fleet_table import HEADERS, FleetTable
+from burnin.fleet.host import Fleet, Host
+from burnin.fleet.host_rule import judge_hosts
+from burnin.fleet.host_run import HostJob, HostResult
+from burnin.fleet.judges import Judges
+from burnin.fleet.launchers.all import Launchers
+from burnin.fleet.permitted import ask_permission
+from burnin.fleet.resume import set_aside
+from burnin.launcher import agent_program, longest_s
+from burnin.node.order import Order, order_from_json, order_to_json
+from probes.child import process_start_time
+from probes.errors import ConfigError
+from probes.finding import Finding
+from probes.ssh import CONNECTS_MAX
+from reports.live import Progress
+from reports.record import RunWriter, create_run
+from reports.run import RESUMED, Run, load_run
+from reports.session import recording
+from reports.table import read_series
+
+CONTROLLER_SILENCE_S = 10.0  # after which an agent leaves
+START_WITHIN_S = 90.0  # login shells and wrappers that take a minute have been seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetLimits:
+    """How much at once, and how long."""
+
+    hosts_max: int = HOSTS_MAX
+    connects_max: int = CONNECTS_MAX
+    start_within_s: float = START_WITHIN_S
+
+
+def burn_fleet(
+    request: BurnRequest, *, fleet_file: Path | None, resume: Path | None, limits: FleetLimits
+) -> Run:
+    """Burn in a fleet, or go on with a run of one, and return the judged run.
+
+    Raises:
+        ConfigError: a file, the SSH configuration or the run folder is wrong.
+        TargetError: whoever is to say which hosts are free does not answer.
+        RecordError: the record can no longer be written.
+        Interrupted: somebody stopped it.
+    """
+    if resume is not None:
+        if fleet_file is not None:
+            raise ConfigError("--resume: the run knows its fleet; leave the fleet file out")
+        return _resume(resume, limits, is_quiet=request.is_quiet)
+    assert fleet_file is not None
+    plan = load_plan(request)
+    if plan.bundle or request.is_self_test:
+        raise ConfigError("--bundle and --self-test are for this machine; leave them out with a fleet")
+    order, spec = plan_run(request, plan)
+    order = replace(order, controller_silence_s=CONTROLLER_SILENCE_S)
+    fleet = ask_permission(load_fleet(fleet_file))
+    spec |= {"fleet": fleet_to_json(fleet), "order": order_to_json(order)}
+    writer = create_run(request.out, kind="fleet", spec=spec, seed=request.seed)
+    _run(writer, fleet, order, fleet.hosts, {}, limits, request.is_quiet)
+    return load_run(writer.path)
+
+
+def _resume(path: Path, limits: FleetLimits, *, is_quiet: bool) -> Run:
+    """Hosts that finished are kept, the others run again."""
+    run = load_run(path)
+    if run.header.kind != "fleet":
+        raise ConfigError(f"{path}: is a {run.header.kind} run; only a fleet's can be resumed")
+    if run.state == "running":
+        raise ConfigError(f"{path}: is still running, as pid {run.header.pid}")
+    fleet = ask_permission(fleet_from_json(run.header.spec["fleet"]))
+    order = order_from_json(run.header.spec["order"])
+    kept = set_aside(run, fleet)
+    writer = RunWriter(run.path, run.header)
+    owner = {"pid": os.getpid(), "start_time": process_start_time(os.getpid())}
+    writer.event("controller", RESUMED, **owner, kept=sorted(kept))
+    missing = [host for host in fleet.hosts if host.name not in kept]
+    _run(writer, fleet, order, missing, kept, limits, is_quiet)
+    return load_run(run.path)
+
+
+def _judge_run(run: Run) -> list[Finding]:
+    """Judge the fleet's tables."""
+    return judge_hosts(read_series(run, "host"), read_series(run, "host_finding"))
+
+
+def _run(
+    writer: RunWriter,
+    fleet: Fleet,
+    order: Order,
+    hosts: Sequence[Host],
+    kept: Mapping[str, HostResult],
+    limits: FleetLimits,
+    is_quiet: bool,
+) -> None:
+    with (
+        recording(writer, _judge_run),
+        Progress(f"fleet {fleet.name}", quiet=is_quiet) as progress,
+        Judges() as judges,
+    ):
+        writer.event("controller", "fleet", **fleet_to_json(fleet))
+        with Launchers(fleet, connects_max=limits.connects_max, time_limit_s=longest_s(order)) as launchers:
+            conductor = Conductor(
+                fleet=fleet,
+                order=order,
+                job=_job(writer, limits),
+                writer=writer,
+                launcher_of=launchers.of,
+                hosts_max=limits.hosts_max,
+            )
+            table = FleetTable(conductor.lines, progress)
+            conductor.on_change = table.tell
+            progress.show_table(HEADERS, table.rows)
+            for result in kept.values():
+                assert result.path is not None
+                write_rows(writer, result, judges.judge(result.path))
+            conductor.run(hosts, judges)
+
+
+def _job(writer: RunWriter, limits: FleetLimits) -> HostJob:
+    spec = writer.header.spec
+    carried = {key: value for key, value in spec.items() if key not in ("fleet", "order")}
+    return HostJob(
+        fleet_run=writer.path,
+        program=agent_program(),
+        seed=writer.header.seed,
+        spec={**carried, "fleet": writer.header.id},
+        start_within_s=limits.start_within_s,
+        stop=threading.Event(),
+    )
