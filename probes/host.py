@@ -26,8 +26,11 @@ def read_usable_cores(root: Path = ROOT) -> list[int]:
 
 def read_cpu_quota(root: Path = ROOT) -> float | None:
     """Return how many cores' worth of time the control group allows; None: no limit."""
-    fields = _text(root / "sys/fs/cgroup/cpu.max").split()
-    if len(fields) != 2 or fields[0] == "max":
+    groups = root / "sys/fs/cgroup"
+    old = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")  # of cgroup v1, where -1 is no limit
+    fields = _text(groups / "cpu.max").split() or [_text(groups / name).strip() for name in old]
+    fields = ["max" if field == "-1" else field for field in fields]
+    if "" in fields or len(fields) != 2 or fields[0] == "max":
         return None
     return int(fields[0]) / int(fields[1])
 

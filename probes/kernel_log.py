@@ -129,6 +129,9 @@ class Journal:
         self._since_s = since_s if since_s is not None else time.time()
         self._told = 0
         self.lost = 0
+        # Without a journal journalctl shows nothing and ends well. A kernel has always said something.
+        if not self._ask("-n", "1"):
+            raise LogAbsent("journalctl: no message of the kernel in the journal")
         self.read_new()
 
     def read_new(self) -> list[str]:
@@ -138,7 +141,12 @@ class Journal:
             LogUnreadable: journald is there, and shows us nothing of the kernel.
             LogAbsent: it is not there, or does not answer.
         """
-        command = ["journalctl", "-k", "--no-pager", "-o", "cat", f"--since=@{self._since_s:.0f}"]
+        lines = self._ask(f"--since=@{self._since_s:.0f}")
+        new, self._told = lines[self._told :], len(lines)
+        return new
+
+    def _ask(self, *which: str) -> list[str]:
+        command = ["journalctl", "-k", "--no-pager", "-o", "cat", *which]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=JOURNAL_DEADLINE_S, check=False
@@ -149,9 +157,7 @@ class Journal:
             raise LogUnreadable(f"journalctl: {done.stderr.strip().splitlines()[0]:.200}")
         if done.returncode != 0:
             raise LogAbsent(f"journalctl: exit code {done.returncode}: {done.stderr.strip():.200}")
-        lines = [line for line in done.stdout.splitlines() if line and line != "-- No entries --"]
-        new, self._told = lines[self._told :], len(lines)
-        return new
+        return [line for line in done.stdout.splitlines() if line and line != "-- No entries --"]
 
 
 def open_log(root: Path = Path("/")) -> KernelLog | Journal:

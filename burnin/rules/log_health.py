@@ -20,8 +20,11 @@ STEPS = {
 _BAD = {"fatal", "uncorrected"}
 
 
-def judge_log_watch(host: str, states: Sequence[JsonObject]) -> Finding:
-    """Say whether the kernel's log was read; where it cannot be, XIDs of a lost GPU go unseen."""
+def judge_log_watch(host: str, states: Sequence[JsonObject], *, has_gpus: bool = False) -> Finding:
+    """Say whether the kernel's log was read; where it cannot be, XIDs of a lost GPU go unseen.
+
+    Where there is none, as in a container, that does not apply. One that is kept from us could have told.
+    """
     last = states[-1] if states else {"state": "silent", "detail": "the sampler did not say"}
     state, detail = str(last["state"]), str(last.get("detail", ""))
     outcome: Outcome | None
@@ -30,7 +33,7 @@ def judge_log_watch(host: str, states: Sequence[JsonObject]) -> Finding:
     elif state == "absent":
         outcome, observed = None, f"there is none here: {detail}; XIDs that NVML does not deliver go unseen"
     elif state == "forbidden":
-        outcome = None
+        outcome = Outcome.INCONCLUSIVE if has_gpus else None
         observed = f"not for this user: {detail}; XIDs that NVML does not deliver go unseen"
     else:
         outcome, observed = Outcome.INCONCLUSIVE, f"not read to the end: {detail}"
@@ -41,8 +44,14 @@ def judge_log_watch(host: str, states: Sequence[JsonObject]) -> Finding:
         observed=observed,
         expected="read from the start of the run to its end",
         evidence={"stage": "aftermath", "state": state},
-        next_step="run it again" if outcome is Outcome.INCONCLUSIVE else "",
+        next_step=_step(state) if outcome is Outcome.INCONCLUSIVE else "",
     )
+
+
+def _step(state: str) -> str:
+    if state == "forbidden":
+        return "run it as root, or as a user of the group adm or systemd-journal"
+    return "run it again"
 
 
 def judge_log_trouble(host: str, told: Sequence[JsonObject], *, is_watched: bool) -> list[Finding]:
