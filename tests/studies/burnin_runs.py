@@ -250,7 +250,7 @@ def _end(document: Mapping[str, Any], exit_code: int, seeded: str, trial: Trial)
 def study(seeds: int, *, jobs: int, healthy: int) -> list[Tally]:
     """Run every fault with every seed, and healthy runs among them; the last tally is theirs."""
     tallies = {fault.name: Tally(name=fault.name, is_real=fault.is_real) for fault in FAULTS}
-    sound = Tally(name="nothing", is_real="")
+    sound = Tally(name="healthy run", is_real="")
     plan: list[tuple[Fault | None, int]] = [(fault, seed) for seed in range(seeds) for fault in FAULTS]
     plan += [(None, seed) for seed in range(healthy)]
     random.Random(1).shuffle(plan)
