@@ -34,6 +34,7 @@ from burnin.rules.gpu_health import (
     not_applicable,
 )
 from burnin.rules.host_health import judge_counters
+from burnin.rules.host_load_rule import judge_disks, judge_host_load
 from burnin.rules.liveness import (
     fold_missing,
     judge_agent,
@@ -128,6 +129,7 @@ def _judge_host(evidence: Evidence) -> list[Finding]:
         *judge_host_root(host, evidence.told("host.root")),
         *(judge_clock(host, evidence.told(CLOCK_OFFSET)) if "fleet" in evidence.run.header.spec else ()),
         *tell_slow_login(host, evidence.told("host.begun")),
+        *_judge_load_of_host(evidence),
     ]
     if "aftermath" in evidence.stage_names():
         findings += judge_counters(
@@ -137,6 +139,20 @@ def _judge_host(evidence: Evidence) -> list[Finding]:
             run_s=_run_s(evidence),
         )
     return findings
+
+
+def _judge_load_of_host(evidence: Evidence) -> list[Finding]:
+    options, host = evidence.order.preflight_options, evidence.run.header.host
+    if not options or options.get("only_controls"):
+        return []
+    findings = judge_host_load(
+        host,
+        begun=next(iter(evidence.told("host.load")), None),
+        cores=evidence.told("host.core"),
+        memories=evidence.told("host.memory"),
+        is_done=bool(evidence.told("host.load.done")),
+    )
+    return findings + judge_disks(host, options.get("disk"), evidence.told("host.disk"))
 
 
 def _run_s(evidence: Evidence) -> float:
@@ -333,6 +349,8 @@ def _judge_controls(evidence: Evidence) -> list[Finding]:
     for stage, detectors in DETECTORS.items():
         if stage not in evidence.stage_names() or evidence.impossible(stage):
             continue
+        if stage == "preflight" and not evidence.order.preflight_options:
+            continue  # an order of before the host had a load of its own
         done = [device for device in evidence.devices if evidence.has_done(device, stage)]
         for detector in detectors:
             told = evidence.told("control", stage=stage, detector=detector)

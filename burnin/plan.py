@@ -138,6 +138,27 @@ class VendorSpec(Spec):
     )
 
 
+class DiskSpec(Spec):
+    """What a plan file may say about disks and shared file systems; ``fio`` measures them where it is."""
+
+    directories: list[str] = Field(
+        default_factory=list,
+        description="Folders on the file systems to measure; none: that of temporary files.",
+    )
+    size_bytes: int = Field(
+        default=1 << 28,
+        ge=1 << 20,
+        le=1 << 36,
+        description="Bytes to write and read; at most a tenth of what is free.",
+    )
+    write_mbps_min: float | None = Field(
+        default=None, gt=0, description="MB/s that writing must reach; without it the figure is only shown."
+    )
+    read_mbps_min: float | None = Field(
+        default=None, gt=0, description="MB/s that reading must reach; without it the figure is only shown."
+    )
+
+
 class PlanSpec(Spec):
     """A plan file: what differs from the profile."""
 
@@ -164,6 +185,9 @@ class PlanSpec(Spec):
     power: StageSpec = StageSpec()
     vendor: VendorSpec | None = Field(
         default=None, description="Run dcgmi and nccl-tests as well, where they are installed."
+    )
+    disk: DiskSpec | None = Field(
+        default=None, description="Measure disks and shared file systems; intake and soak do so anyway."
     )
     bundle: bool = Field(
         default=False, description="After a FAIL collect what the vendor asks for, beside the record."
@@ -203,6 +227,7 @@ class PlanSpec(Spec):
     def _options(self) -> dict[str, dict[str, object]]:
         profile = PROFILES[self.profile]
         return {
+            "preflight": {"host_load_s": self._host_load_s(), "disk": self._disk()},
             "memory": {"bytes_max": self.memory.bytes_max},
             "matmul": {"formats": list(self.matmul.formats or profile.formats)},
             "links": {"phases": list(self.links.phases or profile.link_phases)},
@@ -212,6 +237,15 @@ class PlanSpec(Spec):
             },
             "vendor": self._vendor_options(),
         }
+
+    def _host_load_s(self) -> float:
+        """Return for how long each core is loaded by itself: a fiftieth of the load, at most five seconds."""
+        load_s = sum(length for name, length in self._lengths().items() if name in LOADED_STAGES)
+        return round(min(max(load_s / 50, 0.1), 5.0), 2)
+
+    def _disk(self) -> dict[str, object] | None:
+        disk = self.disk or (DiskSpec() if self.profile in ("intake", "soak") else None)
+        return None if disk is None else disk.model_dump()
 
     def _wants_vendor(self) -> bool:
         return self.vendor is not None or "vendor" in self.only

@@ -55,6 +55,8 @@ def judge_controls_alone(evidence: Evidence) -> list[Finding]:
     for stage, detectors in DETECTORS.items():
         if stage not in evidence.stage_names():
             continue
+        if stage == "preflight" and not evidence.order.preflight_options:
+            continue
         for detector in detectors:
             told = evidence.told("control", stage=stage, detector=detector)
             if not told and evidence.impossible(stage):

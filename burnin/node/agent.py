@@ -39,6 +39,8 @@ RAW_WITHIN_S = 60.0  # 8 MiB over a slow line
 # Beyond its length a stage may take the same again and this much, on a machine that others use too.
 STAGE_GRACE_S = 30.0
 ROUND_GRACE_S = 4.0  # a group of GPUs takes seconds to meet
+HOST_LOADED = "host.load.done"
+HOST_LOAD_WITHIN_S = 300.0  # each of its parts has a deadline of its own; disks may be many
 TOOL_GRACE_S = 10.0  # a runner keeps its program's deadline itself
 
 
@@ -159,11 +161,24 @@ class Agent:
                     seat.name, "burnin.node.worker", assignment, is_worker=True, env=seat.environment
                 )
             )
+        host_load = self._begin_host_load()
         self._wait(lambda: all(w.is_ready or w.is_gone for w in self._workers), READY_WITHIN_S)
         for worker in self._workers:
             if not worker.is_ready and not worker.is_gone:
                 self._give_up(worker, "worker.late", stage="preflight", within_s=READY_WITHIN_S)
+        if host_load is not None:
+            self._wait(lambda: self._heard(HOST_LOADED) is not None or host_load.is_gone, HOST_LOAD_WITHIN_S)
+            self._crew.end(host_load)
         return choice
+
+    def _begin_host_load(self) -> Member | None:
+        """Start the load of the host itself, beside the workers' start; None: the order has none."""
+        options = self._order.preflight_options
+        if not options:
+            return None
+        length_s = 0.0 if options.get("only_controls") else options["host_load_s"]
+        asked = {"length_s": length_s, "disk": None if options.get("only_controls") else options.get("disk")}
+        return self._crew.start("host", "burnin.node.host_load", asked, is_worker=False)
 
     def _heard(self, kind: str) -> JsonObject | None:
         return next((event.data for event in self._crew.heard if event.kind == kind), None)

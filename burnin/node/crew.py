@@ -27,7 +27,16 @@ HEARTBEAT_EVERY_S = 1.0
 END_GRACE_S = 1.0
 SAMPLER = "sampler"
 # What sampler and tools say to the agent as well.
-HEARD = ("nvml.inventory", "gpu.snapshot", "host.snapshot", "gpu.processes", RAW_KEPT, OUTPUT, FINISHED)
+HEARD = (
+    "nvml.inventory",
+    "gpu.snapshot",
+    "host.snapshot",
+    "gpu.processes",
+    "host.load.done",
+    RAW_KEPT,
+    OUTPUT,
+    FINISHED,
+)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

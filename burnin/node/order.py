@@ -56,6 +56,12 @@ class Order:
     seeded_faults: tuple[SeededFault, ...] = ()
     cycles: int = 1  # how often the loaded stages are run, one after the other
 
+    @property
+    def preflight_options(self) -> JsonObject:
+        """What load the preflight puts on the host itself; empty: none, as in orders of before 2026-11-21."""
+        stage = self.stage("preflight")
+        return stage.options if stage is not None and "host_load_s" in stage.options else {}
+
     def stage(self, name: str) -> StageOrder | None:
         """Return a stage of this order; None: it was left out."""
         return next((stage for stage in self.stages if stage.name == name), None)

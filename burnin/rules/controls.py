@@ -22,6 +22,7 @@ END_TO_END, PARSER_ONLY = "end to end", "parser only"
 # What each stage must have proven on every device (or, for the agent's own watch, once) before it counts, and
 # the rule that rests on it.
 DETECTORS = {
+    "preflight": {"wrong result of a core": "host-load", "flipped bit in host memory": "host-load"},
     "memory": {"bit flip in memory": "memory", "stalled worker": "worker"},
     "matmul": {
         "bit flip in a product": "exact",
