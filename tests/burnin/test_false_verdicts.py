@@ -1,6 +1,31 @@
 """False passes and false fails that other tools have shown in the field, each with the right verdict here.
 
 The sensors are those of the twin, read by the real sampler; the verdict is that of all rules together.
+
+Where each case was found, and the test that holds it; of this file where no other is named.
+
+- gpu-burn: exit code 0 with faulty GPUs (sixteen_faulty), NaN passes (nan_is_a_wrong_element; whole run:
+  test_burn.py), a GPU that did nothing (never_did_a_product), a child that died (worker_that_died),
+  compared with itself alone (every_product_alike, corrupted_operand), load without power
+  (does_not_draw_power)
+- gpu-fryer: equality on a bit mask (beside_other_bits), numbers of NVML for numbers of CUDA
+  (selection_of_gpus; whole run: test_burn_surroundings.py), a node that stalls whole (stand_still_together,
+  stands_still_for_a_while), constant data (operands_are_no_constants), slow alike (a100_at_a_third)
+- DCGM: an A100 at a third of its speed (a100_at_a_third), memory not allocated (could_not_be_allocated), a
+  violation of 0.0 s (of_microseconds), a model on no list (on_no_list); its own severities and verdicts:
+  test_vendor_tools.py; a corrupt InfoROM: test_sensors.py
+- cluster-health-scanner: half of the iterations crash (half_of_the_collectives)
+- Azure NHC: the wrong column of the remapped rows (its_own_column)
+- AWS: a floor out of reach (no_shipped_floor)
+- imbue: input of all ones (operands_are_no_constants, all_ones_would_hide), errors without a GPU's name:
+  each test here names it
+- wrappers of nccl-tests: a mean over all sizes (good_mean); NVLS that falls back to rings (four_gpus)
+- NVSentinel: corrected errors under load only (only_under_load), calls that hang: test_sensors.py
+- Primus: names of processes that a container hides: tests/burnin/node/test_company.py, by numbers
+
+Not expressed here: a plugin of DCGM that fails after another for the memory that it left in use, the word
+offsets of a Slurm script, `srun` without `--mpi`. They are faults of those tools' own code, which nothing
+here resembles.
 """
 
 from __future__ import annotations
@@ -13,7 +38,10 @@ import torch
 
 from burnin.expectation import shipped_expectations
 from burnin.judging import judge_run
-from burnin.node.exact import compare
+from burnin.node.exact import compare, make_operands
+from burnin.node.number_format import FORMATS
+from burnin.node.operand import draw_on_host
+from burnin.node.product import multiply
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -62,6 +90,51 @@ def test_nan_is_a_wrong_element_and_not_a_difference_that_no_bound_exceeds() -> 
 
     assert found is not None
     assert found.addresses == [3 * 64 + 4]
+
+
+def _toggled_share(matrix: torch.Tensor) -> float:
+    """Return the share of bits that differ between neighbours in a row: what makes wires switch."""
+    words = matrix.contiguous().view(torch.uint8).view(matrix.shape[0], -1, matrix.element_size())
+    changed = words[:, 1:] ^ words[:, :-1]
+    bits = sum(((changed >> bit) & 1).float() for bit in range(8))
+    assert isinstance(bits, torch.Tensor)
+    return float(bits.mean() / 8)
+
+
+def _distinct(matrix: torch.Tensor) -> int:
+    return len(set(matrix.flatten().tolist()))
+
+
+@pytest.mark.parametrize("name", ["fp64", "fp32", "bf16", "fp16"])
+def test_operands_are_no_constants_neither_exact_nor_random_ones(name: str) -> None:
+    exact = make_operands(
+        FORMATS[name], edge=128, generator=torch.Generator().manual_seed(1), device=torch.device("cpu")
+    )
+    drawn = draw_on_host(FORMATS[name], edge=128, seed=1)
+
+    assert _toggled_share(torch.ones(128, 128, dtype=drawn[0].dtype)) == 0
+    for matrix in drawn:
+        assert _distinct(matrix) > 1000
+        assert _toggled_share(matrix) > 0.2
+    for matrix in (exact.a, exact.b):
+        assert _distinct(matrix) >= 3
+        assert _toggled_share(matrix) > 0.05
+
+
+def test_a_fault_of_addresses_that_all_ones_would_hide_is_found() -> None:
+    def swap_columns(matrix: torch.Tensor) -> torch.Tensor:
+        """Read two columns of an operand from each other's place."""
+        order = list(range(matrix.shape[1]))
+        order[3], order[77] = order[77], order[3]
+        return matrix[:, order].contiguous()
+
+    ones = torch.ones(128, 128)
+    own = make_operands(
+        FORMATS["fp32"], edge=128, generator=torch.Generator().manual_seed(1), device=torch.device("cpu")
+    )
+
+    assert compare(multiply(swap_columns(ones), ones), multiply(ones, ones)) is None
+    assert compare(multiply(swap_columns(own.a), own.b), own.reference) is not None
 
 
 def test_a_gpu_that_never_did_a_product_is_not_ok(tmp_path: Path) -> None:
@@ -144,7 +217,7 @@ def test_a_node_on_which_all_gpus_stand_still_together_fails(tmp_path: Path) -> 
 
 
 def test_a_gpu_that_stands_still_for_a_while_with_all_others_is_stalled(tmp_path: Path) -> None:
-    stalled = [
+    stalled: list[tuple[float, str, JsonObject]] = [
         (15, "worker.stalled", {"device": uuid(i), "stage": "matmul", "stall_s": 10.0, "is_waiting": False})
         for i in range(8)
     ]
