@@ -172,7 +172,8 @@ class Tally:
             self.right += guilty in end.failed
         others = sorted(end.failed - {guilty})
         self.wrong += bool(others)
-        if others or (guilty is None and not end.is_pass) or (guilty and guilty not in end.failed):
+        is_missed = guilty is not None and end.has_happened and guilty not in end.failed
+        if others or is_missed or (guilty is None and not end.is_pass):
             said = "; ".join([*(f"FAIL {subject}" for subject in others), *end.undecided[:3]])
             self.told.append(f"{self.name}: exit code {end.exit_code}; {said}")
 
