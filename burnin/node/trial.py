@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import queue
 import signal
@@ -31,7 +32,6 @@ from probes.json_types import JsonObject
 from probes.rdma import read_ports, select_adapters
 
 MEET, RAS = "meet", "ras"  # what the controller says
-MEET_WITHIN_S = 60.0  # from the moment at which every host is told to meet
 COMPANY_WITHIN_S = 5.0  # for the processes of a stage before to let go of their GPUs
 _SIOCGIFADDR = 0x8915
 _RANK_MODULE = "burnin.node.trial_rank"
@@ -259,7 +259,7 @@ def _torchrun_words(order: TrialOrder, port: int, own: str, ranks: int) -> list[
     script = [str(archive), _RANK_MODULE] if archive is not None else ["--module", _RANK_MODULE]
     if order.training and order.training.get("command"):
         script = ["--no_python", *map(str, order.training["command"])]
-    is_host = int(order.index == 0)
+    is_host, within_s = int(order.index == 0), math.ceil(order.meet_within_s)
     return [
         f"--nnodes={order.nodes}",
         f"--nproc_per_node={ranks}",
@@ -267,7 +267,7 @@ def _torchrun_words(order: TrialOrder, port: int, own: str, ranks: int) -> list[
         "--rdzv_backend=c10d",
         f"--rdzv_id={order.trial}",
         f"--rdzv_endpoint={_bracketed(order.address)}:{port}",
-        f"--rdzv_conf=is_host={is_host},join_timeout={MEET_WITHIN_S:.0f},read_timeout={MEET_WITHIN_S:.0f}",
+        f"--rdzv_conf=is_host={is_host},join_timeout={within_s},read_timeout={within_s}",
         f"--local_addr={own}",
         f"--log_dir={os.devnull}",
         *script,

@@ -27,6 +27,7 @@ class TrialOrder:
     path: str = "full"
     cpu_ranks: int = 1
     seed: int = 1
+    meet_within_s: float = 60.0  # from the moment at which every host is told to meet
     limit_s: float = 300.0  # libraries below us give up some time after this
     silence_s: float = 15.0  # the controller is gone when it says nothing for so long
     faults: tuple[str, ...] = ()  # seeded into this host alone

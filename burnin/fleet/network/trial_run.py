@@ -20,7 +20,7 @@ from burnin.fleet.network.trial_state import TrialState
 from burnin.node.crew import HEARTBEAT
 from burnin.node.lifeline import CLOCK
 from burnin.node.pace import PULSE
-from burnin.node.trial import MEET, MEET_WITHIN_S, RAS
+from burnin.node.trial import MEET, RAS
 from burnin.node.trial_order import TrialOrder, trial_order_to_json
 from probes.errors import TargetError
 from probes.event import Event, event_from_line, to_json_line
@@ -42,6 +42,7 @@ class TrialSettings:
     length_s: float = 0.5  # for each size of each collective
     limit_s: float = 300.0  # from the moment at which all ranks have met
     start_within_s: float = 180.0  # for the slowest host to have torch imported
+    meet_within_s: float = 60.0  # for all hosts, which are ready then, to find each other
     stall_s: float = 30.0
     silence_s: float = 20.0
     cpu_ranks: int = 1
@@ -102,7 +103,7 @@ class _TrialRun:
             if not state.is_over:
                 self._tell_all({MEET: state.port})
             # torchrun's own limit for meeting comes first, and says more; the ranks import torch once more.
-            meet_within_s = MEET_WITHIN_S + self._settings.start_within_s
+            meet_within_s = self._settings.meet_within_s + self._settings.start_within_s
             self._until(lambda: state.has_met, meet_within_s, "met")
             state.start_watching_stalls()
             self._until(lambda: False, self._settings.limit_s, "were done")
@@ -131,6 +132,7 @@ class _TrialRun:
             path=self._trial.path,
             cpu_ranks=settings.cpu_ranks,
             seed=settings.seed,
+            meet_within_s=settings.meet_within_s,
             limit_s=settings.limit_s,
             faults=tuple(settings.faults.get(name, ())),
             training=settings.training,

@@ -240,11 +240,18 @@ class TrialState:
                 broken.append(name)
         return tuple(broken) if len(broken) < len(self._hosts) else ()
 
+    def _did_not_come(self) -> tuple[str, ...]:
+        """Return the hosts that say nothing of where others have waited for them in vain."""
+        if any(host.ranks for host in self._hosts.values()):
+            return ()
+        absent = tuple(name for name, host in self._hosts.items() if host.ended is None)
+        return absent if len(absent) < len(self._hosts) else ()
+
     def _blamed(self) -> tuple[str, ...]:
         if self.state == LOST:
             return tuple(name for name in self._trial.hosts if name in self.gone)
         if self.state == FAILED:
-            return self._stalled or self._first_to_fail()
+            return self._stalled or self._first_to_fail() or self._did_not_come()
         if self.state == HUNG:
             return self._stalled or self._missing_to_ras()
         return ()

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from burnin.fleet.archive import build_archive
 from burnin.fleet.host import Access, Host
 from burnin.fleet.launchers.channel import Channel, Program
 from burnin.fleet.launchers.slurm import SlurmLauncher, why_unusable
+from burnin.fleet.network.trial import Trial
+from burnin.fleet.network.trial_run import TrialRunner, TrialSettings
 from probes.child import wait_until
 from probes.errors import TargetError
 from tests.processes import processes_with
@@ -184,3 +187,27 @@ def test_what_slurm_does_not_start_anything_on_is_told_from_what_it_does() -> No
         why_unusable("a", state, "") for state in ("idle", "reserved", "mixed", "allocated", "maint")
     ] == [""] * 5
     assert all(why_unusable("a", state, "x") for state in ("down*", "idle*", "draining", "failing", ""))
+
+
+@pytest.mark.timeout(200)
+def test_two_nodes_of_a_slurm_job_exchange_data_and_every_element_is_right(
+    slurm: Slurm, launcher: SlurmLauncher
+) -> None:
+    hosts = {
+        name: Host(name=name, access=Access(launcher="slurm", python=sys.executable, address="127.0.0.1"))
+        for name in slurm.nodes
+    }
+    runner = TrialRunner(
+        hosts=hosts,
+        launcher_of=lambda host: launcher,
+        archive=build_archive(),
+        settings=TrialSettings(device="cpu", sizes_bytes=(8, 1 << 16), length_s=0.05),
+    )
+
+    result = runner.run_one(
+        Trial(id="slurm", round=1, design="domains", hosts=tuple(slurm.nodes), collectives=("all_reduce",))
+    )
+
+    assert (result.state, result.is_complete, result.transport) == ("done", True, "gloo"), result.detail
+    assert [(s.ranks, s.size_bytes, s.wrong_elements) for s in result.sweeps] == [(2, 8, 0), (2, 1 << 16, 0)]
+    assert wait_until(lambda: not slurm.ask("squeue", "-h", "-s").strip(), timeout_s=10)

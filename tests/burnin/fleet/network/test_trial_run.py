@@ -1,0 +1,236 @@
+"""Real trials between local hosts, through torchrun and gloo: each seeded fault gives its own result.
+
+All of them run side by side in one round, as the trials of a round do.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from burnin.fleet.archive import build_archive
+from burnin.fleet.host import Access, Host
+from burnin.fleet.launchers.local import LocalLauncher
+from burnin.fleet.network.trial import Trial, TrialResult
+from burnin.fleet.network.trial_run import TrialRunner, TrialSettings
+from burnin.fleet.training import TrainingPlan, TrainingResult, run_training_stage
+from burnin.fleet.training_rules import judge_training
+from burnin.node.sweep import SLOW_S
+from burnin.node.trial_order import COLLECTIVES
+from probes.event import Event
+from probes.outcome import Outcome
+from tests.processes import processes_with
+
+MARK = "OVERPROOF_TEST_TRIALS"
+FAULTS = {
+    "slow": ["slow"],
+    "wrong": ["bit_flip"],
+    "absent": ["absent"],
+    "crash": ["crash"],
+    "late": ["late"],
+}
+PAIRS = {
+    "spoiled": ("slow", "wrong"),
+    "hung": ("well-1", "absent"),
+    "crashed": ("crash", "well-2"),
+    "unmet": ("well-3", "late"),
+    "killed": ("well-4", "killed"),
+    "rail": ("well-5", "well-6"),
+}
+SETTINGS = TrialSettings(
+    device="cpu",
+    sizes_bytes=(8, 1 << 17),
+    length_s=0.05,
+    stall_s=12,
+    silence_s=30,
+    limit_s=60,
+    meet_within_s=8,
+    faults=FAULTS,
+)
+
+
+class _Round:
+    """One round, with the word of every host on the way."""
+
+    def __init__(self, launcher: LocalLauncher) -> None:
+        names = {name for pair in PAIRS.values() for name in pair}
+        self.mark = secrets.token_hex(8)
+        self.left: list[tuple[int, str]] = []
+        self.runner = TrialRunner(
+            hosts={name: Host(name=name, access=Access(launcher="local")) for name in names},
+            launcher_of=lambda host: launcher,
+            archive=build_archive(),
+            settings=SETTINGS,
+            on_event=self._hear,
+        )
+
+    def _hear(self, trial: Trial, host: str, event: Event) -> None:
+        """End one host like a power cut, in the midst of its trial."""
+        if host == "killed" and event.kind == "rank.sweep":
+            # The leader is the parent of the rank; what it started has to go with it.
+            os.kill(self._leader, signal.SIGKILL)
+        if host == "killed" and event.kind == "rank.started":
+            with open(f"/proc/{event.data['pid']}/stat") as stat:  # noqa: PTH123
+                self._leader = int(stat.read().rpartition(")")[2].split()[1])
+
+    def run(self) -> Mapping[str, TrialResult]:
+        trials = [
+            Trial(
+                id=name,
+                round=1,
+                design="domains",
+                hosts=pair,
+                path="rail:0" if name == "rail" else "full",
+                collectives=COLLECTIVES,
+            )
+            for name, pair in PAIRS.items()
+        ]
+        os.environ[MARK] = self.mark
+        try:
+            results = self.runner(trials)
+        finally:
+            del os.environ[MARK]
+        self.left = processes_with(f"{MARK}={self.mark}")
+        return {trial.id: result for trial, result in zip(trials, results, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[LocalLauncher]:
+    made = LocalLauncher()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def done_round(launcher: LocalLauncher) -> _Round:
+    return _Round(launcher)
+
+
+@pytest.fixture(scope="module")
+def results(done_round: _Round) -> Mapping[str, TrialResult]:
+    return done_round.run()
+
+
+@pytest.mark.timeout(400)
+def test_a_slow_host_slows_every_collective_and_a_wrong_element_is_seen_in_each(
+    results: Mapping[str, TrialResult],
+) -> None:
+    result = results["spoiled"]
+
+    assert (result.state, result.is_complete, result.transport) == ("done", True, "gloo"), result.detail
+    assert {(s.collective, s.size_bytes) for s in result.sweeps} == {
+        (name, size) for name in COLLECTIVES for size in (8, 1 << 17)
+    }
+    assert {s.wrong_elements for s in result.sweeps} == {1}
+    # At 128 KiB a window is one iteration, and each takes at least what the slow host adds.
+    large = [s for s in result.sweeps if s.size_bytes == 1 << 17]
+    assert all(0 < s.busbw_worst_gbps <= s.busbw_gbps <= (1 << 17) / SLOW_S / 1e9 for s in large)
+    assert result.environment["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+def test_a_rank_that_never_enters_is_a_hang_and_its_host_is_blamed(
+    results: Mapping[str, TrialResult],
+) -> None:
+    assert (results["hung"].state, results["hung"].blamed) == ("hung", ("absent",)), results["hung"].detail
+    assert "gloo has nothing like NCCL's RAS" in results["hung"].detail
+
+
+def test_a_rank_that_is_killed_fails_the_trial_and_its_host_is_blamed(
+    results: Mapping[str, TrialResult],
+) -> None:
+    assert (results["crashed"].state, results["crashed"].blamed) == ("failed", ("crash",))
+    assert "ended with -9" in results["crashed"].detail
+
+
+def test_a_rendezvous_to_which_one_host_does_not_come_ends_and_names_it(
+    results: Mapping[str, TrialResult],
+) -> None:
+    assert (results["unmet"].state, results["unmet"].blamed) == ("failed", ("late",))
+    assert "Rendezvous" in results["unmet"].detail
+
+
+def test_a_host_that_dies_in_the_midst_is_lost(results: Mapping[str, TrialResult]) -> None:
+    assert (results["killed"].state, results["killed"].blamed) == ("lost", ("killed",))
+    assert not results["killed"].is_complete
+
+
+def test_nothing_of_any_trial_is_left_running(results: Mapping[str, TrialResult], done_round: _Round) -> None:
+    assert results
+    assert done_round.left == []
+
+
+def test_a_path_that_gloo_does_not_have_is_not_run_and_says_why(results: Mapping[str, TrialResult]) -> None:
+    assert results["rail"].state == "not run"
+    assert "gloo on a CPU has neither NVLink nor rails" in results["rail"].detail
+
+
+def test_a_host_that_cannot_be_started_is_lost_and_the_others_are_ended(launcher: LocalLauncher) -> None:
+    hosts = {
+        "a": Host(name="a", access=Access(launcher="local")),
+        "b": Host(name="b", access=Access(launcher="local", python="/nowhere/python3")),
+    }
+    runner = TrialRunner(hosts=hosts, launcher_of=lambda host: launcher, archive=build_archive())
+
+    result = runner.run_one(Trial(id="t", round=1, design="domains", hosts=("a", "b")))
+
+    assert (result.state, result.blamed) == ("lost", ("b",))
+    assert "/nowhere/python3" in result.detail
+
+
+@pytest.mark.parametrize("hosts", [("a",), ("a", "a"), ()])
+def test_a_trial_of_less_than_two_hosts_is_not_run(hosts: tuple[str, ...]) -> None:
+    runner = TrialRunner(hosts={}, launcher_of=lambda host: LocalLauncher(), archive=b"")
+
+    assert runner.run_one(Trial(id="t", round=1, design="domains", hosts=hosts)).state == "not run"
+
+
+def _train(
+    launcher: LocalLauncher, names: str, plan: TrainingPlan, faults: Mapping[str, list[str]]
+) -> TrainingResult:
+    runner = TrialRunner(
+        hosts={name: Host(name=name, access=Access(launcher="local")) for name in names},
+        launcher_of=lambda host: launcher,
+        archive=build_archive(),
+        settings=TrialSettings(device="cpu", stall_s=30, limit_s=90, faults=faults),
+    )
+    return run_training_stage(runner, names, plan)
+
+
+@pytest.mark.timeout(300)
+def test_a_training_step_repeats_bit_for_bit_and_a_flipped_bit_of_one_host_is_outvoted(
+    launcher: LocalLauncher,
+) -> None:
+    trained = _train(launcher, "abc", TrainingPlan(steps=4), {"b": ["bit_flip"]})
+    found = {(f.rule, f.subject): f for f in judge_training(trained.to_event(), trained.rows, fleet="f")}
+
+    assert trained.result.state == "done", trained.result.detail
+    assert len(trained.rows) == 3 * 3 * 4
+    assert [found["training-loss", f"host:{name}"].outcome for name in "abc"] == [
+        Outcome.PASS,
+        Outcome.FAIL,
+        Outcome.PASS,
+    ]
+    assert found["training-end", "fleet:f"].outcome is Outcome.PASS
+
+
+@pytest.mark.timeout(200)
+def test_the_users_own_command_takes_the_place_of_ours(launcher: LocalLauncher) -> None:
+    body = "import os\nfor step in range(3): print(f'step {step} loss {1 / (1 + step)}', flush=True)"
+    plan = TrainingPlan(command=(sys.executable, "-c", body))
+
+    trained = _train(launcher, "ab", plan, {})
+    found = judge_training(trained.to_event(), trained.rows, fleet="f")
+
+    assert {row["loss"] for row in trained.rows} == {1.0, 0.5, 1 / 3}
+    assert {f.outcome for f in found} == {Outcome.PASS}, found
+
+
+def test_threads_of_trials_end(results: Mapping[str, TrialResult]) -> None:
+    assert results
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("trial")]
