@@ -64,6 +64,8 @@ class NetworkOutcome:
     untested_pairs_count: int = 0
     # Trials that nothing could be compared with: too few alike, and no floor stated.
     unjudged: tuple[str, ...] = ()
+    # Bad trials that nothing accused explains; whoever was in them has been retested.
+    unexplained: tuple[str, ...] = ()
     rounds: int = 0
     node_minutes: float = 0.0
     is_cut_short: bool = False  # a limit ended it before it was done

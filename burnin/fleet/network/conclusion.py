@@ -1,0 +1,332 @@
+"""From all trials to the list of what is accused, suspected and cleared, with intervals and next steps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+
+from burnin.fleet.host import Fleet
+from burnin.fleet.network.attribution import (
+    ACCUSED,
+    BOUNDARY,
+    CLEARED,
+    INTERMITTENT,
+    NIC,
+    NODE,
+    NVLINK_DOMAIN,
+    PAIR,
+    PAIRS_LISTED_MAX,
+    RAIL,
+    SLOW,
+    SUSPECTED_ALONE,
+    SUSPECTED_BEHIND,
+    SUSPECTED_ONCE,
+    SWITCH,
+    Attribution,
+    NetworkOutcome,
+)
+from burnin.fleet.network.contrast import Contrasts
+from burnin.fleet.network.intermittent import Retested
+from burnin.fleet.network.pair_search import PairFindings
+from burnin.fleet.network.part import LEAF, NIC_SIDE, NVLINK_SIDE, OUTWARD, SIDES, Part
+from burnin.fleet.network.reading import Reading
+from burnin.fleet.network.search import Search
+from burnin.fleet.network.settle import is_behind
+from burnin.fleet.network.solver import Evidence, interval, noise_of
+
+_NEXT_STEP = {
+    NODE: "take the host out of service, run `overproof burnin run` on it alone, replace what fails",
+    NIC: "look at the port counters of this adapter, clean and reseat its cable and transceiver",
+    RAIL: "look at the switches of this rail, and whether all its adapters are configured alike",
+    NVLINK_DOMAIN: "look at the NVSwitch trays and the fabric manager of this domain",
+    SWITCH: "look at the switch: port counters, speed and width of its links, temperature, firmware",
+    BOUNDARY: "look at the uplinks of these leaf switches: links down, oversubscription, routing",
+    PAIR: "look at the route between the two hosts: link aggregation, routing, a bad link on the way",
+}
+
+
+def conclude(
+    fleet: Fleet, search: Search, pairs: PairFindings, retested: Retested, contrasts: Contrasts
+) -> NetworkOutcome:
+    """Return all that the network stage did and concluded."""
+    evidence = search.evidence()
+    noise = noise_of(evidence.readings)
+    found = [
+        *_accused_hosts(evidence, contrasts, noise),
+        *_accused_shared(search, evidence, contrasts, noise),
+        *_accused_rails(contrasts, noise),
+        *(_accused_pair(pair, readings, noise) for pair, readings in sorted(pairs.accused.items())),
+        *_intermittent(retested, evidence),
+        *_suspected(search, evidence, retested),
+    ]
+    known = {a.subject for a in found}
+    tested = {host for r in evidence.readings if r.level is not None and r.is_main for host in r.hosts}
+    count, listed = _untested_pairs(fleet, evidence)
+    return NetworkOutcome(
+        trials=tuple(result.trial for result in search.results),
+        results=tuple(search.results),
+        attributions=tuple(sorted(found, key=_rank)),
+        cleared=tuple(_cleared(search, evidence, known)),
+        untested_hosts=tuple(host.name for host in fleet.hosts if host.name not in tested),
+        untested_pairs=listed,
+        untested_pairs_count=count,
+        unjudged=tuple(r.result.trial.id for r in evidence.readings if r.level is None and len(r.hosts) > 1),
+        unexplained=tuple(_unexplained(evidence, pairs, retested)),
+        rounds=search.rounds,
+        node_minutes=search.node_seconds / 60,
+        is_cut_short=search.is_cut_short,
+        detail=_detail(search),
+    )
+
+
+def _rank(attribution: Attribution) -> tuple[int, int, float, str]:
+    """Order by certainty, then by how much hangs on it, then by how bad it is."""
+    is_shared = attribution.kind in (RAIL, NVLINK_DOMAIN, SWITCH, BOUNDARY)
+    slowdown = attribution.slowdown if attribution.slowdown is not None else math.inf
+    return (attribution.status != ACCUSED, not is_shared, -slowdown, attribution.subject)
+
+
+def _detail(search: Search) -> str:
+    return f"a limit ended the network stage after {search.rounds} rounds" if search.is_cut_short else ""
+
+
+def _accused_hosts(evidence: Evidence, contrasts: Contrasts, noise: float) -> Iterator[Attribution]:
+    for host in sorted({part.name for part in evidence.accused if part.kind in (NIC_SIDE, NVLINK_SIDE)}):
+        sides = [part for part in evidence.accused if part.name == host]
+        solo = [reading for part in sorted(sides) for reading in evidence.solo[part]]
+        side = Part(NIC_SIDE, host)
+        rail = contrasts.rail.get(side)
+        kind = NIC if rail is not None and len(sides) == 1 else NODE
+        yield _accusation(
+            kind=kind,
+            subject=f"nic:{host}/{rail}" if kind == NIC else f"host:{host}",
+            readings=solo,
+            noise=noise,
+            tried=_among_well(evidence, sides),
+            more=contrasts.evidence.get(side, []),
+            detail=_inside_or_out(host, sides, contrasts, rail),
+        )
+
+
+def _inside_or_out(host: str, sides: Sequence[Part], contrasts: Contrasts, rail: int | None) -> str:
+    inside = contrasts.inside.get(host)
+    if rail is not None:
+        return f"slow on rail {rail} alone: its adapter, cable or port, or the GPU that feeds it"
+    if inside is not None and inside.is_bad:
+        return "slow without any network as well"
+    if inside is not None and inside.is_good:
+        kinds = {part.kind for part in sides}
+        what = "NVLink between hosts" if kinds == {NVLINK_SIDE} else "the network"
+        return f"well by itself; slow over {what}, not on one rail alone"
+    return ""
+
+
+def _accusation(
+    *,
+    kind: str,
+    subject: str,
+    readings: Sequence[Reading],
+    noise: float,
+    tried: Sequence[Reading],
+    more: Sequence[Reading] = (),
+    detail: str = "",
+) -> Attribution:
+    worst = max(readings, key=lambda r: r.level or 0)
+    slow = [r.level for r in readings if r.level is not None and r.fault == SLOW]
+    middle, low, high = interval(slow, noise=noise) if slow and worst.fault == SLOW else (None, None, None)
+    return Attribution(
+        kind=kind,
+        subject=subject,
+        status=ACCUSED,
+        fault=worst.fault,
+        slowdown=middle,
+        slowdown_low=low,
+        slowdown_high=high,
+        trials=len(tried),
+        trials_bad=sum(r.is_bad for r in tried),
+        evidence=tuple(dict.fromkeys(r.result.trial.id for r in (*readings, *more))),
+        detail=detail,
+        next_step=_NEXT_STEP[kind],
+    )
+
+
+def _among_well(evidence: Evidence, sides: Iterable[Part]) -> list[Reading]:
+    """Return the trials in which all others are known to be well."""
+    own = set(sides)
+    return [
+        reading
+        for part in sorted(own)
+        for reading in evidence.tried.get(part, ())
+        if all(evidence.is_good(p) for p in reading.parts if p.kind in SIDES and p.name != part.name)
+    ]
+
+
+def _accused_shared(
+    search: Search, evidence: Evidence, contrasts: Contrasts, noise: float
+) -> Iterator[Attribution]:
+    for part, level in sorted(evidence.shared.items()):
+        at_level = [
+            r
+            for r in evidence.tried[part]
+            if r.level is not None and abs(r.level - level) < 0.1 and len(r.hosts) <= 2
+        ]
+        tried = [r for r in evidence.tried[part] if len(r.hosts) <= 2]
+        kind, subject, detail = _shared_subject(search, part, contrasts)
+        yield _accusation(
+            kind=kind,
+            subject=subject,
+            readings=at_level or evidence.tried[part],
+            noise=noise,
+            tried=tried,
+            more=contrasts.evidence.get(part, []),
+            detail=detail,
+        )
+
+
+def _shared_subject(search: Search, part: Part, contrasts: Contrasts) -> tuple[str, str, str]:
+    members = search.topology.fabric_members().get(part.name, ())
+    if part.kind == LEAF:
+        rail = contrasts.rail.get(part)
+        if rail is None:
+            return SWITCH, f"switch:{part.name}", f"all {len(members)} hosts behind it"
+        switches = search.topology.rails.get(members[0], ()) if members else ()
+        name = switches[rail] if rail < len(switches) else part.name
+        return SWITCH, f"switch:{name}", f"rail {rail} of all {len(members)} hosts behind it"
+    if part.kind == OUTWARD:
+        return BOUNDARY, f"boundary:{part.name}", f"its {len(members)} hosts are well among themselves"
+    return NVLINK_DOMAIN, f"domain:{part.name}", "no trial within it was good"
+
+
+def _accused_rails(contrasts: Contrasts, noise: float) -> Iterator[Attribution]:
+    for rail, readings in sorted(contrasts.rails.items()):
+        yield _accusation(
+            kind=RAIL,
+            subject=f"rail:{rail}",
+            readings=readings,
+            noise=noise,
+            tried=readings,
+            detail="slow in most pairs of hosts, in two rounds with other pairs; it slows every trial",
+        )
+
+
+def _accused_pair(pair: tuple[str, str], readings: Sequence[Reading], noise: float) -> Attribution:
+    return _accusation(
+        kind=PAIR,
+        subject=f"link:{pair[0]}-{pair[1]}",
+        readings=readings,
+        noise=noise,
+        tried=readings,
+        detail="both hosts are well with others",
+    )
+
+
+def _intermittent(retested: Retested, evidence: Evidence) -> Iterator[Attribution]:
+    for host, hits in sorted(retested.accused.items()):
+        if any(part.name == host for part in evidence.accused if part.kind in SIDES):
+            continue
+        trials = retested.trials.get(host, len(hits))
+        slow = [r.level for r in hits if r.fault == SLOW and r.level is not None]
+        yield Attribution(
+            kind=NODE,
+            subject=f"host:{host}",
+            status=ACCUSED,
+            fault=INTERMITTENT,
+            slowdown=math.exp(statistics.fmean(slow)) if slow else None,
+            trials=trials,
+            trials_bad=len(hits),
+            evidence=tuple(r.result.trial.id for r in hits),
+            detail=f"bad in {len(hits)} of {trials} trials with healthy partners: comes and goes",
+            next_step="look for a link that flaps (carrier changes), reseat it, then run `soak`",
+        )
+
+
+def _suspected(search: Search, evidence: Evidence, retested: Retested) -> Iterator[Attribution]:
+    for host in search.topology.hosts:
+        side = Part(NIC_SIDE, host)
+        sides = [Part(kind, host) for kind in (NIC_SIDE, NVLINK_SIDE)]
+        if any(part in evidence.accused for part in sides) or host in retested.accused:
+            continue
+        if is_behind(evidence, search, side) and side in evidence.tried:
+            yield _suspicion(evidence, side, SUSPECTED_BEHIND, "test it again once that part is well")
+        elif side in evidence.upper and not evidence.is_good(side):
+            yield _suspicion(evidence, side, SUSPECTED_ALONE, "test it again with other healthy hosts")
+        elif host in retested.seen_once and not _was_partner(retested, host):
+            yield Attribution(
+                kind=NODE,
+                subject=f"host:{host}",
+                status=SUSPECTED_ONCE,
+                fault=INTERMITTENT,
+                trials=retested.trials.get(host, 0),
+                trials_bad=len(retested.hits.get(host, ())),
+                evidence=tuple(r.result.trial.id for r in retested.seen_once[host]),
+                detail=f"not seen again in {retested.trials.get(host, 0)} retests with healthy partners",
+                next_step="run `soak` on it: a rare fault needs more time than this profile takes",
+            )
+
+
+def _was_partner(retested: Retested, host: str) -> bool:
+    """Whether every bad trial of a host had an accused one in it."""
+    return all(r.hosts & set(retested.accused) for r in retested.seen_once[host])
+
+
+def _suspicion(evidence: Evidence, side: Part, status: str, next_step: str) -> Attribution:
+    bad = [reading for reading in evidence.tried[side] if reading.is_bad]
+    worst = max(bad, key=lambda r: r.level or 0, default=None)
+    return Attribution(
+        kind=NODE,
+        subject=f"host:{side.name}",
+        status=status,
+        fault=worst.fault if worst else SLOW,
+        trials=len(evidence.tried[side]),
+        trials_bad=len(bad),
+        evidence=tuple(r.result.trial.id for r in bad),
+        next_step=next_step,
+    )
+
+
+def _cleared(search: Search, evidence: Evidence, known: set[str]) -> Iterator[Attribution]:
+    for host in search.topology.hosts:
+        side = Part(NIC_SIDE, host)
+        tried = evidence.tried.get(side, [])
+        bad = [reading for reading in tried if reading.is_bad]
+        good = [reading for reading in tried if reading.is_good]
+        if bad and good and f"host:{host}" not in known:
+            yield Attribution(
+                kind=NODE,
+                subject=f"host:{host}",
+                status=CLEARED,
+                fault=bad[0].fault,
+                trials=len(tried),
+                trials_bad=len(bad),
+                evidence=tuple(reading.result.trial.id for reading in good),
+            )
+
+
+def _unexplained(evidence: Evidence, pairs: PairFindings, retested: Retested) -> Iterator[str]:
+    """Return bad trials that nothing accused explains."""
+    for reading in evidence.readings:
+        if not reading.is_bad or not reading.is_main or len(reading.hosts) < 2:
+            continue
+        if reading.hosts & set(retested.accused):
+            continue
+        if not evidence.explains(reading) and not pairs.explains(reading):
+            yield reading.result.trial.id
+
+
+def _untested_pairs(fleet: Fleet, evidence: Evidence) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """Return how many pairs of hosts never exchanged data, and the first of them."""
+    names = [host.name for host in fleet.hosts]
+    bit = {name: 1 << index for index, name in enumerate(names)}
+    met = dict.fromkeys(names, 0)
+    for reading in evidence.readings:
+        if reading.level is not None and reading.is_main:
+            together = sum(bit[host] for host in reading.hosts if host in bit)
+            for host in reading.hosts:
+                if host in met:
+                    met[host] |= together
+    pairs = len(names) * (len(names) - 1) // 2
+    done = sum((met[name] & ~bit[name]).bit_count() for name in names) // 2
+    missing = ((a, b) for a, b in itertools.combinations(names, 2) if not met[a] & bit[b])
+    return pairs - done, tuple(itertools.islice(missing, PAIRS_LISTED_MAX))
