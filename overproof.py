@@ -29,7 +29,12 @@ EXIT_CODE = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3}
 EXIT_USAGE, EXIT_UNREACHABLE, EXIT_CRASHED, EXIT_INTERRUPTED = 2, 3, 4, 130
 
 # The module of each job that has ``judge_run(run) -> list[Finding]``.
-JUDGES = {"burnin": "burnin.judging", "load": "loadtests.judging", "gameday": "experiments.judging"}
+JUDGES = {
+    "burnin": "burnin.judging",
+    "fleet": "burnin.fleet.judging",
+    "load": "loadtests.judging",
+    "gameday": "experiments.judging",
+}
 # ``schema KIND``: module and pydantic model behind each kind of file.
 SCHEMAS = {
     "workload": ("loadtests.workload", "WorkloadSpec"),
@@ -99,6 +104,11 @@ def _render(path: Path, *, is_judged_anew: bool, as_json: bool) -> Outcome:
 
 def _keep_expectations(run: Run, path: Path) -> None:
     """Put a user's figures into the record of a burn-in; no other job has any."""
+    if run.header.kind == "fleet":
+        raise ConfigError(
+            f"--expectations: {run.path} is a fleet, judged from what its hosts came to; judge those "
+            f"first, one by one: overproof judge {run.path}/hosts/NAME --expectations {path}"
+        )
     if run.header.kind != "burnin":
         raise ConfigError(
             f"--expectations: {run.path} is a {run.header.kind} run; only a burn-in has figures"

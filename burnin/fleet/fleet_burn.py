@@ -17,6 +17,7 @@ from burnin.fleet.host import Fleet, Host
 from burnin.fleet.host_rule import judge_hosts
 from burnin.fleet.host_run import HostJob, HostResult
 from burnin.fleet.judges import Judges
+from burnin.fleet.judging import judge_fleet
 from burnin.fleet.launchers.all import Launchers
 from burnin.fleet.permitted import ask_permission
 from burnin.fleet.resume import set_aside
@@ -106,7 +107,7 @@ def _run(
     is_quiet: bool,
 ) -> None:
     with (
-        recording(writer, _judge_run),
+        recording(writer, judge_fleet),
         Progress(f"fleet {fleet.name}", quiet=is_quiet) as progress,
         Judges() as judges,
     ):

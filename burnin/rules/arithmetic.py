@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from burnin.evidence import subject_of
+from burnin.rules.vote import majority
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -127,11 +128,11 @@ def _judge_digest(
     if len(votes) == 1:
         observed = f"{every}, also with {len(siblings)} siblings"
         return _digest_finding(device, Outcome.PASS, observed, evidence)
-    best, count = votes.most_common(1)[0]
-    is_majority = 2 * count > sum(votes.values()) and count > 1
-    if not is_majority:
+    best = majority(votes)
+    if best is None:
         observed = f"no majority: its digest differs from that of {', '.join(unlike)}"
         return _digest_finding(device, Outcome.INCONCLUSIVE, observed, evidence | {CONTRADICTS: unlike})
+    count = votes[best]
     if own == best:
         observed = f"{every}, also with {count - 1} of {len(siblings)} siblings; {', '.join(unlike)} differs"
         return _digest_finding(device, Outcome.PASS, observed, evidence)

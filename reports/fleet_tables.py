@@ -1,0 +1,155 @@
+"""The compact tables of a fleet's record, opened for SQL: all that judging and reports of a fleet read.
+
+12,500 hosts with 100,000 GPUs make a million rows; no object is made of a row that nobody asks for.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import duckdb
+
+from probes.errors import RecordError
+from reports.record import SERIES_FOLDER
+from reports.run import Run
+
+_TEXT, _NUMBER, _WHOLE, _NAMES = "VARCHAR", "DOUBLE", "BIGINT", "VARCHAR[]"
+_COMMON = {"t_ns": _WHOLE, "host": _TEXT}
+# Each table with its columns; a column that nobody wrote, or of another type, reads as NULL.
+TABLES: dict[str, dict[str, str]] = {
+    "host": _COMMON
+    | {
+        "state": _TEXT,
+        "outcome": _TEXT,
+        "run": _TEXT,
+        "seconds": _NUMBER,
+        "clock_offset_s": _NUMBER,
+        "detail": _TEXT,
+        "rack": _TEXT,
+        "pdu": _TEXT,
+        "hall": _TEXT,
+        "switch": _TEXT,
+        "nvlink_domain": _TEXT,
+    },
+    "host_finding": _COMMON
+    | {
+        "rule": _TEXT,
+        "subject": _TEXT,
+        "outcome": _TEXT,
+        "observed": _TEXT,
+        "expected": _TEXT,
+        "next_step": _TEXT,
+        "is_explained": "BOOLEAN",  # by another finding of that host; NULL: not told, as before that was kept
+    },
+    "gpu_result": _COMMON
+    | {"gpu": _TEXT, "serial": _TEXT, "model": _TEXT, "metric": _TEXT, "value": _NUMBER, "unit": _TEXT},
+    "digest": _COMMON | {"gpu": _TEXT, "product": _TEXT, "digest": _TEXT},
+    "fingerprint": _COMMON | {"part": _TEXT, "key": _TEXT, "value": _TEXT},
+    "net": {
+        "t_ns": _WHOLE,
+        "round": _WHOLE,
+        "trial": _TEXT,
+        "design": _TEXT,
+        "hosts": _NAMES,
+        "path": _TEXT,
+        "collective": _TEXT,
+        "size_bytes": _WHOLE,
+        "ranks": _WHOLE,
+        "iterations": _WHOLE,
+        "busbw_gbps": _NUMBER,
+        "busbw_worst_gbps": _NUMBER,
+        "wrong_elements": _WHOLE,
+        "state": _TEXT,
+        "is_complete": "BOOLEAN",
+        "transport": _TEXT,
+        "seconds": _NUMBER,
+        "detail": _TEXT,
+        "blamed": _NAMES,
+    },
+}
+PLACES = ("rack", "pdu", "hall", "switch", "nvlink_domain")
+_MEMORY, _THREADS = "1GB", 2
+
+Value = str | int | float | bool | None | list[str]
+
+
+class FleetTables:
+    """A connection that has a view for every table, empty where the record has no such rows."""
+
+    def __init__(self, run: Run) -> None:
+        self._connection = duckdb.connect()
+        try:
+            # Nothing is put anywhere on disk: a report may be made in a folder that must not change.
+            self._connection.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = {_THREADS}")
+            self._connection.execute("SET temp_directory = ''; SET preserve_insertion_order = false")
+            for name, columns in TABLES.items():
+                self._open(run, name, columns)
+        except duckdb.Error as error:
+            self._connection.close()
+            raise RecordError(f"{run.path}: its tables cannot be read: {error}") from error
+
+    def _open(self, run: Run, name: str, columns: dict[str, str]) -> None:
+        """Make the view of one table: sealed, or as lines where the run did not come to its end."""
+        sealed = run.path / SERIES_FOLDER / f"{name}.parquet"
+        lines = run.path / SERIES_FOLDER / f"{name}.ndjson"
+        if sealed.exists():
+            source = f"read_parquet({_quoted(str(sealed))})"
+        elif lines.exists() and lines.stat().st_size:
+            kinds = ", ".join(f"{column}: 'JSON'" for column in columns)
+            form = "format='newline_delimited', ignore_errors=true, maximum_object_size=67108864"
+            source = f"read_json({_quoted(str(lines))}, columns={{{kinds}}}, {form})"
+        else:
+            source = "(SELECT 1 WHERE false)"
+        there = {str(row[0]): str(row[1]) for row in self.rows(f"DESCRIBE SELECT * FROM {source}")}  # noqa: S608
+        wanted = ", ".join(
+            f"{_cast(column, there[column], kind) if column in there else f'NULL::{kind}'} AS {column}"
+            for column, kind in columns.items()
+        )
+        # A host that was repeated, as after --resume, counts by what came last.
+        last = (
+            "QUALIFY row_number() OVER (PARTITION BY host ORDER BY t_ns DESC) = 1" if name == "host" else ""
+        )
+        self._connection.execute(f"CREATE TEMP TABLE {name} AS SELECT {wanted} FROM {source} {last}")  # noqa: S608
+
+    def rows(self, query: str, *values: Value) -> list[tuple[object, ...]]:
+        """Return what a query finds."""
+        return self._connection.execute(query, list(values)).fetchall()
+
+    def run(self, statement: str, *values: Value) -> None:
+        """Execute what returns nothing, such as the making of a temporary table."""
+        self._connection.execute(statement, list(values))
+
+    def fill(self, table: str, columns: str, rows: list[tuple[object, ...]]) -> None:
+        """Make a temporary table and put rows into it."""
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({columns})")
+        if rows:
+            marks = ", ".join("?" for _ in rows[0])
+            self._connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608
+
+    def write(self, query: str, path: str, form: str) -> None:
+        """Write what a query finds into a file."""
+        self._connection.execute(f"COPY ({query}) TO {_quoted(path)} ({form})")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> FleetTables:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _cast(column: str, found: str, kind: str) -> str:
+    """Return a column in the type that is wanted; what cannot be taken for it, and NaN, is NULL."""
+    if kind == _TEXT:
+        return f"({column} ->> '$')" if found == "JSON" else f"{column}::VARCHAR"
+    cast = f"TRY_CAST({column} AS {kind})"
+    return f"CASE WHEN isfinite({cast}) THEN {cast} END" if kind == _NUMBER else cast
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
