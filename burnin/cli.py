@@ -35,6 +35,15 @@ class DeviceChoice(StrEnum):
     CPU = "cpu"
 
 
+class LauncherChoice(StrEnum):
+    """How hosts are reached."""
+
+    LOCAL = "local"
+    SSH = "ssh"
+    SLURM = "slurm"
+    KUBERNETES = "kubernetes"
+
+
 @app.callback()
 def burnin() -> None:
     """Burn in the hardware of this machine or of a fleet and give each device a verdict."""
@@ -75,6 +84,16 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a fleet's run: only what is missing.")
     ] = None,
+    launcher: Annotated[
+        LauncherChoice | None,
+        typer.Option(help="How every host of the fleet is reached, instead of what the file says."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the Jobs that the launcher kubernetes would create, and no more."
+        ),
+    ] = False,
     hosts_max: Annotated[int, typer.Option(min=1, help="Hosts of a fleet that run at once.")] = 512,
     connections_max: Annotated[
         int, typer.Option(min=1, help="Hosts of a fleet that are logged in to at once.")
@@ -88,7 +107,7 @@ def run(
     seed_fault: Annotated[
         list[str] | None, typer.Option(hidden=True, help="STAGE:KIND@DEVICE, to see it found.")
     ] = None,
-) -> Outcome:
+) -> Outcome | None:
     """Load each device of this machine or of a fleet, check every result, judge devices and sensors."""
     from burnin.burn import BurnRequest, run_burnin
     from burnin.node.seeding import parse_seeded_fault
@@ -108,13 +127,17 @@ def run(
         is_quiet=as_json,
         seeded_faults=tuple(parse_seeded_fault(text) for text in seed_fault or ()),
     )
+    if dry_run:
+        from burnin.fleet.dry_run import render_dry_run
+
+        typer.echo(render_dry_run(request, fleet_file=fleet, launcher=launcher and launcher.value), nl=False)
+        return None
     if fleet is not None or resume is not None:
         from burnin.fleet.fleet_burn import FleetLimits, burn_fleet
 
-        limits = FleetLimits(
-            hosts_max=hosts_max, connects_max=connections_max, start_within_s=start_within_s
-        )
-        recorded = burn_fleet(request, fleet_file=fleet, resume=resume, limits=limits)
+        limits = FleetLimits(hosts_max=hosts_max, connects_max=connections_max, start_within_s=start_within_s)
+        launcher_name = launcher and launcher.value
+        recorded = burn_fleet(request, fleet_file=fleet, resume=resume, limits=limits, launcher=launcher_name)
         print_result(recorded, as_json=as_json)
         return recorded.outcome
     recorded = run_burnin(request)

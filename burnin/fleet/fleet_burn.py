@@ -47,9 +47,16 @@ class FleetLimits:
 
 
 def burn_fleet(
-    request: BurnRequest, *, fleet_file: Path | None, resume: Path | None, limits: FleetLimits
+    request: BurnRequest,
+    *,
+    fleet_file: Path | None,
+    resume: Path | None,
+    limits: FleetLimits,
+    launcher: str | None = None,
 ) -> Run:
     """Burn in a fleet, or go on with a run of one, and return the judged run.
+
+    ``launcher`` takes the place of what the fleet file says of each host; None: the file is followed.
 
     Raises:
         ConfigError: a file, the SSH configuration or the run folder is wrong.
@@ -58,8 +65,8 @@ def burn_fleet(
         Interrupted: somebody stopped it.
     """
     if resume is not None:
-        if fleet_file is not None:
-            raise ConfigError("--resume: the run knows its fleet; leave the fleet file out")
+        if fleet_file is not None or launcher is not None:
+            raise ConfigError("--resume: the run knows its fleet; leave the fleet file and --launcher out")
         return _resume(resume, limits, is_quiet=request.is_quiet)
     assert fleet_file is not None
     plan = load_plan(request)
@@ -67,11 +74,19 @@ def burn_fleet(
         raise ConfigError("--bundle and --self-test are for this machine; leave them out with a fleet")
     order, spec = plan_run(request, plan)
     order = replace(order, controller_silence_s=CONTROLLER_SILENCE_S)
-    fleet = ask_permission(load_fleet(fleet_file))
+    fleet = ask_permission(with_launcher(load_fleet(fleet_file), launcher))
     spec |= {"fleet": fleet_to_json(fleet), "order": order_to_json(order)}
     writer = create_run(request.out, kind="fleet", spec=spec, seed=request.seed)
     _run(writer, fleet, order, fleet.hosts, {}, limits, request.is_quiet)
     return load_run(writer.path)
+
+
+def with_launcher(fleet: Fleet, launcher: str | None) -> Fleet:
+    """Return the fleet with every host reached the same way; None: as its file says."""
+    if launcher is None:
+        return fleet
+    hosts = tuple(replace(host, access=replace(host.access, launcher=launcher)) for host in fleet.hosts)
+    return replace(fleet, hosts=hosts)
 
 
 def _resume(path: Path, limits: FleetLimits, *, is_quiet: bool) -> Run:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from burnin.fleet.host import Access, Expected, Fleet, Host, Place, PowerCap
+from burnin.fleet.host import Access, ClusterJobs, Expected, Fleet, Host, Place, PowerCap
 from burnin.fleet.host_range import HOSTS_MAX, expand_hosts
 from probes.errors import ConfigError
 from probes.spec import Location, Spec, find_line, load_spec
@@ -142,6 +142,33 @@ class PowerCapSpec(Spec):
         return PowerCap(kind=kind, name=getattr(self, kind), watts=self.watts)
 
 
+class KubernetesSpec(Spec):
+    """How hosts that are reached through Kubernetes run our program."""
+
+    image: Annotated[str, Field(description="with Python and torch, as NAME@sha256:...")]
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "overproof"
+    gpu_resource: Label = "nvidia.com/gpu"
+    resources: Annotated[
+        dict[str, str], Field(description='limits beside the GPUs, such as rdma/hca: "1"')
+    ] = Field(default_factory=dict)
+
+    @field_validator("image")
+    @classmethod
+    def _goes_by_digest(cls, image: str) -> str:
+        if not _DIGEST.search(image):
+            raise ValueError("name the image by digest, as NAME@sha256:... (a tag may mean another tomorrow)")
+        return image
+
+    def to_jobs(self) -> ClusterJobs:
+        """Return what the launcher works with."""
+        return ClusterJobs(
+            image=self.image,
+            namespace=self.namespace,
+            gpu_resource=self.gpu_resource,
+            resources=dict(self.resources),
+        )
+
+
 class FleetSpec(Spec):
     """A fleet."""
 
@@ -154,6 +181,12 @@ class FleetSpec(Spec):
         dict[str, str],
         Field(description="kernel, driver, nccl, ...: the version that every host should have"),
     ] = Field(default_factory=dict)
+    salloc_options: Annotated[
+        tuple[Label, ...], Field(description="for the launcher slurm, such as --reservation=intake")
+    ] = ()
+    kubernetes: Annotated[
+        KubernetesSpec | None, Field(description="for the launcher kubernetes: which image, and where")
+    ] = None
 
 
 class _Problem(Exception):
@@ -210,6 +243,8 @@ def to_fleet(spec: FleetSpec) -> Fleet:
         hosts=tuple(hosts.values()),
         power_caps=tuple(cap.to_power_cap() for cap in spec.power_caps),
         expected_versions=dict(spec.expected_versions),
+        salloc_options=spec.salloc_options,
+        kubernetes=None if spec.kubernetes is None else spec.kubernetes.to_jobs(),
     )
     _check_caps(fleet)
     return fleet

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from burnin.fleet.host import Access, Expected, Fleet, Host, Place, PowerCap
+from burnin.fleet.host import Access, ClusterJobs, Expected, Fleet, Host, Place, PowerCap
 from probes.json_types import JsonObject
 
 
@@ -22,6 +22,8 @@ def fleet_from_json(data: Mapping[str, Any]) -> Fleet:
         hosts=tuple(_host(host) for host in data["hosts"]),
         power_caps=tuple(PowerCap(**cap) for cap in data["power_caps"]),
         expected_versions=dict(data["expected_versions"]),
+        salloc_options=tuple(data.get("salloc_options", ())),
+        kubernetes=ClusterJobs(**data["kubernetes"]) if data.get("kubernetes") else None,
     )
 
 

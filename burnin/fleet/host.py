@@ -64,6 +64,16 @@ class PowerCap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterJobs:
+    """How hosts of a Kubernetes cluster run a program: as a Job on each of them."""
+
+    image: str  # with the node's own torch, by digest
+    namespace: str = "overproof"
+    gpu_resource: str = "nvidia.com/gpu"
+    resources: dict[str, str] = field(default_factory=dict)  # limits beside the GPUs, such as rdma/hca: "1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """Hosts that go through acceptance together."""
 
@@ -71,3 +81,5 @@ class Fleet:
     hosts: tuple[Host, ...]
     power_caps: tuple[PowerCap, ...] = ()
     expected_versions: dict[str, str] = field(default_factory=dict)  # fingerprint key -> wanted value
+    salloc_options: tuple[str, ...] = ()  # for the job that the launcher slurm asks for
+    kubernetes: ClusterJobs | None = None  # None: no host is reached through Kubernetes

@@ -24,7 +24,7 @@ class Launchers:
         def slurm() -> Launcher:
             from burnin.fleet.launchers.slurm import SlurmLauncher
 
-            return SlurmLauncher(slurm_hosts, time_limit_s=time_limit_s)
+            return SlurmLauncher(slurm_hosts, time_limit_s=time_limit_s, salloc_options=fleet.salloc_options)
 
         self._makers: dict[str, Callable[[], Launcher]] = {
             "local": LocalLauncher,
