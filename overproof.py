@@ -40,6 +40,7 @@ SCHEMAS = {
     "workload": ("loadtests.workload", "WorkloadSpec"),
     "plan": ("burnin.plan", "PlanSpec"),
     "fleet": ("burnin.fleet.fleet_file", "FleetSpec"),
+    "faults": ("burnin.fleet.simulation.fault_file", "FaultFileSpec"),
     "expectations": ("burnin.override", "OverrideSpec"),
     "slo": ("probes.slo_spec", "SloSpec"),
     "experiment": ("experiments.experiment", "ExtensionSpec"),

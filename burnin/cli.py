@@ -81,6 +81,16 @@ def run(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Prove every detector by a seeded fault, and load nothing.")
     ] = False,
+    simulate: Annotated[
+        int | None,
+        typer.Option(min=2, max=20_000, metavar="HOSTS", help="Rehearse with hosts that do not exist."),
+    ] = None,
+    simulate_faults: Annotated[
+        Path | None, typer.Option(help="YAML file of what is wrong with them, instead of a draw.")
+    ] = None,
+    simulate_healthy: Annotated[
+        bool, typer.Option("--simulate-healthy", help="Nothing is wrong with them.")
+    ] = False,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a fleet's run: only what is missing.")
     ] = None,
@@ -93,6 +103,12 @@ def run(
         typer.Option(
             "--dry-run", help="Print the Jobs that the launcher kubernetes would create, and no more."
         ),
+    ] = False,
+    network: Annotated[
+        bool, typer.Option(help="Have the hosts of a fleet exchange data, once each has done its own.")
+    ] = True,
+    train: Annotated[
+        bool, typer.Option("--train", help="Have the hosts of a fleet train a small model together.")
     ] = False,
     hosts_max: Annotated[int, typer.Option(min=1, help="Hosts of a fleet that run at once.")] = 512,
     connections_max: Annotated[
@@ -113,6 +129,23 @@ def run(
     from burnin.node.seeding import parse_seeded_fault
     from reports.terminal import print_result
 
+    if simulate is not None:
+        from burnin.fleet.simulation.run import run_simulation
+        from probes.errors import ConfigError
+
+        if fleet is not None or resume is not None:
+            raise ConfigError("--simulate: such a fleet is made up; leave FLEET and --resume out")
+        recorded = run_simulation(
+            simulate,
+            profile=profile.value if profile else "quick",
+            seed=seed,
+            out=out,
+            is_quiet=as_json,
+            faults_file=simulate_faults,
+            is_healthy=simulate_healthy,
+        )
+        print_result(recorded, as_json=as_json)
+        return recorded.outcome
     request = BurnRequest(
         plan_file=plan,
         profile=profile and profile.value,

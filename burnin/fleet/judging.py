@@ -10,6 +10,8 @@ from burnin.fleet.drift import judge_drift
 from burnin.fleet.fleet_json import fleet_from_json
 from burnin.fleet.host import Fleet
 from burnin.fleet.host_rule import judge_hosts
+from burnin.fleet.network.network_rule import judge_network
+from burnin.fleet.network.stage import read_outcome
 from burnin.fleet.outliers import judge_outliers
 from probes.finding import Finding
 from probes.json_types import JsonObject
@@ -25,12 +27,15 @@ _FINDING = ("host", "rule", "subject", "outcome", "observed", "next_step", "is_e
 def judge_fleet(run: Run) -> list[Finding]:
     """Judge a recorded run of a fleet from its record alone; who matters most stands first."""
     fleet = fleet_of(run)
+    network = read_outcome(run, fleet)
     with FleetTables(run) as tables:
         count = max(len(fleet.hosts), int(str(tables.rows("SELECT count(*) FROM host")[0][0])))
         found = [
             *judge_digest_vote(tables, fleet=fleet.name),
             *judge_outliers(tables, fleet=fleet.name),
             *judge_drift(tables, fleet.expected_versions, fleet=fleet.name),
+            *_simulated(run, fleet),
+            *(judge_network(network, fleet=fleet.name) if network is not None else ()),
         ]
         causes = judge_common_causes(tables, found, hosts=count)
         hosts = list(_judge_hosts(tables, fleet, count))
@@ -46,6 +51,17 @@ def fleet_of(run: Run) -> Fleet:
     if not isinstance(told, dict) or "hosts" not in told:
         return Fleet(name=run.header.id, hosts=())
     return fleet_from_json(told)
+
+
+def _simulated(run: Run, fleet: Fleet) -> Iterator[Finding]:
+    if run.header.spec.get("simulated"):
+        yield Finding(
+            rule="simulated",
+            subject=f"fleet:{fleet.name}",
+            outcome=None,
+            observed="SIMULATED: no such hosts exist and nothing was measured",
+            expected="shown with every verdict of a rehearsal",
+        )
 
 
 def _judge_hosts(tables: FleetTables, fleet: Fleet, count: int) -> Iterator[Finding]:

@@ -256,7 +256,7 @@ def _suspected(search: Search, evidence: Evidence, retested: Retested) -> Iterat
             yield Attribution(
                 kind=NODE,
                 subject=f"host:{host}",
-                status=SUSPECTED_ONCE,
+                status=SUSPECTED_ONCE if retested.trials.get(host) else SUSPECTED_ALONE,
                 fault=INTERMITTENT,
                 trials=retested.trials.get(host, 0),
                 trials_bad=len(retested.hits.get(host, ())),

@@ -12,6 +12,7 @@ INSIDE, NVLINK_SIDE, NIC_SIDE = "inside", "nvlink side", "nic side"
 # What hosts share: the leaf switches of a fabric, an NVLink domain, and what leads out of a fabric.
 LEAF, DOMAIN, OUTWARD = "leaf", "domain", "outward"
 SIDES = (INSIDE, NVLINK_SIDE, NIC_SIDE)
+SHARED = (LEAF, DOMAIN, OUTWARD)
 
 
 class Part(NamedTuple):

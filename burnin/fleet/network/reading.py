@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from burnin.fleet.network.attribution import FAILED, HUNG, SLOW, SOCKETS, WRONG
-from burnin.fleet.network.part import Part, parts_of, path_class, scope_of
+from burnin.fleet.network.part import SHARED, Part, parts_of, path_class, scope_of
 from burnin.fleet.network.trial import RAIL, Sweep, TrialResult
 from burnin.fleet.topology import Topology
 
@@ -48,10 +48,12 @@ class Reading:
 
     result: TrialResult
     hosts: frozenset[str]
+    # What it puts to the test, without what all trials alike have in common: they cannot tell how fast it is.
     parts: frozenset[Part]
     level: float | None  # None: nothing to compare with
     fault: str = ""  # empty: none
     dip: bool = False  # an iteration was far below what is usual
+    common: frozenset[Part] = field(default=frozenset())
     is_main: bool = True  # over all rails, so that it speaks about the whole path
     blamed: frozenset[str] = field(default=frozenset())
 
@@ -96,10 +98,12 @@ def _read(
     trial = result.trial
     hosts, parts, keys = facts[trial.id]
     level, fault, dip = _judge(result, keys, references, floors)
+    common = references.common(keys[0], len(hosts)) if keys and fault in ("", SLOW) else frozenset()
     return Reading(
         result=result,
         hosts=hosts,
-        parts=parts,
+        parts=parts - common,
+        common=common,
         level=level,
         fault=fault,
         dip=dip,
@@ -171,6 +175,8 @@ class _References:
 
     def __init__(self, results: Sequence[TrialResult], facts: Facts) -> None:
         self._figures: dict[_Key, dict[int, list[tuple[float, float]]]] = {}
+        self._parts: dict[_Key, dict[int, frozenset[Part]]] = {}
+        self._common: dict[tuple[_Key, int], frozenset[Part]] = {}
         self._known: dict[tuple[_Key, int], _Reference | None] = {}
         for result in results:
             if result.state != "done" or not result.is_complete:
@@ -179,6 +185,20 @@ class _References:
                 steadiness = math.log(max(sweep.busbw_worst_gbps, 1e-9) / max(sweep.busbw_gbps, 1e-9))
                 by_size = self._figures.setdefault(key, {})
                 by_size.setdefault(len(result.trial.hosts), []).append((sweep.busbw_gbps, steadiness))
+                self._note_parts(key, len(result.trial.hosts), facts[result.trial.id][1])
+
+    def _note_parts(self, key: _Key, hosts: int, parts: frozenset[Part]) -> None:
+        by_size = self._parts.setdefault(key, {})
+        shared = by_size[hosts] if hosts in by_size else frozenset(p for p in parts if p.kind in SHARED)
+        by_size[hosts] = shared & parts
+
+    def common(self, key: _Key, hosts: int) -> frozenset[Part]:
+        """Return what hosts share and every trial alike goes through."""
+        if (key, hosts) not in self._common:
+            margin = hosts * ALIKE_SIZE
+            found = [p for size, p in self._parts.get(key, {}).items() if abs(size - hosts) <= margin]
+            self._common[key, hosts] = frozenset.intersection(*found) if found else frozenset()
+        return self._common[key, hosts]
 
     def of(self, key: _Key, hosts: int) -> _Reference | None:
         """Return what a sweep among so many hosts should reach; None: too few are alike."""

@@ -20,6 +20,7 @@ from burnin.fleet.network.reading import SAME_LEVEL, SLOW_FROM, Reading
 
 SHARED_HOSTS_MIN = 4  # so many hosts must be bad without a good one before what they share is to blame
 INTERVAL_Z = 1.96
+WORKS = 15.0  # a level below all that is no slowness
 # Two healthy trials never agree better than this, however few there are to learn it from.
 NOISE_MIN = 0.008
 
@@ -61,6 +62,8 @@ def weigh(readings: Sequence[Reading], fabric: dict[str, str]) -> Evidence:
         for part in reading.parts:
             evidence.upper[part] = min(evidence.upper.get(part, math.inf), reading.level)
             evidence.tried.setdefault(part, []).append(reading)
+        for part in reading.common:  # it works, at a speed that these trials cannot tell
+            evidence.upper[part] = min(evidence.upper.get(part, math.inf), WORKS)
     _blame_shared(evidence)
     _blame_hosts(evidence)
     return evidence
