@@ -22,6 +22,7 @@ from pathlib import Path
 
 from burnin.node.crew import HEARTBEAT, HEARTBEAT_EVERY_S
 from burnin.node.lifeline import ORDER_WITHIN_S, answer
+from burnin.node.neighbours import in_rail_order
 from burnin.node.ras import ask_ras
 from burnin.node.speaker import Speaker
 from burnin.node.trial_order import LEADER_VARIABLE, RANKS_VARIABLE, TrialOrder, trial_order_from_json
@@ -183,7 +184,7 @@ def _take_path(path: str, gpus: int) -> JsonObject:
         return {}
     rail = int(path.removeprefix("rail:"))
     active = [(str(port["adapter"]), int(port["port"])) for port in read_ports() if port["state"] == "ACTIVE"]
-    adapters = select_adapters(os.environ.get("NCCL_IB_HCA", ""), active)
+    adapters = in_rail_order(select_adapters(os.environ.get("NCCL_IB_HCA", ""), active))
     if rail >= len(adapters):
         raise Refused(f"path {path}: only {len(adapters)} active adapters that NCCL would take")
     name, port = adapters[rail]

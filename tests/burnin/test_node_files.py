@@ -45,7 +45,7 @@ def test_a_module_that_travels_imports_nothing_that_stays_behind(module: str) ->
 
 
 def test_everything_that_the_programs_of_a_node_need_travels() -> None:
-    programs = {"agent", "worker", "sampler", "host_load", "trial", "trial_rank"}
+    programs = {"agent", "worker", "sampler", "host_load", "trial", "trial_rank", "neighbours"}
     needed, seen = {f"burnin.node.{name}" for name in programs}, set()
     while needed - seen:
         module = (needed - seen).pop()
