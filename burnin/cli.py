@@ -167,10 +167,19 @@ def run(
         return None
     if fleet is not None or resume is not None:
         from burnin.fleet.fleet_burn import FleetLimits, burn_fleet
+        from burnin.fleet.together import Together
+        from burnin.fleet.training import TrainingPlan
 
         limits = FleetLimits(hosts_max=hosts_max, connects_max=connections_max, start_within_s=start_within_s)
         launcher_name = launcher and launcher.value
-        recorded = burn_fleet(request, fleet_file=fleet, resume=resume, limits=limits, launcher=launcher_name)
+        recorded = burn_fleet(
+            request,
+            fleet_file=fleet,
+            resume=resume,
+            limits=limits,
+            wanted=Together(is_network_wanted=network, training=TrainingPlan() if train else None),
+            launcher=launcher_name,
+        )
         print_result(recorded, as_json=as_json)
         return recorded.outcome
     recorded = run_burnin(request)

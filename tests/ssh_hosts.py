@@ -127,7 +127,7 @@ class SshHosts:
     ) -> SshHost:
         """Start a host, whose login shell is a script, and write its key down if it is to be known."""
         folder = self.folder / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         self._make_key()
         shutil.copy(f"{self.key}.pub", folder / "authorized_keys")
         _keygen(folder / "host_key")

@@ -36,6 +36,7 @@ from reports.record import RunWriter
 HOSTS_MAX = 512  # at once
 STEP_PERIOD_S = 2.0  # of the power stage: a second of load, a second of none
 STOP_WITHIN_S = 15.0
+_UNABLE_RULES = ("agent", "devices", "worker", "foreign-process")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class Conductor:
     launcher_of: Callable[[Host], Launcher]
     hosts_max: int = HOSTS_MAX
     lines: dict[str, HostLine] = field(default_factory=dict)
+    able: list[str] = field(default_factory=list)  # hosts that are good enough to be tested with others
     on_change: Callable[[], None] = lambda: None
     _done: queue.SimpleQueue[tuple[HostResult, JsonObject]] = field(default_factory=queue.SimpleQueue)
     _running: dict[str, Host] = field(default_factory=dict)
@@ -156,9 +158,15 @@ class Conductor:
         return taken
 
     def _write_down(self, result: HostResult, judged: JsonObject) -> None:
-        write_rows(self.writer, result, judged)
+        self.note(result, judged)
         line = self.lines[result.host.name]
         line.state, line.detail, line.outcome = result.state, result.detail, outcome_of(result, judged)
+
+    def note(self, result: HostResult, judged: JsonObject) -> None:
+        """Put a host into the fleet's tables."""
+        write_rows(self.writer, result, judged)
+        if is_able(result, judged):
+            self.able.append(result.host.name)
 
     def _take_rest(self) -> list[HostResult]:
         """Wait for the hosts that still run to end, once they have been told to."""
@@ -193,6 +201,14 @@ def outcome_of(result: HostResult, judged: JsonObject) -> Outcome:
     if found is Outcome.PASS and result.state != FINISHED_STATE:
         return Outcome.INCONCLUSIVE
     return found
+
+
+def is_able(result: HostResult, judged: JsonObject) -> bool:
+    """Say whether a host can be tested with others: what is bad alone would only drag them down."""
+    if result.state != FINISHED_STATE or outcome_of(result, judged) is Outcome.FAIL:
+        return False
+    told = judged.get("tables", {}).get("host_finding", ())
+    return not any(row["rule"] in _UNABLE_RULES for row in told)
 
 
 def write_rows(writer: RunWriter, result: HostResult, judged: JsonObject) -> None:

@@ -9,23 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from burnin.burn import BurnRequest, load_plan, plan_run
-from burnin.fleet.conductor import HOSTS_MAX, Conductor, write_rows
+from burnin.fleet.conductor import HOSTS_MAX, Conductor
 from burnin.fleet.fleet_file import load_fleet
 from burnin.fleet.fleet_json import fleet_from_json, fleet_to_json
 from burnin.fleet.fleet_table import HEADERS, FleetTable
 from burnin.fleet.host import Fleet, Host
-from burnin.fleet.host_rule import judge_hosts
 from burnin.fleet.host_run import HostJob, HostResult
 from burnin.fleet.judges import Judges
 from burnin.fleet.judging import judge_fleet
 from burnin.fleet.launchers.all import Launchers
+from burnin.fleet.network.record import TABLE as NET_TABLE
 from burnin.fleet.permitted import ask_permission
 from burnin.fleet.resume import set_aside
+from burnin.fleet.together import Earlier, Together, earlier_of, in_thread, run_together
+from burnin.fleet.training import TrainingPlan
 from burnin.launcher import agent_program, longest_s
 from burnin.node.order import Order, order_from_json, order_to_json
 from probes.child import process_start_time
 from probes.errors import ConfigError
-from probes.finding import Finding
+from probes.json_types import JsonObject
 from probes.ssh import CONNECTS_MAX
 from reports.live import Progress
 from reports.record import RunWriter, create_run
@@ -33,6 +35,7 @@ from reports.run import RESUMED, Run, load_run
 from reports.session import recording
 from reports.table import read_series
 
+TOGETHER = "together"  # key of the record's spec
 CONTROLLER_SILENCE_S = 10.0  # after which an agent leaves
 START_WITHIN_S = 90.0  # login shells and wrappers that take a minute have been seen
 
@@ -52,6 +55,7 @@ def burn_fleet(
     fleet_file: Path | None,
     resume: Path | None,
     limits: FleetLimits,
+    wanted: Together,
     launcher: str | None = None,
 ) -> Run:
     """Burn in a fleet, or go on with a run of one, and return the judged run.
@@ -75,10 +79,20 @@ def burn_fleet(
     order, spec = plan_run(request, plan)
     order = replace(order, controller_silence_s=CONTROLLER_SILENCE_S)
     fleet = ask_permission(with_launcher(load_fleet(fleet_file), launcher))
+    spec[TOGETHER] = {"network": wanted.is_network_wanted, "train": wanted.training is not None}
     spec |= {"fleet": fleet_to_json(fleet), "order": order_to_json(order)}
     writer = create_run(request.out, kind="fleet", spec=spec, seed=request.seed)
-    _run(writer, fleet, order, fleet.hosts, {}, limits, request.is_quiet)
+    _run(writer, fleet, order, fleet.hosts, {}, Earlier(), limits, request.is_quiet)
     return load_run(writer.path)
+
+
+def wanted_of(spec: JsonObject) -> Together:
+    """Return which stages of many hosts a run is to have."""
+    said = spec.get(TOGETHER, {})
+    return Together(
+        is_network_wanted=bool(said.get("network", True)),
+        training=TrainingPlan() if said.get("train") else None,
+    )
 
 
 def with_launcher(fleet: Fleet, launcher: str | None) -> Fleet:
@@ -98,18 +112,14 @@ def _resume(path: Path, limits: FleetLimits, *, is_quiet: bool) -> Run:
         raise ConfigError(f"{path}: is still running, as pid {run.header.pid}")
     fleet = ask_permission(fleet_from_json(run.header.spec["fleet"]))
     order = order_from_json(run.header.spec["order"])
+    earlier = earlier_of(run, read_series(run, NET_TABLE))
     kept = set_aside(run, fleet)
     writer = RunWriter(run.path, run.header)
     owner = {"pid": os.getpid(), "start_time": process_start_time(os.getpid())}
     writer.event("controller", RESUMED, **owner, kept=sorted(kept))
     missing = [host for host in fleet.hosts if host.name not in kept]
-    _run(writer, fleet, order, missing, kept, limits, is_quiet)
+    _run(writer, fleet, order, missing, kept, earlier, limits, is_quiet)
     return load_run(run.path)
-
-
-def _judge_run(run: Run) -> list[Finding]:
-    """Judge the fleet's tables."""
-    return judge_hosts(read_series(run, "host"), read_series(run, "host_finding"))
 
 
 def _run(
@@ -118,6 +128,7 @@ def _run(
     order: Order,
     hosts: Sequence[Host],
     kept: Mapping[str, HostResult],
+    earlier: Earlier,
     limits: FleetLimits,
     is_quiet: bool,
 ) -> None:
@@ -141,13 +152,28 @@ def _run(
             progress.show_table(HEADERS, table.rows)
             for result in kept.values():
                 assert result.path is not None
-                write_rows(writer, result, judges.judge(result.path))
+                conductor.note(result, judges.judge(result.path))
             conductor.run(hosts, judges)
+            progress.step("hosts together", "running")
+            in_thread(
+                lambda: run_together(
+                    writer,
+                    fleet,
+                    order,
+                    able=sorted(conductor.able),
+                    wanted=wanted_of(writer.header.spec),
+                    launcher_of=launchers.of,
+                    earlier=earlier,
+                    start_within_s=limits.start_within_s,
+                ),
+                on_stop=launchers.close,
+            )
+            progress.step("hosts together", "done")
 
 
 def _job(writer: RunWriter, limits: FleetLimits) -> HostJob:
     spec = writer.header.spec
-    carried = {key: value for key, value in spec.items() if key not in ("fleet", "order")}
+    carried = {key: value for key, value in spec.items() if key not in ("fleet", "order", TOGETHER)}
     return HostJob(
         fleet_run=writer.path,
         program=agent_program(),

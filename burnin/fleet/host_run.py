@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -114,4 +115,5 @@ def _state_of(error: SuiteError) -> str:
 
 
 def _without_name(host: Host, error: SuiteError) -> str:
-    return str(error).removeprefix(f"{host.name}: ")
+    """Return what went wrong; the table has the name in a column of its own."""
+    return re.sub(rf"^{re.escape(host.name)}(?: \([^)]*\))?: ", "", str(error))

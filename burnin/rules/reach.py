@@ -8,10 +8,11 @@ from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 
-# Hosts that keep time are milliseconds apart. Seconds break what compares times across hosts: leases, tickets,
-# and everybody who reads two logs.
+# Hosts that keep time are milliseconds apart. Seconds break what compares times across hosts: leases,
+# tickets, and everybody who reads two logs.
 OFFSET_S_MAX = 5.0
 BEGIN_S_MAX = 10.0
+_CLOCK_STEP = "see what keeps its time (chronyc tracking); where many hosts are off alike, the controller is"
 
 
 def judge_clock(host: str, measured: Sequence[JsonObject]) -> list[Finding]:
@@ -29,9 +30,7 @@ def judge_clock(host: str, measured: Sequence[JsonObject]) -> list[Finding]:
             expected=f"at most {OFFSET_S_MAX:.0f} s",
             unit="s",
             evidence={"offset_s": offset_s, "round_trip_s": round_trip_s},
-            next_step="see what keeps its time (chronyc tracking); where many hosts differ alike, the controller"
-            if is_off
-            else "",
+            next_step=_CLOCK_STEP if is_off else "",
         )
     ]
 
@@ -49,6 +48,6 @@ def tell_slow_login(host: str, begun: Sequence[JsonObject]) -> list[Finding]:
             observed=f"{begin_s:.0f} s from the login to the first word of the program",
             expected=f"at most {BEGIN_S_MAX:.0f} s",
             unit="s",
-            next_step="see what the login shell does first there (~/.bashrc, /etc/profile.d), and the wrapper",
+            next_step="see what login shell (~/.bashrc, /etc/profile.d) and wrapper do first there",
         )
     ]

@@ -53,5 +53,12 @@ class Launchers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for launcher in self._made.values():
+        self.close()
+
+    def close(self) -> None:
+        """Close every launcher that was made, and with it what still runs behind it."""
+        with self._lock:
+            made = list(self._made.values())
+            self._made.clear()
+        for launcher in made:
             launcher.close()
