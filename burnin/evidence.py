@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from burnin.node.number_format import PRIMARY
@@ -13,7 +13,10 @@ from burnin.rules.sighting import Sighting
 from probes.event import Event
 from probes.json_types import JsonObject
 from reports.run import Run
-from reports.table import read_series
+from reports.table import count_rows, read_series
+
+# Rows of a series that are kept in memory for all rules; more, as of days, are read as they are needed.
+ROWS_KEPT_MAX = 100_000
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,14 @@ class Evidence:
     run: Run
     cycle: int | None = None  # None: the whole run
     whole_series: dict[str, list[JsonObject]] = field(default_factory=dict)  # read once for all cycles
+    row_counts: dict[str, int] = field(default_factory=dict)  # of each series, likewise
+    rows_kept_max: int = ROWS_KEPT_MAX
 
     def in_cycles(self) -> list[Evidence]:
         """Return what each cycle has shown: what was said in it, and what was said in none of them."""
         if self.order.cycles == 1:
             return [self]
-        cycles = range(1, self.order.cycles + 1)
-        return [Evidence(run=self.run, cycle=n, whole_series=self.whole_series) for n in cycles]
+        return [replace(self, cycle=number) for number in range(1, self.order.cycles + 1)]
 
     @cached_property
     def _events(self) -> dict[str, list[Event]]:
@@ -104,12 +108,22 @@ class Evidence:
 
     def series(self, name: str, **wanted: object) -> list[JsonObject]:
         """Return the rows of a series that have these values, in order."""
+        rows = self._rows(name, {key: value for key, value in wanted.items() if isinstance(value, str)})
+        return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+    def _rows(self, name: str, wanted: dict[str, str]) -> list[JsonObject]:
+        """Return the rows of a series that belong here: all, or of a long one at least those wanted."""
+        if name not in self.row_counts:
+            self.row_counts[name] = count_rows(self.run, name)
+        if self.row_counts[name] > self.rows_kept_max:
+            span_ns = None if self.cycle is None else self._span_ns
+            read = read_series(self.run, name, wanted=wanted, span_ns=span_ns)
+            return [row for row in read if self._has(row)]
         if name not in self._series:
             if name not in self.whole_series:
                 self.whole_series[name] = read_series(self.run, name)
             self._series[name] = [row for row in self.whole_series[name] if self._has(row)]
-        rows = self._series[name]
-        return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+        return self._series[name]
 
     def _has(self, row: JsonObject) -> bool:
         """Say whether a row belongs here; sensors know of no cycle, but of the time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
@@ -27,6 +28,7 @@ _SCALARS = {
 }
 _LIST = "[]"
 _LINES_OF_ANY_LENGTH = "maximum_object_size=67108864"
+_SPAN_SLACK_NS = 60 * 10**9  # a sample may be written a little before or after what it belongs to
 
 
 def seal(folder: Path) -> dict[str, int]:
@@ -134,14 +136,39 @@ def _column_type(kinds: set[str]) -> str:
     return _SCALARS.get(frozenset(kinds), "JSON")
 
 
-def read_series(run: Run, series: str) -> list[JsonObject]:
-    """Return the rows of ``series/<series>`` in the order they were written, by the controller's clock."""
-    rows = _read(run.path / SERIES_FOLDER, series)
+def read_series(
+    run: Run,
+    series: str,
+    *,
+    wanted: Mapping[str, str] | None = None,
+    span_ns: tuple[int, int] | None = None,
+) -> list[JsonObject]:
+    """Return the rows of ``series/<series>`` in the order they were written, by the controller's clock.
+
+    ``wanted`` (texts by column) and ``span_ns`` keep days of samples out of memory: rows that cannot fit are
+    not read. Some that do not fit may still come, above all of a part that is not sealed yet.
+    """
+    furthest_ns = round(1e9 * max(map(abs, run.clock_offset_s.values()), default=0.0)) + _SPAN_SLACK_NS
+    padded = span_ns and (span_ns[0] - furthest_ns, span_ns[1] + furthest_ns)
+    rows = _read(run.path / SERIES_FOLDER, series, wanted=wanted or {}, span_ns=padded)
     for row in rows if run.clock_offset_s else ():
         offset_s = run.clock_offset_s.get(str(row.get("host")))
         if offset_s and isinstance(row.get("t_ns"), int):
             row["t_ns"] -= round(offset_s * 1e9)
     return rows
+
+
+def count_rows(run: Run, series: str) -> int:
+    """Return how many rows a sealed series has; 0 for one that is not sealed: nobody has counted them."""
+    sealed = run.path / SERIES_FOLDER / f"{series}.parquet"
+    if not sealed.exists():
+        return 0
+    try:
+        with duckdb.connect() as connection:
+            found = connection.execute("SELECT count(*) FROM read_parquet(?)", [str(sealed)]).fetchone()
+    except duckdb.Error as error:
+        raise RecordError(f"{sealed}: cannot be read: {error}") from error
+    return int(found[0]) if found else 0
 
 
 def series_names(run: Run) -> list[str]:
@@ -161,14 +188,22 @@ def _stems(folder: Path) -> list[str]:
     return sorted({path.stem for path in folder.glob("*") if path.suffix in (".parquet", ".ndjson")})
 
 
-def _read(folder: Path, stem: str) -> list[JsonObject]:
+def _read(
+    folder: Path,
+    stem: str,
+    *,
+    wanted: Mapping[str, str] | None = None,
+    span_ns: tuple[int, int] | None = None,
+) -> list[JsonObject]:
     sealed = folder / f"{stem}.parquet"
     if not sealed.exists():
         return list(read_ndjson(folder / f"{stem}.ndjson"))
     try:
         with duckdb.connect() as connection:
             connection.execute("SET threads = 1")  # keeps the order of the file
-            cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(sealed)])
+            where, values = _condition(connection, sealed, wanted or {}, span_ns)
+            query = f"SELECT * FROM read_parquet(?){where}"  # noqa: S608
+            cursor = connection.execute(query, [str(sealed), *values])
             description = cursor.description or []
             rows = cursor.fetchall()
     except duckdb.Error as error:
@@ -179,6 +214,27 @@ def _read(folder: Path, stem: str) -> list[JsonObject]:
         if str(column[1]) == "JSON":
             _decode(found, str(column[0]))
     return found
+
+
+def _condition(
+    connection: duckdb.DuckDBPyConnection,
+    sealed: Path,
+    wanted: Mapping[str, str],
+    span_ns: tuple[int, int] | None,
+) -> tuple[str, list[object]]:
+    """Return a WHERE clause over those columns that the file has, and its values."""
+    described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(sealed)]).fetchall()
+    types = {str(row[0]): str(row[1]) for row in described}
+    parts: list[str] = []
+    values: list[object] = []
+    for column, value in wanted.items():
+        if types.get(column) == "VARCHAR":
+            parts.append(f"{_identifier(column)} = ?")
+            values.append(value)
+    if span_ns is not None and types.get("t_ns") == "BIGINT":
+        parts.append("t_ns BETWEEN ? AND ?")
+        values += span_ns
+    return (f" WHERE {' AND '.join(parts)}" if parts else ""), values
 
 
 def _decode(rows: list[JsonObject], column: str) -> None:
