@@ -12,6 +12,7 @@ from probes.event import Event
 from probes.json_types import JsonObject
 
 DESIGN = "training"
+TRAINING = "training"  # the event that tells what came of the stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 
+CABLING = "net.cabling"  # an event for each host that was asked
 _CA = re.compile(r'^Ca\s+\d+\s+"H-([0-9a-f]{16})"')
 _SWITCH_LINE = re.compile(r"^(?:vendid|Switch|switchguid|Rt)")
 _LINK = re.compile(r'^\[(\d+)\](?:\([0-9a-f]+\))?\s+"S-[0-9a-f]{16}"\[(\d+)\].*?#.*?"([^"]*)"')
@@ -43,6 +44,22 @@ def parse_fabric(text: str) -> dict[tuple[str, int], tuple[str, str]]:
             name = _DESCRIPTION.match(link.group(3))
             found[guid, int(link.group(1))] = (name.group(1) if name else link.group(3), link.group(2))
     return found
+
+
+def links_to_json(
+    told: JsonObject, fabric: Mapping[tuple[str, int], tuple[str, str]]
+) -> dict[str, list[str]]:
+    """Return the links of one host's adapters as plain JSON values, for the record."""
+    ends = [(str(adapter["guid"]), int(adapter["port"])) for adapter in told.get("adapters") or ()]
+    return {f"{guid}/{port}": list(fabric[guid, port]) for guid, port in ends if (guid, port) in fabric}
+
+
+def links_from_json(links: Mapping[str, Sequence[str]]) -> dict[tuple[str, int], tuple[str, str]]:
+    """Read them back."""
+    return {
+        (end.partition("/")[0], int(end.partition("/")[2])): (str(link[0]), str(link[1]))
+        for end, link in links.items()
+    }
 
 
 def find_plugs(told: JsonObject, fabric: Mapping[tuple[str, int], tuple[str, str]]) -> list[Plug | None]:

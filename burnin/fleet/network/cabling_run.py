@@ -8,13 +8,28 @@ from concurrent.futures import ThreadPoolExecutor
 
 from burnin.fleet.host import Host
 from burnin.fleet.launchers.channel import ARCHIVE, Channel, Launcher, Program
+from burnin.fleet.network.cabling import CABLING, links_to_json, parse_fabric
 from burnin.node.neighbours import ANSWER_WITHIN_S, NEIGHBOURS
 from probes.errors import TargetError
 from probes.event import event_from_line, to_json_line
 from probes.json_types import JsonObject
+from reports.record import RunWriter
 
 HOSTS_MAX = 64  # at once
 LINE_BYTES_MAX = 4 << 20
+
+
+def record_cabling(
+    writer: RunWriter, hosts: Sequence[Host], launcher_of: Callable[[Host], Launcher], archive: bytes
+) -> None:
+    """Ask the hosts of which a plan says where they are plugged in; one event for each of them."""
+    planned = [host for host in hosts if host.place.rails or host.place.switch]
+    told = read_neighbours(planned, launcher_of, archive)
+    fabric = parse_fabric("\n".join(str(said.pop("fabric_text", "")) for said in told.values()))
+    for host in planned:
+        said = told.get(host.name)
+        links = links_to_json(said, fabric) if said is not None else {}
+        writer.event("network", CABLING, subject=host.name, told=said, links=links)
 
 
 def read_neighbours(
