@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from probes.finding import Finding
 from probes.json_types import JsonObject
+from reports.fleet_heat import STEPS_TEXT
 from reports.panel import Panel, describe
 from reports.run import Run
 from reports.sheet import Sheet, build_sheet, spec_text
@@ -49,6 +50,7 @@ def render_sheet(sheet: Sheet) -> str:
         .get_template("report.html.j2")
         .render(
             sheet=sheet,
+            heat_steps=STEPS_TEXT,
             charts=embed_json(chart_data(sheet.timeline)),
             scripts=[Markup(script) for script in scripts],  # noqa: S704  (our own files)
             style=Markup(style),  # noqa: S704

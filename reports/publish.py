@@ -1,4 +1,4 @@
-"""Write what people read beside the record: ``report.html``, ``junit.xml`` and ``summary.md``."""
+"""Write what people read beside the record: page, summary and JUnit file, and the lists of a fleet."""
 
 from __future__ import annotations
 
@@ -26,5 +26,9 @@ def publish(run: Run) -> None:
     summary = summarize(sheet)
     write_atomically(run.path / SUMMARY_FILE, summary)
     write_atomically(run.path / REPORT_FILE, render_sheet(sheet))
+    if sheet.fleet is not None:
+        from reports.fleet_files import write_fleet_files
+
+        write_fleet_files(run)
     if not (run.path.parent / "run.json").exists():  # a load test inside a game day is part of its summary
         append_github_summary(summary)

@@ -16,6 +16,7 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import METRICS, percentile
+from reports.fleet_sheet import FleetSheet, build_fleet_sheet
 from reports.run import Run, load_run
 from reports.text import one_line, plain
 from reports.timeline import Timeline, build_timeline, read_traffic, traffic_folder
@@ -26,6 +27,8 @@ DECIDING_MAX = 12
 EVENTS_MAX = 400
 SPEC_CHARS_MAX = 40_000
 EVIDENCE_CHARS_MAX = 3000
+HOSTS_FOLDER = "hosts"
+HOSTS_SHOWN_MAX = 20  # of a fleet's specification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,7 @@ class Sheet:
     events_left_out: int
     command: str
     files: tuple[tuple[str, int], ...]
+    fleet: FleetSheet | None  # None: this is no run of a fleet
 
 
 def build_sheet(run: Run) -> Sheet:
@@ -119,6 +123,7 @@ def build_sheet(run: Run) -> Sheet:
         events_left_out=max(0, len(events) - EVENTS_MAX),
         command=command_line(run),
         files=tuple(_files(run.path)),
+        fleet=build_fleet_sheet(run),
     )
 
 
@@ -274,7 +279,9 @@ def command_line(run: Run) -> str:
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    # A fleet holds the runs of its hosts, thousands of them; each lists its own files.
+    own = (path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != HOSTS_FOLDER)
+    paths = sorted(path for path in own if path.is_file() and not path.name.startswith("."))
     return [(str(path.relative_to(folder)), path.stat().st_size) for path in paths[:200]]
 
 
@@ -282,5 +289,8 @@ def spec_text(spec: JsonObject) -> str:
     """Return the spec as a reader would write it, cut where it is beyond reading."""
     import yaml
 
+    fleet = spec.get("fleet")
+    if isinstance(fleet, dict) and len(fleet.get("hosts", ())) > HOSTS_SHOWN_MAX:
+        spec = spec | {"fleet": f"{len(fleet['hosts']):,} hosts; run.json has them"}
     text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, default_flow_style=False)
     return text if len(text) <= SPEC_CHARS_MAX else text[:SPEC_CHARS_MAX] + "\n… cut; run.json has the whole"

@@ -83,6 +83,9 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     yield Text(verdict.sentence)
     yield Text(", ".join(f"{name.lower()} {one_line(value)}" for name, value in facts.items()), style="dim")
     yield from _moments(sheet)
+    if sheet.fleet is not None:
+        counts = (f"{count:,} {name}" for name, count in sheet.fleet.counts.items())
+        yield Text(", ".join(counts) + (" (simulated)" if sheet.fleet.is_simulated else ""))
     decided = [f for f in (*verdict.failed, *verdict.undecided) if "because" not in f.evidence]
     for finding in decided[:DECIDING_MAX]:
         yield Text()
@@ -94,6 +97,8 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
         yield Text(f"not shown: {one_line(problem)}", style="yellow")
     yield Text()
     yield Text.assemble(("report  ", "dim"), str(run.path / REPORT_FILE))
+    if sheet.fleet is not None:
+        yield Text.assemble(("lists   ", "dim"), ", ".join(sheet.fleet.files), " beside it")
 
 
 def _outcome(outcome: Outcome, *, pad: bool = False) -> tuple[str, str]:

@@ -73,7 +73,8 @@ def judge_outliers(tables: FleetTables, *, fleet: str) -> list[Finding]:
     judged = [group for group in groups if group.count >= _least(group) and group.hosts >= HOSTS_MIN]
     tests = sum(group.count for group in judged)
     lines = {group.number: critical_value(group, tests) for group in judged}
-    tables.fill("line", "number BIGINT, floor DOUBLE", [(group.number, group.floor) for group in judged])
+    floors = [(group.number, group.floor) for group in judged]
+    tables.fill("line", {"number": "BIGINT", "floor": "DOUBLE"}, floors)
     slow = _slow_ones(tables)
     findings = []
     for group in judged:
@@ -119,7 +120,8 @@ def _prepare(tables: FleetTables) -> None:
         drop = next((drops for name, drops in DROPS.items() if metric.startswith(name)), None)
         if drop is not None:
             rows.append((metric, drop["cuda"], drop["cpu"]))
-    tables.fill("judged_metric", "metric VARCHAR, drop_gpu DOUBLE, drop_cpu DOUBLE", rows)
+    columns = {"metric": "VARCHAR", "drop_gpu": "DOUBLE", "drop_cpu": "DOUBLE"}
+    tables.fill("judged_metric", columns, rows)
     tables.run(_FIGURES)
     tables.run(_COMPARED)
 
