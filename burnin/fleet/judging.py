@@ -13,6 +13,7 @@ from burnin.fleet.host_rule import judge_hosts
 from burnin.fleet.network.network_rule import judge_network
 from burnin.fleet.network.stage import read_outcome
 from burnin.fleet.outliers import judge_outliers
+from burnin.fleet.stage_judging import judge_stages
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -36,6 +37,7 @@ def judge_fleet(run: Run) -> list[Finding]:
             *judge_drift(tables, fleet.expected_versions, fleet=fleet.name),
             *_simulated(run, fleet),
             *(judge_network(network, fleet=fleet.name) if network is not None else ()),
+            *judge_stages(run, fleet),
         ]
         causes = judge_common_causes(tables, found, hosts=count)
         hosts = list(_judge_hosts(tables, fleet, count))

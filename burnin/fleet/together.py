@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from burnin.fleet.archive import build_archive
 from burnin.fleet.host import Fleet, Host
 from burnin.fleet.launchers.channel import Launcher
+from burnin.fleet.network.cabling_run import record_cabling
 from burnin.fleet.network.record import TABLE
 from burnin.fleet.network.stage import STAGE_EVENT, run_network
 from burnin.fleet.network.trial_run import TrialRunner, TrialSettings
@@ -72,6 +73,7 @@ def run_together(
         why = reason or "it was not asked for"
         writer.event("controller", LEFT_OUT, stage="network", reason=why)
     else:
+        record_cabling(writer, [runner.hosts[name] for name in able], launcher_of, runner.archive)
         _network(writer, fleet, runner, able, earlier)
     if wanted.training is not None and reason:
         writer.event("controller", LEFT_OUT, stage=TRAINING, reason=reason)
