@@ -18,9 +18,9 @@ def draw_on_host(number_format: NumberFormat, *, edge: int, seed: int) -> tuple[
             for _ in range(2)
         )
         return one, other
-    one, other = (
-        torch.randn(edge, edge, generator=generator, dtype=torch.float32).to(dtype) for _ in range(2)
-    )
+    # Narrow formats are drawn in fp32; fp64 in its own, or the low bits of every mantissa would rest.
+    drawn = torch.float64 if dtype is torch.float64 else torch.float32
+    one, other = (torch.randn(edge, edge, generator=generator, dtype=drawn).to(dtype) for _ in range(2))
     return one, other
 
 

@@ -18,6 +18,9 @@ FAILED = frozenset({Outcome.FAIL})
 NOT_PASSED = UNDECIDED | FAILED
 # XIDs with which a driver reports that it lost a GPU, and those that report a memory error.
 LOST_XIDS, MEMORY_XIDS = frozenset({79}), frozenset({48, 63, 64, 92, 94, 95, 140, 171, 172})
+# The same told as NVML's other events: a GPU that is unavailable or wants recovery; errors of its memory.
+LOST_EVENTS = frozenset({0x4000, 0x8000})
+MEMORY_EVENTS = frozenset({0x1, 0x2, 0x200, 0x400, 0x800, 0x1000, 0x2000})
 
 Condition = Callable[[Finding, Finding, Sequence[Finding]], bool]
 
@@ -37,12 +40,20 @@ def _xids(finding: Finding) -> set[int]:
     return {int(xid) for xid in finding.evidence.get("xids", {})}
 
 
-def _only_lost_xids(_: Finding, effect: Finding, __: Sequence[Finding]) -> bool:
+def _events(finding: Finding) -> set[int]:
+    return {int(bit, 16) for bit in finding.evidence.get("events", {})}
+
+
+def _only_of_a_loss(_: Finding, effect: Finding, __: Sequence[Finding]) -> bool:
+    if effect.rule == "gpu-event":
+        return _events(effect) <= LOST_EVENTS
     return effect.rule != "xid" or _xids(effect) <= LOST_XIDS
 
 
-def _is_memory_xid(cause: Finding, effect: Finding, _: Sequence[Finding]) -> bool:
-    return effect.rule != "ecc" or bool(_xids(cause) & MEMORY_XIDS)
+def _is_of_memory(cause: Finding, effect: Finding, _: Sequence[Finding]) -> bool:
+    if effect.rule == "gpu-event" and not _events(effect) <= MEMORY_EVENTS:
+        return False
+    return effect.rule not in ("ecc", "gpu-event") or bool(_xids(cause) & MEMORY_XIDS)
 
 
 def _is_fast_per_clock(_: Finding, effect: Finding, findings: Sequence[Finding]) -> bool:
@@ -77,13 +88,14 @@ _SPEAK_FOR_THEMSELVES = frozenset({"digest", "exact", "first-product", "control"
 CAUSES = (
     Cause(
         rule="gpu-lost",
-        explains={ANY_RULE: UNDECIDED, "worker": NOT_PASSED, "stuck-process": FAILED, "xid": FAILED},
-        condition=_only_lost_xids,
+        explains={ANY_RULE: UNDECIDED, "worker": NOT_PASSED, "stuck-process": FAILED, "xid": FAILED}
+        | {"gpu-event": FAILED},
+        condition=_only_of_a_loss,
     ),
     Cause(
         rule="xid",
-        explains=_CUT_OFF | {"ecc": FAILED, "sensors": UNDECIDED},
-        condition=_is_memory_xid,
+        explains=_CUT_OFF | {"ecc": FAILED, "gpu-event": FAILED, "sensors": UNDECIDED},
+        condition=_is_of_memory,
     ),
     Cause(rule="stuck-process", explains=_CUT_OFF | {"sensors": UNDECIDED}),
     Cause(

@@ -30,7 +30,9 @@ here resembles.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,10 @@ def test_nan_is_a_wrong_element_and_not_a_difference_that_no_bound_exceeds() -> 
     assert found.addresses == [3 * 64 + 4]
 
 
+# Significant bits of each format.
+MANTISSA_BITS = {"fp64": 53, "fp32": 24, "bf16": 8, "fp16": 11}
+
+
 def _toggled_share(matrix: torch.Tensor) -> float:
     """Return the share of bits that differ between neighbours in a row: what makes wires switch."""
     words = matrix.contiguous().view(torch.uint8).view(matrix.shape[0], -1, matrix.element_size())
@@ -114,6 +120,8 @@ def test_operands_are_no_constants_neither_exact_nor_random_ones(name: str) -> N
 
     assert _toggled_share(torch.ones(128, 128, dtype=drawn[0].dtype)) == 0
     for matrix in drawn:
+        mantissas = [math.frexp(value)[0] for value in matrix.flatten().tolist()]
+        assert any(Fraction(m).denominator == 2 ** MANTISSA_BITS[name] for m in mantissas)  # its last bit too
         assert _distinct(matrix) > 1000
         assert _toggled_share(matrix) > 0.2
     for matrix in (exact.a, exact.b):

@@ -88,6 +88,21 @@ def test_a_memory_xid_explains_the_ecc_errors_that_it_reports_and_another_does_n
     assert _because([_finding("xid", FAIL, xids={"119": 1}), _finding("ecc", FAIL)]) == {}
 
 
+def test_what_nvml_tells_of_one_fault_as_xid_and_as_event_is_one_fault() -> None:
+    double_bit, lost = {"0x2": 1}, {"0x4000": 1}
+    memory_xid, gsp_xid = _finding("xid", FAIL, xids={"48": 1}), _finding("xid", FAIL, xids={"119": 1})
+
+    assert _because([memory_xid, _finding("gpu-event", FAIL, events=double_bit)]) == {
+        "gpu-event@gpu:A": "xid@gpu:A"
+    }
+    assert _because([memory_xid, _finding("gpu-event", FAIL, events=lost)]) == {}
+    assert _because([gsp_xid, _finding("gpu-event", FAIL, events=double_bit)]) == {}
+    assert _because([_finding("gpu-lost", FAIL), _finding("gpu-event", FAIL, events=lost)]) == {
+        "gpu-event@gpu:A": "gpu-lost@gpu:A"
+    }
+    assert _because([_finding("gpu-lost", FAIL), _finding("gpu-event", FAIL, events=double_bit)]) == {}
+
+
 def test_a_dead_worker_explains_why_the_others_had_nobody_to_reduce_with() -> None:
     found = [
         _finding("worker", FAIL),
