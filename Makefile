@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench study-burnin format
+.PHONY: help demo test check bench study-fleet-kill study-burnin format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
@@ -8,6 +8,7 @@ help:
 	@echo "make check   format, lint, types, import directions"
 	@echo "make bench   measured figures, beside what a user would use instead"
 	@echo "make study-burnin  seeded faults, healthy nodes: through the burn-in's rules, and in whole runs; 20 minutes"
+	@echo "make study-fleet-kill  kill the controller of a fleet 20 times; cut wires, sleeping shells (root)"
 	@echo "make format  let ruff rewrite the files"
 
 demo:
@@ -33,6 +34,10 @@ study-burnin:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.studies.burnin
 	@nice .venv/bin/python -m tests.studies.burnin_runs
+
+study-fleet-kill:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.studies.fleet_kill
 
 format:
 	@.ci/setup dev
