@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from burnin.node.disk_load import measure_disks, open_nameless
 from burnin.node.host_load import CHECKS, _run_each, check_core, check_memory, read_nodes, wrong_results
+from probes.child import python_module, start_child, wait_until
 from probes.json_types import JsonObject
 from tests.probes.trees import plant
 
@@ -99,3 +101,34 @@ def test_a_file_without_a_name_has_none_even_where_the_file_system_lacks_that(
     assert os.write(descriptor, b"x") == 1
     assert list(tmp_path.iterdir()) == []
     os.close(descriptor)
+
+
+@pytest.mark.needs("fio")
+def test_when_whoever_wanted_the_load_is_gone_neither_fio_nor_a_file_stays(tmp_path: Path) -> None:
+    load = start_child(python_module("burnin.node.host_load"))
+    assert load.stdin is not None
+    disk = {"directories": [str(tmp_path)], "size_bytes": SIZE}
+    load.stdin.write(json.dumps({"length_s": 0.1, "disk": disk}) + "\n")
+
+    assert wait_until(lambda: "fio" in _names_of_group(load.pid), timeout_s=30, interval_s=0.01)
+    load.stdin.close()
+
+    assert wait_until(lambda: not _names_of_group(load.pid), timeout_s=10, interval_s=0.01)
+    assert list(tmp_path.iterdir()) == []
+    assert load.wait(timeout=5) == -signal.SIGKILL
+    assert load.stdout is not None
+    load.stdout.close()
+
+
+def _names_of_group(group: int) -> list[str]:
+    """Return the names of the living processes of a group."""
+    names = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        state, _, pgrp = rest.split()[:3]
+        if int(pgrp) == group and state not in ("Z", "X"):
+            names.append(name)
+    return names
