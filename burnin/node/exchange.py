@@ -24,6 +24,7 @@ class Place:
     rank: int
     world: int
     device: torch.device
+    local_ranks: int = 1  # ranks of this host, which follow each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +65,6 @@ def _shares(place: Place, count: int) -> torch.Tensor:
     return torch.cat([contribution(rank, each, place.device, first=first) for rank in range(place.world)])
 
 
-def _neighbours(place: Place, count: int) -> torch.Tensor:
-    return contribution((place.rank - 1) % place.world, count, place.device)
-
-
 def _all_reduce(place: Place, sent: torch.Tensor, received: torch.Tensor) -> None:
     del place, received  # in place: a copy would be timed as well
     dist.all_reduce(sent)
@@ -83,12 +80,22 @@ def _all_to_all(place: Place, sent: torch.Tensor, received: torch.Tensor) -> Non
     dist.all_to_all_single(received, sent)
 
 
-def _send_recv(place: Place, sent: torch.Tensor, received: torch.Tensor) -> None:
-    """Send to the next rank and receive from the one before, as the ring of nccl-tests does."""
-    following, before = (place.rank + 1) % place.world, (place.rank - 1) % place.world
-    operations = [dist.P2POp(dist.isend, sent, following), dist.P2POp(dist.irecv, received, before)]
-    for request in dist.batch_isend_irecv(operations):
-        request.wait()
+def ring(distance: int) -> Collective:
+    """Return the exchange in which each rank sends to the one so far after it, and hears from the one before.
+
+    At distance 1 it is the ring of nccl-tests.
+    """
+
+    def run(place: Place, sent: torch.Tensor, received: torch.Tensor) -> None:
+        following, before = (place.rank + distance) % place.world, (place.rank - distance) % place.world
+        operations = [dist.P2POp(dist.isend, sent, following), dist.P2POp(dist.irecv, received, before)]
+        for request in dist.batch_isend_irecv(operations):
+            request.wait()
+
+    def expected(place: Place, count: int) -> torch.Tensor:
+        return contribution((place.rank - distance) % place.world, count, place.device)
+
+    return Collective(busbw_factor=lambda _: 1.0, own=_whole, expected=expected, run=run)
 
 
 def _outer_share(world: int) -> float:
@@ -105,8 +112,20 @@ COLLECTIVES = {
     ),
     "all_gather": Collective(busbw_factor=_outer_share, own=_part, expected=_parts, run=_all_gather),
     "all_to_all": Collective(busbw_factor=_outer_share, own=_whole, expected=_shares, run=_all_to_all),
-    "send_recv": Collective(busbw_factor=lambda _: 1.0, own=_whole, expected=_neighbours, run=_send_recv),
 }
+
+
+def collectives_of(name: str, place: Place) -> list[Collective]:
+    """Return what is measured under a name: one exchange, or one for each distance between hosts.
+
+    ``pairwise`` brings every host together with every other, both ways; its figure is that of the slowest.
+    """
+    if name == "send_recv":
+        return [ring(1)]
+    if name == "pairwise":
+        step = place.local_ranks if place.local_ranks < place.world else 1
+        return [ring(distance) for distance in range(step, place.world, step)]
+    return [COLLECTIVES[name]]
 
 
 def elements_of(size_bytes: int, world: int) -> int:

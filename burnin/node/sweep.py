@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from burnin.node.allreduce import FOOTPRINT, differing
-from burnin.node.exchange import COLLECTIVES, ELEMENT_BYTES, Collective, Place, elements_of
+from burnin.node.exchange import ELEMENT_BYTES, Collective, Place, collectives_of, elements_of
 from burnin.node.pace import Pace
 from burnin.node.product import flip_bit
 from burnin.node.speaker import Speaker
@@ -49,22 +49,28 @@ def run_sweep(order: TrialOrder, place: Place, speaker: Speaker, pace: Pace) -> 
     speaker.say("rank.plan", rank=place.rank, **plan, too_large_bytes=too_large)
     for name in order.collectives:
         for size in sizes:
-            tally = _measure(order, place, pace, COLLECTIVES[name], size)
-            speaker.say(
-                "rank.sweep",
-                rank=place.rank,
-                ranks=place.world,
-                collective=name,
-                size_bytes=size,
-                iterations=tally.iterations,
-                mean_s=tally.busy_s / tally.iterations,
-                worst_s=tally.worst_s,
-                busbw_bytes=elements_of(size, place.world)
-                * ELEMENT_BYTES
-                * COLLECTIVES[name].busbw_factor(place.world),
-                wrong_elements=tally.wrong_elements,
-            )
+            _sweep(order, place, speaker, pace, name, size)
     _line_up(place, pace, is_wanted=False)
+
+
+def _sweep(order: TrialOrder, place: Place, speaker: Speaker, pace: Pace, name: str, size: int) -> None:
+    """Measure one size; of several exchanges the slowest is told, and what was wrong in any of them."""
+    measured = collectives_of(name, place)
+    share_s = order.length_s / len(measured)
+    tallies = [_measure(order, place, pace, each, size, length_s=share_s) for each in measured]
+    factor = measured[0].busbw_factor(place.world)
+    speaker.say(
+        "rank.sweep",
+        rank=place.rank,
+        ranks=place.world,
+        collective=name,
+        size_bytes=size,
+        iterations=min(tally.iterations for tally in tallies),
+        mean_s=max(tally.busy_s / tally.iterations for tally in tallies),
+        worst_s=max(tally.worst_s for tally in tallies),
+        busbw_bytes=elements_of(size, place.world) * ELEMENT_BYTES * factor,
+        wrong_elements=sum(tally.wrong_elements for tally in tallies),
+    )
 
 
 def _size_max(place: Place, pace: Pace) -> int:
@@ -91,12 +97,14 @@ def _line_up(place: Place, pace: Pace, *, is_wanted: bool) -> bool:
     return decided
 
 
-def _measure(order: TrialOrder, place: Place, pace: Pace, collective: Collective, size: int) -> Tally:
+def _measure(
+    order: TrialOrder, place: Place, pace: Pace, collective: Collective, size: int, *, length_s: float
+) -> Tally:
     count = elements_of(size, place.world)
     own, expected = collective.own(place, count), collective.expected(place, count)
     batch = SMALL_ITERATIONS if size <= SMALL_BYTES else 1
     received = [torch.empty_like(expected, dtype=torch.float32) for _ in range(batch)]
-    tally, until = Tally(), time.monotonic() + order.length_s
+    tally, until = Tally(), time.monotonic() + length_s
     is_first = True  # not counted: libraries set up connections and memory with it
     while True:
         # Each window's numbers differ, so that the result of an earlier one cannot pass.

@@ -25,7 +25,14 @@ from burnin.node.lifeline import ORDER_WITHIN_S, answer
 from burnin.node.neighbours import in_rail_order
 from burnin.node.ras import ask_ras
 from burnin.node.speaker import Speaker
-from burnin.node.trial_order import LEADER_VARIABLE, RANKS_VARIABLE, TrialOrder, trial_order_from_json
+from burnin.node.trial_order import (
+    GPUS_VARIABLE,
+    LEADER_VARIABLE,
+    RANKS_VARIABLE,
+    TrialOrder,
+    trial_order_from_json,
+    trial_order_to_json,
+)
 from burnin.node.user_command import UserCommand
 from probes.child import read_first_line, watch_lifeline
 from probes.event import event_from_line
@@ -162,7 +169,7 @@ def _prepare(order: TrialOrder) -> JsonObject:
     ready: JsonObject = {
         "device": "cuda" if is_cuda else "cpu",
         "ranks": gpus if is_cuda else order.cpu_ranks,
-        "first_gpu": 0,
+        "gpus": list(range(gpus)),
         "torch": torch.__version__,
         "nccl": ".".join(map(str, torch.cuda.nccl.version())) if is_cuda else None,  # type: ignore[no-untyped-call]
     }
@@ -182,15 +189,16 @@ def _take_path(path: str, gpus: int) -> JsonObject:
     if path == "no-nvlink":
         os.environ["NCCL_MNNVL_ENABLE"] = "0"
         return {}
-    rail = int(path.removeprefix("rail:"))
+    rails = [int(rail) for rail in path.removeprefix("rail:").split(",")]
     active = [(str(port["adapter"]), int(port["port"])) for port in read_ports() if port["state"] == "ACTIVE"]
     adapters = in_rail_order(select_adapters(os.environ.get("NCCL_IB_HCA", ""), active))
-    if rail >= len(adapters):
+    if max(rails) >= len(adapters):
         raise Refused(f"path {path}: only {len(adapters)} active adapters that NCCL would take")
-    name, port = adapters[rail]
-    os.environ.update(NCCL_IB_HCA=f"={name}:{port}", NCCL_CROSS_NIC="0")
-    # One GPU for one adapter; which of them are near to each other NCCL works out, here they go by number.
-    return {"ranks": 1, "first_gpu": rail % gpus, "adapter": name}
+    kept = ",".join(f"{name}:{port}" for name, port in (adapters[rail] for rail in rails))
+    os.environ.update(NCCL_IB_HCA=f"={kept}", NCCL_CROSS_NIC="0")
+    # One GPU for each adapter; which of them are near to each other NCCL works out, here they go by number.
+    chosen = sorted({rail % gpus for rail in rails})
+    return {"ranks": len(chosen), "gpus": chosen, "adapters": kept}
 
 
 def _refuse_company() -> None:
@@ -226,9 +234,9 @@ def _run_ranks(order: TrialOrder, port: int, ready: JsonObject) -> JsonObject:
     own = _own_address(order.address, port)
     os.environ.update(
         {
-            RANKS_VARIABLE: json.dumps(_for_ranks(order, ready)),
+            RANKS_VARIABLE: json.dumps(trial_order_to_json(order) | {"device": ready["device"]}),
             LEADER_VARIABLE: str(os.getpid()),
-            "OVERPROOF_FIRST_GPU": str(ready["first_gpu"]),
+            GPUS_VARIABLE: ",".join(map(str, ready["gpus"])),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             # Without it, products on a GPU may add up in another order each time.
             "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
@@ -247,12 +255,6 @@ def _run_ranks(order: TrialOrder, port: int, ready: JsonObject) -> JsonObject:
     except Exception as error:  # torchrun's rendezvous has errors of many kinds; each goes to the controller
         return {"is_well": False, "failures": [], "error": f"{type(error).__name__}: {str(error)[:400]}"}
     return {"is_well": True, "failures": []}
-
-
-def _for_ranks(order: TrialOrder, ready: JsonObject) -> JsonObject:
-    from burnin.node.trial_order import trial_order_to_json
-
-    return trial_order_to_json(order) | {"device": ready["device"]}
 
 
 def _torchrun_words(order: TrialOrder, port: int, own: str, ranks: int) -> list[str]:

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 
 from probes.json_types import JsonObject
 
-COLLECTIVES = ("all_reduce", "all_gather", "all_to_all", "send_recv")
-TRAINING = "training"  # runs in place of the collectives
+COLLECTIVES = ("all_reduce", "all_gather", "all_to_all", "send_recv", "pairwise")
 FAULTS = ("slow", "absent", "bit_flip", "crash", "late")
-RANKS_VARIABLE, LEADER_VARIABLE = "OVERPROOF_TRIAL", "OVERPROOF_LEADER"
+RANKS_VARIABLE, LEADER_VARIABLE, GPUS_VARIABLE = "OVERPROOF_TRIAL", "OVERPROOF_LEADER", "OVERPROOF_GPUS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

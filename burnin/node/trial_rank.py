@@ -15,7 +15,13 @@ import time
 
 from burnin.node.pace import Pace
 from burnin.node.speaker import Speaker
-from burnin.node.trial_order import LEADER_VARIABLE, RANKS_VARIABLE, TrialOrder, trial_order_from_json
+from burnin.node.trial_order import (
+    GPUS_VARIABLE,
+    LEADER_VARIABLE,
+    RANKS_VARIABLE,
+    TrialOrder,
+    trial_order_from_json,
+)
 
 ENVIRONMENT_PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "UCX_", "FI_")
 ENVIRONMENT_MAX = 60
@@ -58,7 +64,8 @@ def _take_part(order: TrialOrder, speaker: Speaker, pace: Pace) -> None:
     is_cuda = order.device == "cuda"
     device = torch.device("cpu")
     if is_cuda:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) + int(os.environ["OVERPROOF_FIRST_GPU"]))
+        gpus = os.environ[GPUS_VARIABLE].split(",")
+        device = torch.device("cuda", int(gpus[int(os.environ["LOCAL_RANK"])]))
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(1)
@@ -73,7 +80,8 @@ def _take_part(order: TrialOrder, speaker: Speaker, pace: Pace) -> None:
     pace.is_waiting = False
     pace.step()
     speaker.say("rank.joined", rank=rank, ranks=world, environment=read_environment())
-    place = Place(rank=rank, world=world, device=device)
+    local_ranks = int(os.environ["LOCAL_WORLD_SIZE"])
+    place = Place(rank=rank, world=world, device=device, local_ranks=local_ranks)
     if order.training is not None:
         from burnin.node.training import run_training
 

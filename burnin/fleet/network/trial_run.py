@@ -96,10 +96,11 @@ class _TrialRun:
     def follow(self) -> TrialState:
         """Take the trial through its phases, as far as it comes."""
         state = self._state
-        if len(self._trial.hosts) < 2 or len(set(self._trial.hosts)) < len(self._trial.hosts):
-            state.give_up("not run", f"a trial takes at least two different hosts, got {self._trial.hosts}")
+        if not self._trial.hosts or len(set(self._trial.hosts)) < len(self._trial.hosts):
+            state.give_up("not run", f"a trial takes different hosts, got {self._trial.hosts}")
         elif self._start_all():
             self._until(lambda: state.is_ready, self._settings.start_within_s, "were ready")
+            state.refuse_lone_rank()
             if not state.is_over:
                 self._tell_all({MEET: state.port})
             # torchrun's own limit for meeting comes first, and says more; the ranks import torch once more.

@@ -100,6 +100,11 @@ class TrialState:
         self.state = state
         self.add_detail(detail)
 
+    def refuse_lone_rank(self) -> None:
+        """Give up where there is one rank in all: it would exchange data with nobody."""
+        if self.is_ready and sum(int(host.ready["ranks"]) for host in self._hosts.values() if host.ready) < 2:
+            self.give_up(NOT_RUN, "one rank alone has nobody to exchange data with")
+
     def add_detail(self, detail: str) -> None:
         """Add a sentence to what is told of the trial."""
         if detail and detail not in self._details:

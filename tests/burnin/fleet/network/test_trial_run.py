@@ -42,6 +42,7 @@ PAIRS = {
     "unmet": ("well-3", "late"),
     "killed": ("well-4", "killed"),
     "rail": ("well-5", "well-6"),
+    "alone": ("well-7",),
 }
 SETTINGS = TrialSettings(
     device="cpu",
@@ -86,7 +87,7 @@ class _Round:
                 round=1,
                 design="domains",
                 hosts=pair,
-                path="rail:0" if name == "rail" else "full",
+                path="rail:0,1" if name == "rail" else "full",
                 collectives=COLLECTIVES,
             )
             for name, pair in PAIRS.items()
@@ -170,6 +171,13 @@ def test_a_path_that_gloo_does_not_have_is_not_run_and_says_why(results: Mapping
     assert "gloo on a CPU has neither NVLink nor rails" in results["rail"].detail
 
 
+def test_a_lone_rank_of_a_lone_host_has_nobody_to_exchange_data_with(
+    results: Mapping[str, TrialResult],
+) -> None:
+    assert results["alone"].state == "not run"
+    assert "one rank alone" in results["alone"].detail
+
+
 def test_a_host_that_cannot_be_started_is_lost_and_the_others_are_ended(launcher: LocalLauncher) -> None:
     hosts = {
         "a": Host(name="a", access=Access(launcher="local")),
@@ -183,8 +191,8 @@ def test_a_host_that_cannot_be_started_is_lost_and_the_others_are_ended(launcher
     assert "/nowhere/python3" in result.detail
 
 
-@pytest.mark.parametrize("hosts", [("a",), ("a", "a"), ()])
-def test_a_trial_of_less_than_two_hosts_is_not_run(hosts: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("hosts", [("a", "a"), ()])
+def test_a_trial_without_hosts_or_with_one_of_them_twice_is_not_run(hosts: tuple[str, ...]) -> None:
     runner = TrialRunner(hosts={}, launcher_of=lambda host: LocalLauncher(), archive=b"")
 
     assert runner.run_one(Trial(id="t", round=1, design="domains", hosts=hosts)).state == "not run"
