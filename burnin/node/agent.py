@@ -52,17 +52,21 @@ def main() -> None:
     speaker = Speaker("agent")
     order = order_from_line(line)
     crew = Crew(speaker)
-    _leave_with_launcher(crew, order, speaker)
+    leaving = _leave_with_launcher(crew, order, speaker)
     name = os.uname().nodename
     speaker.say("agent.started", pid=os.getpid(), python=sys.version.split()[0], name=name)
     Agent(order, speaker, crew).run()
     crew.end_all()
+    leaving.acquire()  # whoever leaves because nobody is there any more has not finished
     speaker.say("agent.finished")
     os._exit(0)
 
 
-def _leave_with_launcher(crew: Crew, order: Order, speaker: Speaker) -> None:
-    """End all children and leave, on SIGTERM and when the lifeline is lost, whichever comes first."""
+def _leave_with_launcher(crew: Crew, order: Order, speaker: Speaker) -> threading.Lock:
+    """End all children and leave, on SIGTERM and when the lifeline is lost, whichever comes first.
+
+    Return the lock that is held from then on.
+    """
     leaving = threading.Lock()
 
     def leave() -> None:
@@ -86,6 +90,7 @@ def _leave_with_launcher(crew: Crew, order: Order, speaker: Speaker) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher decides
     hold_lifeline(speaker, leave, silence_s=order.controller_silence_s)
+    return leaving
 
 
 class Agent:
