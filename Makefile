@@ -9,6 +9,7 @@ help:
 	@echo "make bench   measured figures, beside what a user would use instead"
 	@echo "make study-burnin  seeded faults, healthy nodes: through the burn-in's rules, and in whole runs; 20 minutes"
 	@echo "make study-fleet-kill  kill the controller of a fleet 20 times; cut wires, sleeping shells (root)"
+	@echo "make study-attribution  simulated sick fleets through the isolation and those of other tools, in minutes"
 	@echo "make format  let ruff rewrite the files"
 
 demo:
@@ -38,6 +39,10 @@ study-burnin:
 study-fleet-kill:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.studies.fleet_kill
+
+study-attribution:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.studies.attribution
 
 format:
 	@.ci/setup dev

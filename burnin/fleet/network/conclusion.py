@@ -59,7 +59,7 @@ def conclude(
         *_accused_rails(contrasts, noise),
         *(_accused_pair(pair, readings, noise) for pair, readings in sorted(pairs.accused.items())),
         *_intermittent(retested, evidence),
-        *_suspected(search, evidence, retested),
+        *_suspected(search, evidence, retested, pairs),
     ]
     known = {a.subject for a in found}
     tested = {host for r in evidence.readings if r.level is not None and r.is_main for host in r.hosts}
@@ -242,7 +242,9 @@ def _intermittent(retested: Retested, evidence: Evidence) -> Iterator[Attributio
         )
 
 
-def _suspected(search: Search, evidence: Evidence, retested: Retested) -> Iterator[Attribution]:
+def _suspected(
+    search: Search, evidence: Evidence, retested: Retested, pairs: PairFindings
+) -> Iterator[Attribution]:
     for host in search.topology.hosts:
         side = Part(NIC_SIDE, host)
         sides = [Part(kind, host) for kind in (NIC_SIDE, NVLINK_SIDE)]
@@ -252,7 +254,7 @@ def _suspected(search: Search, evidence: Evidence, retested: Retested) -> Iterat
             yield _suspicion(evidence, side, SUSPECTED_BEHIND, "test it again once that part is well")
         elif side in evidence.upper and not evidence.is_good(side):
             yield _suspicion(evidence, side, SUSPECTED_ALONE, "test it again with other healthy hosts")
-        elif host in retested.seen_once and not _was_partner(retested, host):
+        elif host in retested.seen_once and not _is_explained(retested, pairs, host):
             yield Attribution(
                 kind=NODE,
                 subject=f"host:{host}",
@@ -266,9 +268,12 @@ def _suspected(search: Search, evidence: Evidence, retested: Retested) -> Iterat
             )
 
 
-def _was_partner(retested: Retested, host: str) -> bool:
-    """Whether every bad trial of a host had an accused one in it."""
-    return all(r.hosts & set(retested.accused) for r in retested.seen_once[host])
+def _is_explained(retested: Retested, pairs: PairFindings, host: str) -> bool:
+    """Whether every bad trial of a host had an accused host, or was that of an accused pair."""
+    return all(
+        r.hosts & set(retested.accused) or tuple(sorted(r.hosts)) in pairs.accused
+        for r in retested.seen_once[host]
+    )
 
 
 def _suspicion(evidence: Evidence, side: Part, status: str, next_step: str) -> Attribution:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from burnin.fleet.network.part import LEAF, NIC_SIDE, NVLINK_SIDE, Part
 from burnin.fleet.network.reading import LEVEL, Reading
 from burnin.fleet.network.search import Plan, Search
-from burnin.fleet.network.solver import Evidence
+from burnin.fleet.network.solver import Evidence, tolerance
 from burnin.fleet.network.trial import RAIL
 
 SLOWEST = min(LEVEL.values())  # what lies above is no slowness
@@ -65,18 +65,24 @@ def _halve_rails(search: Search, found: Contrasts) -> None:
         if not (part.name in found.inside and found.inside[part.name].is_bad)
     }
     shown: dict[Part, bool] = dict.fromkeys(left, False)
+    evidence = search.evidence()
+    levels = {**evidence.accused, **evidence.shared}
+    # A partner may be slow as well, for a reason that the suspect hides.
+    least = {part: levels[part] - tolerance(levels[part]) for part in left}
     for _ in range(count.bit_length() + 1):
-        plans = [(part, *_rail_plan(search, part, rails)) for part, rails in left.items() if not shown[part]]
-        wanted = [(part, half, plan) for part, half, plan in plans if plan is not None]
+        open_parts = [part for part in left if not shown[part]]
+        halves = {part: left[part][: (len(left[part]) + 1) // 2] for part in open_parts}
+        wanted = [(p, plan) for p in open_parts for plan in _rail_plans(search, p, halves[p])]
         if not wanted or not search.has_room():
             break
-        readings = search.run([plan for _, _, plan in wanted])
-        for index, (part, half, _) in enumerate(wanted):
-            reading = readings.get(index)
-            if reading is None or reading.level is None:
+        readings = search.run([plan for _, plan in wanted])
+        for part in open_parts:
+            own = [readings.get(index) for index, (p, _) in enumerate(wanted) if p == part]
+            told = [reading for reading in own if reading is not None and reading.level is not None]
+            if told:
+                _narrow(left, shown, part, halves[part], told, found, least[part])
+            else:
                 del left[part]
-                continue
-            _narrow(left, shown, part, half, reading, found)
     found.rail = {part: rails[0] for part, rails in left.items() if shown[part]}
 
 
@@ -85,11 +91,12 @@ def _narrow(
     shown: dict[Part, bool],
     part: Part,
     half: Sequence[int],
-    reading: Reading,
+    told: Sequence[Reading],
     found: Contrasts,
+    least: float,
 ) -> None:
-    if reading.is_bad:
-        found.evidence.setdefault(part, []).append(reading)
+    if all(reading.is_bad and (reading.level or 0) >= least for reading in told):
+        found.evidence.setdefault(part, []).extend(told)
         left[part] = list(half)
         shown[part] = len(half) == 1
     elif len(left[part]) == 1:  # the last one is well by itself: it is not one rail
@@ -98,15 +105,16 @@ def _narrow(
         left[part] = [rail for rail in left[part] if rail not in half]
 
 
-def _rail_plan(search: Search, part: Part, rails: Sequence[int]) -> tuple[list[int], Plan | None]:
-    half = list(rails[: (len(rails) + 1) // 2])
-    hosts = _pair_for(search, part)
+def _rail_plans(search: Search, part: Part, half: Sequence[int]) -> list[Plan]:
     path = RAIL + ",".join(str(rail) for rail in half)
-    return half, Plan(design="rail", hosts=hosts, path=path) if hosts else None
+    return [Plan(design="rail", hosts=hosts, path=path) for hosts in _pairs_for(search, part)]
 
 
-def _pair_for(search: Search, part: Part) -> tuple[str, ...]:
-    """Return a suspect with a healthy partner, or two hosts behind a suspected switch."""
+def _pairs_for(search: Search, part: Part) -> list[tuple[str, ...]]:
+    """Return a suspect with a healthy partner, or two pairs behind a suspected switch.
+
+    Two, because the switch hides what else is slow there: both must be bad.
+    """
     evidence = search.evidence()
     rng = search.rng(f"rails of {part}")
     fabric = search.topology.fabric
@@ -116,7 +124,8 @@ def _pair_for(search: Search, part: Part) -> tuple[str, ...]:
             for host in search.topology.fabric_members()[part.name]
             if Part(NIC_SIDE, host) not in evidence.accused
         ]
-        return tuple(rng.sample(members, 2)) if len(members) > 1 else ()
+        drawn = rng.sample(members, min(4, len(members) // 2 * 2))
+        return [tuple(drawn[index : index + 2]) for index in range(0, len(drawn), 2)]
     well = [
         host
         for host in search.topology.hosts
@@ -124,7 +133,7 @@ def _pair_for(search: Search, part: Part) -> tuple[str, ...]:
     ]
     near = [host for host in well if fabric.get(host) == fabric.get(part.name)]
     choice = near or well
-    return (part.name, rng.choice(choice)) if choice else ()
+    return [(part.name, rng.choice(choice))] if choice else []
 
 
 def screen_rails(search: Search, found: Contrasts) -> None:

@@ -10,7 +10,7 @@ from burnin.fleet.network.pair_search import PairFindings
 from burnin.fleet.network.part import NIC_SIDE, NVLINK_SIDE, Part
 from burnin.fleet.network.reading import Reading
 from burnin.fleet.network.search import Plan, Search
-from burnin.fleet.network.settle import path_for
+from burnin.fleet.network.settle import may_meet, path_for
 from burnin.fleet.network.solver import Evidence
 
 HITS_MIN = 2  # with different healthy partners
@@ -83,7 +83,11 @@ def _pairings(search: Search, hosts: list[str], since: int, side: str) -> Iterat
         return [other for other in drawn if place.get(other) == place.get(host)]
 
     well = _never_bad(evidence)
-    pairs = match(drawn, near, met=knows, taken=taken) + match(drawn, lambda _: well, met=knows, taken=taken)
+
+    def far(host: str) -> list[str]:
+        return [other for other in well if may_meet(search, evidence, host, other)]
+
+    pairs = match(drawn, near, met=knows, taken=taken) + match(drawn, far, met=knows, taken=taken)
     for pair in pairs:
         yield Plan(design="tournament", hosts=pair, path=path_for(search, side, pair))
 
@@ -160,8 +164,17 @@ def _confirmations(search: Search, going: list[str], begun: int, side: str) -> l
     def near(host: str) -> list[str]:
         return [other for other in well if place.get(other) == place.get(host)]
 
-    pairs = match(going, near, met=knows, taken=taken) + match(going, lambda _: well, met=knows, taken=taken)
+    def far(host: str) -> list[str]:
+        return [other for other in well if may_meet(search, evidence, host, other)]
+
+    pairs = match(going, near, met=knows, taken=taken) + match(going, far, met=knows, taken=taken)
+    pairs += match(going, near, met=_never, taken=taken)  # the same again, rather than nobody
     return [Plan(design="confirm", hosts=pair, path=path_for(search, side, pair)) for pair in pairs]
+
+
+def _never(a: str, b: str) -> bool:
+    del a, b
+    return False
 
 
 def hosts_only(evidence: Evidence, reading: Reading) -> bool:

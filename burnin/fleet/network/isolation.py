@@ -194,6 +194,7 @@ def _resolve(search: Search, depth: Depth, found: Found) -> None:
         rounds=depth.retest_rounds,
         confirmations=depth.confirmations,
     )
+    search_pairs(search, found.pairs)  # a retest may have met a bad pair
 
 
 def _note_repeat(found: Found, before: Reading | None, now: Reading) -> None:

@@ -9,6 +9,7 @@ from burnin.fleet.network.designs import split
 from burnin.fleet.network.part import NIC_SIDE, Part
 from burnin.fleet.network.reading import SAME_LEVEL, SLOW_FROM, Reading
 from burnin.fleet.network.search import Plan, Search
+from burnin.fleet.network.settle import may_meet
 from burnin.fleet.network.solver import Evidence, tolerance
 
 STEPS_MAX = 24
@@ -131,7 +132,9 @@ def _others_plans(
         well = [
             other
             for other in search.topology.hosts
-            if other not in met | taken and evidence.is_good(Part(NIC_SIDE, other))
+            if other not in met | taken
+            and evidence.is_good(Part(NIC_SIDE, other))
+            and may_meet(search, evidence, host, other)
         ]
         near = [other for other in well if fabric.get(other) == fabric.get(host)] or well
         if near:
@@ -143,7 +146,8 @@ def _others_plans(
 
 def _pairs_with_others(evidence: Evidence, host: str, pair: frozenset[str]) -> list[Reading]:
     tried = evidence.tried.get(Part(NIC_SIDE, host), ())
-    return [r for r in tried if len(r.hosts) == 2 and r.hosts != pair and r.level is not None]
+    others = [r for r in tried if len(r.hosts) == 2 and r.hosts != pair and r.level is not None]
+    return [r for r in others if not r.is_bad or not evidence.explains(r)]
 
 
 def _do_well(trials: list[Reading]) -> bool:

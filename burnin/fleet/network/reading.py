@@ -23,10 +23,14 @@ from burnin.fleet.topology import Topology
 # are equal: whichever came first ended the trial, and hid the other.
 LEVEL = {SOCKETS: 20.0, WRONG: 30.0, FAILED: 40.0, HUNG: 40.0}
 SLOW_FROM = 0.08  # 8 %: a practical floor above what trials alike differ by on healthy fabrics (1 to 2 %)
+# What trials alike differ by where latency counts, and over gloo on cores that others use too.
+LARGE_BYTES, MEDIUM_BYTES = 1 << 25, 1 << 20
+MEDIUM_FROM, SMALL_FROM, GLOO_FROM = 0.25, 0.7, 0.7
 SAME_LEVEL = 0.07  # levels closer than this are not told apart
 DIP_FROM = 0.22  # of the worst iteration below what is usual
 AGREE_WITHIN = 0.05  # trials that reach the reference
 AGREE_SHARE_MIN, TRUST_SHARE_MIN = 0.05, 0.25
+GLOO = "gloo"
 ALIKE_SIZE = 1 / 8  # numbers of hosts that differ by less are alike
 
 
@@ -143,14 +147,27 @@ def _judge_speed(
             is_known = is_known and floor is not None
             continue
         level = math.log(reference.busbw_gbps / max(sweep.busbw_gbps, 1e-9))
-        is_known = is_known and (reference.is_trusted or level >= SLOW_FROM or floor is not None)
-        levels.append(level)
+        is_slow = _excess(level, sweep, result.transport) >= SLOW_FROM
+        is_known = is_known and (reference.is_trusted or is_slow or floor is not None)
+        levels.append(_excess(level, sweep, result.transport))
         steadiness = math.log(max(sweep.busbw_worst_gbps, 1e-9) / max(sweep.busbw_gbps, 1e-9))
-        dip = dip or steadiness < reference.steadiness - DIP_FROM
+        is_large = sweep.size_bytes >= LARGE_BYTES and result.transport != GLOO
+        dip = dip or (is_large and steadiness < reference.steadiness - max(DIP_FROM, 6 * reference.unrest))
     worst = max(levels, default=0.0)
     if worst >= SLOW_FROM:
         return worst, SLOW, dip
     return (worst if is_known else None), "", dip
+
+
+def _excess(level: float, sweep: Sweep, transport: str | None) -> float:
+    """Return how slow a sweep is, counted from what is tolerated at its size, so that one line serves all."""
+    if transport == GLOO:
+        tolerated = GLOO_FROM
+    elif sweep.size_bytes >= LARGE_BYTES:
+        tolerated = SLOW_FROM
+    else:
+        tolerated = MEDIUM_FROM if sweep.size_bytes >= MEDIUM_BYTES else SMALL_FROM
+    return level - (tolerated - SLOW_FROM)
 
 
 def _floor(sweep: Sweep, hosts: int, floors: Sequence[BusbwFloor]) -> float | None:
@@ -167,6 +184,7 @@ def _floor(sweep: Sweep, hosts: int, floors: Sequence[BusbwFloor]) -> float | No
 class _Reference:
     busbw_gbps: float
     steadiness: float  # usual logarithm of the worst iteration over the mean
+    unrest: float  # what that usually differs by, robustly
     is_trusted: bool  # enough of the trials alike reach it
 
 
@@ -240,9 +258,11 @@ def _reference(figures: Sequence[tuple[float, float]]) -> _Reference | None:
         if last - first + 1 >= needed:
             level = statistics.median(speeds[first : last + 1])
             reaching = len(speeds) - bisect.bisect_left(speeds, level * math.exp(-SLOW_FROM))
+            usual = statistics.median(steadiness for _, steadiness in figures)
             return _Reference(
                 busbw_gbps=level,
-                steadiness=statistics.median(steadiness for _, steadiness in figures),
+                steadiness=usual,
+                unrest=1.4826 * statistics.median(abs(steadiness - usual) for _, steadiness in figures),
                 is_trusted=reaching >= TRUST_SHARE_MIN * len(figures),
             )
     return None

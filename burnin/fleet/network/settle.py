@@ -73,8 +73,12 @@ def _host_plans(search: Search, kind: str) -> list[Plan]:
     search.rng(f"partners {kind}").shuffle(well)
     taken: set[str] = set()
 
+    fabric = search.topology.fabric
+
     def knows(a: str, b: str) -> bool:
-        return b in met.get(a, ()) or a in met.get(b, ())
+        ends = {fabric.get(a, ""), fabric.get(b, "")}
+        is_shut = len(ends) > 1 and any(Part(OUTWARD, end) in evidence.shared for end in ends)
+        return b in met.get(a, ()) or a in met.get(b, ()) or is_shut
 
     near, peers = _by_domain(search, kind, well), _by_domain(search, kind, wanting)
     fresh = [host for host in wanting if not met[host]]
@@ -88,6 +92,15 @@ def _host_plans(search: Search, kind: str) -> list[Plan]:
         confirms += match(wanting, partners, met=knows, taken=taken)
     design = [("tournament", pair) for pair in pairs] + [("confirm", pair) for pair in confirms]
     return [Plan(design=name, hosts=pair, path=path_for(search, kind, pair)) for name, pair in design]
+
+
+def may_meet(search: Search, evidence: Evidence, a: str, b: str) -> bool:
+    """Say whether a trial of two hosts would run through nothing shared that is accused already."""
+    fabric = search.topology.fabric
+    ends = {fabric.get(a, ""), fabric.get(b, "")}
+    if any(Part(LEAF, end) in evidence.shared for end in ends):
+        return False
+    return len(ends) == 1 or not any(Part(OUTWARD, end) in evidence.shared for end in ends)
 
 
 class _by_domain:

@@ -134,7 +134,7 @@ def _blame_hosts(evidence: Evidence) -> None:
 def candidates_of(evidence: Evidence, reading: Reading) -> list[Part]:
     """Return the parts that can be as bad as a trial was."""
     assert reading.level is not None
-    least = reading.level - tolerance(reading.level)
+    least = max(SLOW_FROM, reading.level - tolerance(reading.level))
     able = [part for part in sorted(reading.parts) if evidence.upper.get(part, math.inf) >= least]
     # Blame by name does not convict by itself, but it narrows down whom to test next.
     named = [part for part in able if part.name in reading.blamed]

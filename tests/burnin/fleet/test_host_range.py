@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnin.fleet.host_range import HOSTS_MAX, compress_hosts, expand_hosts
@@ -15,6 +15,7 @@ _NAMES = st.builds(
 )
 
 
+@settings(max_examples=30, deadline=None)
 @given(names=st.sets(st.one_of(_NAMES, st.sampled_from(["login", "head-node"])), min_size=1, max_size=60))
 def test_what_was_written_short_stands_for_the_same_hosts(names: set[str]) -> None:
     expanded = [name for part in compress_hosts(names).split(" ") for name in expand_hosts(part)]
@@ -22,6 +23,7 @@ def test_what_was_written_short_stands_for_the_same_hosts(names: set[str]) -> No
     assert sorted(expanded) == sorted(names)
 
 
+@settings(max_examples=30, deadline=None)
 @given(first=st.integers(0, 5000), count=st.integers(1, 300), width=st.integers(1, 6))
 def test_a_span_stands_for_each_of_its_numbers_once(first: int, count: int, width: int) -> None:
     last = first + count - 1
