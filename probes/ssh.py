@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import signal
 import socket
@@ -140,7 +141,7 @@ class SshConnections:
                     banner_timeout=left_s,
                     auth_timeout=left_s,
                     channel_timeout=left_s,
-                    allow_agent=route.is_agent_asked,
+                    allow_agent=route.is_agent_asked and _has_agent(),
                     look_for_keys=not route.identity_files,
                     transport_factory=lambda sock, **rest: _transport(sock, keys, **rest),
                 )
@@ -219,6 +220,11 @@ def closing_after(within_s: float, *closed: Any) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def _has_agent() -> bool:
+    """Say whether an agent listens; paramiko leaves a socket open that finds nobody."""
+    return Path(os.environ.get("SSH_AUTH_SOCK", "")).is_socket()
 
 
 def _pass_through(client: paramiko.SSHClient, route: Route, deadline: float) -> paramiko.Channel:
