@@ -133,7 +133,8 @@ def _run(command: Sequence[str]) -> tuple[str, str]:
     except subprocess.TimeoutExpired:
         return "", f"{command[0]}: no answer within {ANSWER_WITHIN_S:.0f} s"
     if done.returncode != 0:
-        return "", f"{command[0]}: {done.stderr.strip()[-200:] or f'exit code {done.returncode}'}"
+        why = done.stderr.strip().rpartition("] ")[2]  # without the time and level of its log
+        return "", f"{command[0]}: {why[-200:] or f'exit code {done.returncode}'}"
     return done.stdout, ""
 
 

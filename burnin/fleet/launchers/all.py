@@ -40,6 +40,8 @@ class Launchers:
         """
         name = host.access.launcher
         with self._lock:
+            if name == "kubernetes":
+                raise ConfigError(f"{host.name}: Jobs of Kubernetes are only shown as yet: --dry-run")
             if name not in self._makers:
                 known = ", ".join(self._makers)
                 raise ConfigError(f"{host.name}: launcher {name!r} is unknown here; one of {known}")

@@ -96,8 +96,8 @@ def judge_cabling(
     plan = host.place.rails
     plugs = find_plugs(told or {}, fabric)
     if not plan and host.place.switch:
-        plan = (host.place.switch,) * len(plugs)
-    if not plan and not host.place.switch:
+        plan = (host.place.switch,) * max(len(plugs), 1)
+    if not plan:
         return _finding(host, None, "the fleet file names no switch for this host", plan, plugs)
     if told is not None and host.place.switch and not plugs and told.get("lldp_neighbours"):
         return _judge_interfaces(host, host.place.switch, told["lldp_neighbours"])
