@@ -44,7 +44,8 @@ class TrialSettings:
     start_within_s: float = 180.0  # for the slowest host to have torch imported
     meet_within_s: float = 60.0  # for all hosts, which are ready then, to find each other
     stall_s: float = 30.0
-    silence_s: float = 20.0
+    silence_s: float = 20.0  # after which a host is lost
+    controller_silence_s: float = 15.0  # after which a host leaves, since nobody is there any more
     cpu_ranks: int = 1
     seed: int = 1
     faults: Mapping[str, Sequence[str]] = field(default_factory=dict)  # host -> what is seeded into it
@@ -85,7 +86,8 @@ class _TrialRun:
     def __init__(self, runner: TrialRunner, trial: Trial) -> None:
         self._runner, self._settings, self._trial = runner, runner.settings, trial
         self._heard: queue.SimpleQueue[tuple[str, bytes | None]] = queue.SimpleQueue()
-        self._channels: dict[str, Channel] = {}
+        self._started: list[Channel] = []  # all that have to be ended
+        self._channels: dict[str, Channel] = {}  # those that can be spoken to
         self._rests: dict[str, bytes] = {}
         self._told_at = 0.0
         settings = runner.settings
@@ -113,20 +115,39 @@ class _TrialRun:
         return state
 
     def _start_all(self) -> bool:
-        """Start the leader on every host, side by side; whoever cannot be reached is lost."""
+        """Start the leader on every host, side by side; whoever cannot be reached is lost.
+
+        Those that are there already must hear from us meanwhile: a login can take a minute.
+        """
         with ThreadPoolExecutor(max_workers=len(self._trial.hosts)) as pool:
-            list(pool.map(self._start, self._trial.hosts))
+            starts = [pool.submit(self._start, name) for name in self._trial.hosts]
+            while not all(start.done() for start in starts):
+                self._hear()
+        for start in starts:
+            start.result()  # an error of ours is not the host's
         return not self._state.is_over
 
     def _start(self, name: str) -> None:
-        host, settings = self._runner.hosts[name], self._settings
-        index = self._trial.hosts.index(name)
-        order = TrialOrder(
+        host, within_s = self._runner.hosts[name], self._settings.start_within_s
+        program = Program(arguments=(ARCHIVE, "burnin.node.trial"), archive=self._runner.archive)
+        try:
+            channel = self._runner.launcher_of(host).start(host, program, within_s=within_s)
+            self._started.append(channel)
+            channel.write(to_json_line(trial_order_to_json(self._order(name))).encode())
+        except TargetError as error:
+            self._state.lose(name, str(error))
+            return
+        self._channels[name] = channel  # from now on it is told that we are there
+        threading.Thread(target=self._read, args=(name, channel), name=f"from {name}", daemon=True).start()
+
+    def _order(self, name: str) -> TrialOrder:
+        settings, hosts = self._settings, self._trial.hosts
+        return TrialOrder(
             trial=self._trial.id,
             device=settings.device,
-            nodes=len(self._trial.hosts),
-            index=index,
-            address=meeting_address(self._runner.hosts[self._trial.hosts[0]]),
+            nodes=len(hosts),
+            index=hosts.index(name),
+            address=meeting_address(self._runner.hosts[hosts[0]]),
             collectives=self._trial.collectives,
             sizes_bytes=settings.sizes_bytes,
             length_s=settings.length_s,
@@ -135,18 +156,10 @@ class _TrialRun:
             seed=settings.seed,
             meet_within_s=settings.meet_within_s,
             limit_s=settings.limit_s,
+            silence_s=settings.controller_silence_s,
             faults=tuple(settings.faults.get(name, ())),
             training=settings.training,
         )
-        program = Program(arguments=(ARCHIVE, "burnin.node.trial"), archive=self._runner.archive)
-        try:
-            channel = self._runner.launcher_of(host).start(host, program, within_s=settings.start_within_s)
-            self._channels[name] = channel
-            channel.write(to_json_line(trial_order_to_json(order)).encode())
-        except TargetError as error:
-            self._state.lose(name, str(error))
-            return
-        threading.Thread(target=self._read, args=(name, channel), name=f"from {name}", daemon=True).start()
 
     def _read(self, name: str, channel: Channel) -> None:
         try:
@@ -226,9 +239,9 @@ class _TrialRun:
 
     def end(self) -> None:
         """End whatever runs on any host, side by side: each may take some seconds."""
-        if self._channels:
-            with ThreadPoolExecutor(max_workers=len(self._channels)) as pool:
-                list(pool.map(lambda channel: channel.end(), self._channels.values()))
+        if self._started:
+            with ThreadPoolExecutor(max_workers=len(self._started)) as pool:
+                list(pool.map(lambda channel: channel.end(), self._started))
 
 
 def meeting_address(host: Host) -> str:

@@ -10,12 +10,14 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 
 import pytest
 
 from burnin.fleet.archive import build_archive
 from burnin.fleet.host import Access, Host
+from burnin.fleet.launchers.channel import Channel, Program
 from burnin.fleet.launchers.local import LocalLauncher
 from burnin.fleet.network.trial import Trial, TrialResult
 from burnin.fleet.network.trial_run import TrialRunner, TrialSettings
@@ -23,6 +25,7 @@ from burnin.fleet.training import TrainingPlan, TrainingResult, run_training_sta
 from burnin.fleet.training_rules import judge_training
 from burnin.node.sweep import SLOW_S
 from burnin.node.trial_order import COLLECTIVES
+from probes.errors import TargetError
 from probes.event import Event
 from probes.outcome import Outcome
 from tests.processes import processes_with
@@ -189,6 +192,37 @@ def test_a_host_that_cannot_be_started_is_lost_and_the_others_are_ended(launcher
 
     assert (result.state, result.blamed) == ("lost", ("b",))
     assert "/nowhere/python3" in result.detail
+
+
+class _SlowLauncher:
+    """Takes its time with one host, as a slow login shell does."""
+
+    def __init__(self, launcher: LocalLauncher, *, slow: str, seconds: float) -> None:
+        self._launcher, self._slow, self._seconds = launcher, slow, seconds
+
+    def start(self, host: Host, program: Program, *, within_s: float) -> Channel:
+        if host.name == self._slow:
+            time.sleep(self._seconds)
+            raise TargetError(f"{host.name}: no program began")
+        return self._launcher.start(host, program, within_s=within_s)
+
+    def close(self) -> None:
+        self._launcher.close()
+
+
+def test_a_host_that_is_there_hears_from_us_while_another_still_logs_in(launcher: LocalLauncher) -> None:
+    hosts = {name: Host(name=name, access=Access(launcher="local")) for name in "ab"}
+    slow = _SlowLauncher(launcher, slow="b", seconds=5.0)
+    runner = TrialRunner(
+        hosts=hosts,
+        launcher_of=lambda host: slow,
+        archive=build_archive(),
+        settings=TrialSettings(device="cpu", controller_silence_s=3.0),
+    )
+
+    result = runner.run_one(Trial(id="t", round=1, design="domains", hosts=("a", "b")))
+
+    assert (result.state, result.blamed) == ("lost", ("b",)), result.detail
 
 
 @pytest.mark.parametrize("hosts", [("a", "a"), ()])
