@@ -15,6 +15,7 @@ from burnin.override import SPEC_KEY, load_override, override_to_json
 from burnin.plan import PlanSpec, VendorSpec
 from burnin.self_test import SPEC_KEY as SELF_TEST
 from burnin.self_test import self_test_order
+from probes.errors import ConfigError
 from probes.event import SAMPLE, Event
 from probes.json_types import JsonObject
 from probes.spec import load_spec
@@ -51,6 +52,8 @@ def run_burnin(request: BurnRequest) -> Run:
         Interrupted: somebody stopped it.
     """
     plan = load_plan(request)
+    if plan.training is not None:
+        raise ConfigError(f"{request.plan_file}: training takes the hosts of a fleet; name a FLEET file")
     order, spec = plan_run(request, plan)
     writer = create_run(request.out, kind="burnin", spec=spec, seed=request.seed)
     with recording(writer, judge_run), Progress("burn-in", quiet=request.is_quiet) as progress:

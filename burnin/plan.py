@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from burnin.node.order import LOADED_STAGES, STAGE_ORDER, STAGES, Order, SeededFault, StageOrder
 from burnin.node.vendor_tools import COLLECTIVE_WITHIN_S, COLLECTIVES, DIAG_WITHIN_S, DISCOVERY_WITHIN_S
+from burnin.training_spec import TrainingSpec
 from probes.spec import Spec
 
 DeviceKind = Literal["auto", "cuda", "cpu"]
@@ -188,6 +189,9 @@ class PlanSpec(Spec):
     )
     disk: DiskSpec | None = Field(
         default=None, description="Measure disks and shared file systems; intake and soak do so anyway."
+    )
+    training: TrainingSpec | None = Field(
+        default=None, description="Have the hosts of a fleet train together, as --train does."
     )
     bundle: bool = Field(
         default=False, description="After a FAIL collect what the vendor asks for, beside the record."

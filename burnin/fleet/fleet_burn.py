@@ -79,7 +79,8 @@ def burn_fleet(
     order, spec = plan_run(request, plan)
     order = replace(order, controller_silence_s=CONTROLLER_SILENCE_S)
     fleet = ask_permission(with_launcher(load_fleet(fleet_file), launcher))
-    spec[TOGETHER] = {"network": wanted.is_network_wanted, "train": wanted.training is not None}
+    training = TrainingPlan.from_json(plan.training.to_json()) if plan.training else wanted.training
+    spec[TOGETHER] = {"network": wanted.is_network_wanted, "train": training and training.to_order()}
     spec |= {"fleet": fleet_to_json(fleet), "order": order_to_json(order)}
     writer = create_run(request.out, kind="fleet", spec=spec, seed=request.seed)
     _run(writer, fleet, order, fleet.hosts, {}, Earlier(), limits, request.is_quiet)
@@ -91,7 +92,7 @@ def wanted_of(spec: JsonObject) -> Together:
     said = spec.get(TOGETHER, {})
     return Together(
         is_network_wanted=bool(said.get("network", True)),
-        training=TrainingPlan() if said.get("train") else None,
+        training=TrainingPlan.from_json(said["train"]) if said.get("train") else None,
     )
 
 

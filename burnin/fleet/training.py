@@ -23,7 +23,12 @@ class TrainingPlan:
     sharding: str | None = None  # "ddp" or "fsdp"; None: fsdp on GPUs, ddp on CPUs
     command: tuple[str, ...] = ()  # the user's own, started by torchrun on every host, once for each GPU
     step_regex: str = r"step[ =:]+(\d+)"  # its first group is the number of a step, in a line of the command
-    loss_regex: str | None = r"loss[ =:]+([-+.\deE]+)"
+    loss_regex: str | None = r"loss[ =:]+([-+.\deE]+|nan|inf)"
+
+    @classmethod
+    def from_json(cls, data: JsonObject) -> TrainingPlan:
+        """Read it back from plain values."""
+        return cls(**(data | {"command": tuple(data["command"])}))
 
     def to_order(self) -> JsonObject:
         """Return what the hosts are told."""

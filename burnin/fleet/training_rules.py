@@ -103,7 +103,7 @@ def _loss_outcome(own: Sequence[JsonObject], vote: _Vote, *, is_exact: bool, how
             return Outcome.FAIL, f"loss {row['loss']} in step {row['step']}, {row['phase']}"
     if vote.outvoted is not None:
         row = vote.outvoted
-        said = f"rank {row['rank']} alone: loss {row['loss']:.7g} in step {row['step']}"
+        said = f"rank {row['rank']} alone: loss {float(row['loss']):.7g} in step {row['step']}"
         return Outcome.FAIL, f"{said}, unlike most of {vote.voters} ranks"
     repeat = _repeat(own)
     if not repeat:
@@ -111,7 +111,7 @@ def _loss_outcome(own: Sequence[JsonObject], vote: _Vote, *, is_exact: bool, how
     different = [pair for pair in repeat if not _is_same(*pair, is_exact=is_exact)]
     if different:
         first, second = different[0]
-        said = f"in step {first['step']} {first['loss']:.7g}, then {second['loss']:.7g}"
+        said = f"in step {first['step']} {float(first['loss']):.7g}, then {float(second['loss']):.7g}"
         return Outcome.FAIL, f"{len(different)} of {len(repeat)} losses not repeated {how}: {said}"
     if vote.is_tied:
         return Outcome.INCONCLUSIVE, f"{vote.voters} ranks differ alone, and no majority says who is right"

@@ -117,6 +117,14 @@ def test_a_loss_that_is_no_number_fails() -> None:
     assert found["training-loss", "host:a"].outcome is Outcome.FAIL
 
 
+def test_losses_that_the_record_holds_as_text_are_judged_alike() -> None:
+    rows = [row | {"loss": str(row["loss"])} for row in _rows({("c", ALONE, 2): 4.8, ("b", SECOND, 3): 4.72})]
+
+    outcomes = _outcomes(_judge(rows), "training-loss")
+
+    assert (outcomes["host:a"], outcomes["host:b"]) == (Outcome.PASS, Outcome.FAIL)
+
+
 def test_a_slow_rank_shows_alone_and_is_only_shown_on_a_cpu() -> None:
     rows = _rows(slow={"d": 1.3})
 
