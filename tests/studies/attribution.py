@@ -208,10 +208,11 @@ _INTRODUCTION = (
     "In each sick fleet 1 % of the parts of each of twelve kinds are bad at the same time: 10 hosts of each",
     "kind, 10 slow and 10 dead pairs, 1 % of the leaf switches and of the ways out of a fabric. Slow parts",
     "keep 30 to 88 % of their speed; a flapping link dips for half a second every 5 to 120 s on average;",
-    "half of the bad pairs stand in one fabric. A trial takes 20 s to start and 5 s for each size of each",
-    "collective; one that hangs takes 240 s. *Named* is strict: the very part, or its host for an adapter; a",
+    "half of the bad pairs stand in one fabric. A trial takes 20 s to start and, for all-reduce and",
+    "pairwise exchange together, 20 s of large messages and as long for small ones, half of it for one of",
+    "the two; one that hangs takes 240 s. *Named* is strict: the very part, or its host for an adapter; a",
     "group or a hint does not count, but for NVCRE a pair counts when it is within the two groups that its",
-    "InfrastructureFault names. Its rivals are simulated after their sources: tests/studies/rivals.py.",
+    "InfrastructureFault names. The others are simulated after their sources: tests/studies/rivals.py.",
 )
 
 

@@ -60,6 +60,8 @@ class NetworkOutcome:
     attributions: tuple[Attribution, ...] = ()  # accused and suspected, the worst first
     cleared: tuple[Attribution, ...] = ()
     untested_hosts: tuple[str, ...] = ()  # one of them makes the fleet INCONCLUSIVE
+    # Hosts that work, of which nobody can say how fast: nothing was alike, and no floor is stated.
+    uncompared_hosts: tuple[str, ...] = ()
     untested_pairs: tuple[tuple[str, str], ...] = field(default=())  # at most PAIRS_LISTED_MAX of them
     untested_pairs_count: int = 0
     # Trials that nothing could be compared with: too few alike, and no floor stated.

@@ -62,7 +62,9 @@ def conclude(
         *_suspected(search, evidence, retested, pairs),
     ]
     known = {a.subject for a in found}
-    tested = {host for r in evidence.readings if r.level is not None and r.is_main for host in r.hosts}
+    main = [reading for reading in evidence.readings if reading.is_main and len(reading.hosts) > 1]
+    compared = {host for r in main if r.level is not None for host in r.hosts}
+    tested = compared | {host for r in main if r.works for host in r.hosts}
     count, listed = _untested_pairs(fleet, evidence)
     return NetworkOutcome(
         trials=tuple(result.trial for result in search.results),
@@ -70,6 +72,7 @@ def conclude(
         attributions=tuple(sorted(found, key=_rank)),
         cleared=tuple(_cleared(search, evidence, known)),
         untested_hosts=tuple(host.name for host in fleet.hosts if host.name not in tested),
+        uncompared_hosts=tuple(host.name for host in fleet.hosts if host.name in tested - compared),
         untested_pairs=listed,
         untested_pairs_count=count,
         unjudged=tuple(r.result.trial.id for r in evidence.readings if r.level is None and len(r.hosts) > 1),
@@ -326,7 +329,7 @@ def _untested_pairs(fleet: Fleet, evidence: Evidence) -> tuple[int, tuple[tuple[
     bit = {name: 1 << index for index, name in enumerate(names)}
     met = dict.fromkeys(names, 0)
     for reading in evidence.readings:
-        if reading.level is not None and reading.is_main:
+        if (reading.level is not None or reading.works) and reading.is_main:
             together = sum(bit[host] for host in reading.hosts if host in bit)
             for host in reading.hosts:
                 if host in met:

@@ -40,6 +40,7 @@ class Depth:
     retest_rounds: int  # in pairs, for what did not recur
     confirmations: int  # of each suspect, at least, before it is let go
     rounds_max: int
+    length_s: float  # of each size of each collective: what comes and goes needs time to show
 
 
 DEPTHS = {
@@ -51,6 +52,7 @@ DEPTHS = {
         retest_rounds=2,
         confirmations=3,
         rounds_max=40,
+        length_s=0.25,
     ),
     "quick": Depth(
         passes=1,
@@ -60,6 +62,7 @@ DEPTHS = {
         retest_rounds=3,
         confirmations=5,
         rounds_max=60,
+        length_s=0.5,
     ),
     "intake": Depth(
         passes=2,
@@ -69,6 +72,7 @@ DEPTHS = {
         retest_rounds=5,
         confirmations=8,
         rounds_max=150,
+        length_s=2.5,
     ),
     "soak": Depth(
         passes=12,
@@ -78,6 +82,7 @@ DEPTHS = {
         retest_rounds=8,
         confirmations=12,
         rounds_max=1500,
+        length_s=2.5,
     ),
 }
 

@@ -13,6 +13,7 @@ _EXPECTED = "as fast as the like of it, with right results, beside at least two 
 _EVIDENCE_MAX = 20  # ids of trials
 _NAMES_MAX = 400  # characters of ranges
 _PAIRS_SHOWN = 10
+LONE_HOSTS_MAX = 2
 
 
 def judge_network(outcome: NetworkOutcome, *, fleet: str) -> list[Finding]:
@@ -95,6 +96,18 @@ def _judge_coverage(outcome: NetworkOutcome, fleet: str) -> Iterator[Finding]:
             expected="every host of the fleet is tested",
             evidence={"hosts": hosts},
             next_step="see why they could not take part, then go on with --resume",
+        )
+    if outcome.uncompared_hosts:
+        hosts = list(outcome.uncompared_hosts)
+        yield Finding(
+            rule="network-coverage",
+            subject=f"fleet:{fleet}/speed",
+            # Two hosts make one pair: there is nothing that it could be compared with.
+            outcome=None if len(hosts) <= LONE_HOSTS_MAX else Outcome.INCONCLUSIVE,
+            observed=f"{len(hosts)} hosts exchange data rightly, how fast cannot be judged: {_names(hosts)}",
+            expected="at least three trials alike, or a floor",
+            evidence={"hosts": hosts},
+            next_step="test them together with more hosts",
         )
     if outcome.is_cut_short:
         yield Finding(

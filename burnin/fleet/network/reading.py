@@ -30,6 +30,7 @@ SAME_LEVEL = 0.07  # levels closer than this are not told apart
 DIP_FROM = 0.22  # of the worst iteration below what is usual
 AGREE_WITHIN = 0.05  # trials that reach the reference
 AGREE_SHARE_MIN, TRUST_SHARE_MIN = 0.05, 0.25
+FEW_ALIKE = 6
 GLOO = "gloo"
 ALIKE_SIZE = 1 / 8  # numbers of hosts that differ by less are alike
 
@@ -65,6 +66,11 @@ class Reading:
     def is_good(self) -> bool:
         """Whether it shows that all its parts are well."""
         return self.level is not None and not self.fault and not self.dip
+
+    @property
+    def works(self) -> bool:
+        """Whether it came to its end with right results, at whatever speed."""
+        return self.result.state == "done" and self.result.is_complete and self.fault in ("", SLOW)
 
     @property
     def is_bad(self) -> bool:
@@ -192,7 +198,7 @@ class _References:
     """What healthy trials reach, from all trials alike."""
 
     def __init__(self, results: Sequence[TrialResult], facts: Facts) -> None:
-        self._figures: dict[_Key, dict[int, list[tuple[float, float]]]] = {}
+        self._figures: dict[_Key, dict[int, dict[frozenset[str], list[tuple[float, float]]]]] = {}
         self._parts: dict[_Key, dict[int, frozenset[Part]]] = {}
         self._common: dict[tuple[_Key, int], frozenset[Part]] = {}
         self._known: dict[tuple[_Key, int], _Reference | None] = {}
@@ -202,8 +208,10 @@ class _References:
             for sweep, key in zip(result.sweeps, facts[result.trial.id][2], strict=True):
                 steadiness = math.log(max(sweep.busbw_worst_gbps, 1e-9) / max(sweep.busbw_gbps, 1e-9))
                 by_size = self._figures.setdefault(key, {})
-                by_size.setdefault(len(result.trial.hosts), []).append((sweep.busbw_gbps, steadiness))
-                self._note_parts(key, len(result.trial.hosts), facts[result.trial.id][1])
+                hosts, parts, _ = facts[result.trial.id]
+                by_group = by_size.setdefault(len(hosts), {})
+                by_group.setdefault(hosts, []).append((sweep.busbw_gbps, steadiness))
+                self._note_parts(key, len(hosts), parts)
 
     def _note_parts(self, key: _Key, hosts: int, parts: frozenset[Part]) -> None:
         by_size = self._parts.setdefault(key, {})
@@ -222,11 +230,12 @@ class _References:
         """Return what a sweep among so many hosts should reach; None: too few are alike."""
         if (key, hosts) not in self._known:
             margin = hosts * ALIKE_SIZE
+            # A group counts once, however often it ran: it must not become its own reference.
             near = [
-                figure
-                for size, figures in self._figures.get(key, {}).items()
+                (statistics.median(b for b, _ in figures), statistics.median(s for _, s in figures))
+                for size, groups in self._figures.get(key, {}).items()
                 if abs(size - hosts) <= margin
-                for figure in figures
+                for figures in groups.values()
             ]
             self._known[key, hosts] = _reference(near)
         return self._known[key, hosts]
@@ -252,7 +261,8 @@ def _reference(figures: Sequence[tuple[float, float]]) -> _Reference | None:
     if len(figures) < 3:
         return None
     speeds = sorted(busbw for busbw, _ in figures if busbw > 0)
-    needed = max(2, math.ceil(AGREE_SHARE_MIN * len(figures)))
+    few = len(speeds) < FEW_ALIKE  # of three pairs among three hosts a bad host leaves one that is well
+    needed = 1 if few else max(2, math.ceil(AGREE_SHARE_MIN * len(figures)))
     for last in range(len(speeds) - 1, needed - 2, -1):
         first = bisect.bisect_left(speeds, speeds[last] * math.exp(-AGREE_WITHIN))
         if last - first + 1 >= needed:

@@ -56,7 +56,7 @@ def is_behind(evidence: Evidence, search: Search, part: Part) -> bool:
 def met_in_pairs(evidence: Evidence, part: Part) -> dict[str, int]:
     """Return the partners of a host in trials of two, and how often."""
     met: dict[str, int] = {}
-    for reading in evidence.tried.get(part, ()):
+    for reading in evidence.ran.get(part, ()):
         if len(reading.hosts) == 2:
             other = next(host for host in reading.hosts if host != part.name)
             met[other] = met.get(other, 0) + 1
@@ -174,7 +174,7 @@ def _speakers(search: Search, evidence: Evidence) -> dict[str, str]:
 
 def _fabrics_met(search: Search, evidence: Evidence, name: str) -> set[str]:
     met: set[str] = set()
-    for reading in evidence.tried.get(Part(OUTWARD, name), ()):
+    for reading in evidence.ran.get(Part(OUTWARD, name), ()):
         if len(reading.hosts) == 2:
             met |= {search.topology.fabric[host] for host in reading.hosts}
     return met - {name}

@@ -33,6 +33,7 @@ class Evidence:
     topology_fabric: dict[str, str]
     upper: dict[Part, float] = field(default_factory=dict)  # no part is worse than this
     tried: dict[Part, list[Reading]] = field(default_factory=dict)
+    ran: dict[Part, list[Reading]] = field(default_factory=dict)  # also what could not be judged
     shared: dict[Part, float] = field(
         default_factory=dict
     )  # bad ones among what hosts share, with their level
@@ -57,7 +58,11 @@ def weigh(readings: Sequence[Reading], fabric: dict[str, str]) -> Evidence:
     """Return what the readings say together."""
     evidence = Evidence(readings=readings, topology_fabric=fabric)
     for reading in readings:
-        if reading.level is None or not reading.is_main:
+        if not reading.is_main:
+            continue
+        for part in reading.parts:
+            evidence.ran.setdefault(part, []).append(reading)
+        if reading.level is None:
             continue
         for part in reading.parts:
             evidence.upper[part] = min(evidence.upper.get(part, math.inf), reading.level)

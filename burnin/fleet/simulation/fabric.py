@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from burnin.fleet.network.isolation import DEPTHS
 from burnin.fleet.network.part import DOMAIN, INSIDE, scope_of
 from burnin.fleet.network.trial import PAIRWISE, RAIL, Sweep, Trial, TrialResult
 from burnin.fleet.simulation.fault import (
@@ -33,7 +34,8 @@ from burnin.fleet.simulation.fault import (
 from burnin.fleet.topology import Topology
 
 START_S = 20.0  # processes start, libraries load, ranks meet
-SWEEP_S = 5.0  # each size of each collective
+SIZES_STOOD_FOR = 2  # each simulated size stands for so many of a real trial, from 32 MiB on
+SMALLER_SHARE = 1.0  # of that time a real trial spends on smaller sizes as well, which are not simulated
 LIMIT_S = 240.0  # after which a trial that hangs is ended
 SIZES_BYTES = (1 << 28, 1 << 32)
 # GB/s of bus bandwidth: H100 hosts with eight adapters of 400 Gb/s, GB200 racks; published results scatter
@@ -58,6 +60,7 @@ class SimulatedNetwork:
     faults: Sequence[Fault]
     seed: int
     ranks_per_host: int = 8
+    sweep_s: float = SIZES_STOOD_FOR * DEPTHS["intake"].length_s
     clock_s: float = 0.0
     _spread: dict[str, float] = field(default_factory=dict)
     _by_host: dict[str, list[Fault]] = field(default_factory=dict)
@@ -101,7 +104,7 @@ class SimulatedNetwork:
             sweeps=tuple(sweeps),
             is_complete=True,
             transport="NET/Socket" if is_on_sockets else "NET/IB" if uses_nics else "P2P",
-            seconds=START_S + SWEEP_S * len(sweeps),
+            seconds=START_S + (1 + SMALLER_SHARE) * self.sweep_s * len(sweeps),
         )
 
     def _faults_met(self, trial: Trial) -> Iterator[Fault]:
@@ -162,10 +165,10 @@ class SimulatedNetwork:
         busbw = usual * speed * math.exp(shift + rng.gauss(0, SWEEP_SPREAD))
         worst = busbw * math.exp(-abs(rng.gauss(WORST_USUAL, WORST_SPREAD)))
         for fault in met:
-            dips = _poisson(rng, SWEEP_S / fault.every_s) if fault.kind == FLAPPING else 0
+            dips = _poisson(rng, self.sweep_s / fault.every_s) if fault.kind == FLAPPING else 0
             if dips:
-                lost_s = min(dips * DIP_S, SWEEP_S) * (1 - fault.speed)
-                busbw *= 1 - lost_s / SWEEP_S
+                lost_s = min(dips * DIP_S, self.sweep_s) * (1 - fault.speed)
+                busbw *= 1 - lost_s / self.sweep_s
                 worst = min(worst, busbw * fault.speed)
         corrupt = any(fault.kind == CORRUPTS for fault in met)
         ranks = len(trial.hosts) * (
@@ -175,7 +178,7 @@ class SimulatedNetwork:
             collective=collective,
             size_bytes=size_bytes,
             ranks=ranks,
-            iterations=max(20, round(SWEEP_S * 1e9 * busbw / size_bytes)),
+            iterations=max(20, round(self.sweep_s * 1e9 * busbw / size_bytes)),
             busbw_gbps=busbw,
             busbw_worst_gbps=worst,
             wrong_elements=rng.randrange(1, 5000) if corrupt else 0,

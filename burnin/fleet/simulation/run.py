@@ -12,9 +12,10 @@ from pathlib import Path
 
 from burnin.fleet.fleet_json import fleet_to_json
 from burnin.fleet.host import Fleet
+from burnin.fleet.network.isolation import DEPTHS
 from burnin.fleet.network.stage import run_network
 from burnin.fleet.simulation.cluster import simulated_fleet
-from burnin.fleet.simulation.fabric import SimulatedNetwork
+from burnin.fleet.simulation.fabric import SIZES_STOOD_FOR, SimulatedNetwork
 from burnin.fleet.simulation.fault import (
     BAD_LEAF,
     CORRUPTS,
@@ -77,7 +78,9 @@ def run_simulation(
         progress.step("hosts", "running", f"{hosts} simulated hosts")
         _write_hosts(writer, fleet, faults, profile, seed)
         progress.step("hosts", "done", f"{hosts} simulated hosts")
-        network = SimulatedNetwork(topology=topology, faults=faults, seed=seed)
+        network = SimulatedNetwork(
+            topology=topology, faults=faults, seed=seed, sweep_s=SIZES_STOOD_FOR * DEPTHS[profile].length_s
+        )
         able = [host.name for host in fleet.hosts if host.name not in _dead(faults)]
         progress.step("network", "running")
         outcome = run_network(writer, fleet, network, profile=profile, seed=seed, able_hosts=able)

@@ -282,3 +282,17 @@ def test_in_very_sick_fleets_the_faults_are_named_and_the_healthy_are_not() -> N
 
     assert sum(total.named.values()) >= reachable - flapping_missed - 1
     assert total.false <= 1
+
+
+@pytest.mark.parametrize("hosts", [3, 5, 9])
+def test_in_a_small_fleet_the_slow_host_is_named(hosts: int) -> None:
+    outcome = _isolate(Fault(kind=SLOW_GPU, hosts=("sim0002",), speed=0.7), hosts=hosts)
+
+    assert list(_accused(outcome)) == ["host:sim0002"]
+
+
+def test_of_two_hosts_alone_nobody_can_say_how_fast_they_should_be() -> None:
+    outcome = _isolate(hosts=2)
+
+    assert (outcome.untested_hosts, outcome.uncompared_hosts) == ((), ("sim0001", "sim0002"))
+    assert outcome.rounds <= 3  # the same pair again would be its own reference
