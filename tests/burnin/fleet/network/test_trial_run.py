@@ -5,13 +5,16 @@ All of them run side by side in one round, as the trials of a round do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -223,6 +226,69 @@ def test_a_host_that_is_there_hears_from_us_while_another_still_logs_in(launcher
     result = runner.run_one(Trial(id="t", round=1, design="domains", hosts=("a", "b")))
 
     assert (result.state, result.blamed) == ("lost", ("b",)), result.detail
+
+
+@contextlib.contextmanager
+def _two_hosts_on_a_cable() -> Iterator[dict[str, Host]]:
+    """Yield two hosts in network namespaces of their own, with one cable between them."""
+    spaces = {side: f"op-cable-{os.getpid()}-{side}" for side in "ab"}
+    try:
+        for space in spaces.values():
+            _run("ip", "netns", "add", space)
+        _run(
+            *("ip", "link", "add", "cable", "netns", spaces["a"]),
+            *("type", "veth", "peer", "name", "cable", "netns", spaces["b"]),
+        )
+        for number, space in enumerate(spaces.values(), start=1):
+            _run("ip", "-n", space, "address", "add", f"10.77.0.{number}/24", "dev", "cable")
+            for interface in ("lo", "cable"):
+                _run("ip", "-n", space, "link", "set", interface, "up")
+        yield {
+            side: Host(
+                name=side,
+                access=Access(
+                    launcher="local",
+                    python=sys.executable,
+                    wrapper=("ip", "netns", "exec", space),
+                    address=f"10.77.0.{number}",
+                ),
+            )
+            for number, (side, space) in enumerate(spaces.items(), start=1)
+        }
+    finally:
+        for space in spaces.values():
+            subprocess.run(["ip", "netns", "delete", space], check=False)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, timeout=20)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.needs("ip", "root")
+def test_a_cable_that_is_cut_between_two_hosts_is_a_hang_that_accuses_neither(
+    launcher: LocalLauncher,
+) -> None:
+    with _two_hosts_on_a_cable() as hosts:
+
+        def cut(trial: Trial, host: str, event: Event) -> None:
+            if event.kind == "rank.sweep":
+                _run(*hosts["a"].access.wrapper, "ip", "link", "set", "cable", "down")
+
+        runner = TrialRunner(
+            hosts=hosts,
+            launcher_of=lambda host: launcher,
+            archive=build_archive(),
+            settings=replace(SETTINGS, stall_s=6, length_s=1.0, faults={}),
+            on_event=cut,
+        )
+        result = runner.run_one(Trial(id="cut", round=1, design="tournament", hosts=("a", "b")))
+
+    assert (result.state, result.blamed) == ("hung", ()), result.detail
+    assert "all ranks wait alike" in result.detail
+    assert result.environment["GLOO_SOCKET_IFNAME"] == "cable"
+    assert [(s.size_bytes, s.wrong_elements) for s in result.sweeps] == [(8, 0)]
+    assert not result.is_complete
 
 
 @pytest.mark.parametrize("hosts", [("a", "a"), ()])
