@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from burnin.fleet.commands import add_commands
 from probes.outcome import Outcome
 
 app = typer.Typer(
@@ -212,3 +213,6 @@ def certify(
         sys.stderr.write(f"overproof: no certificate: {certified.reason}\n")
     sys.stdout.write(render_certified(certified, as_json=as_json))
     return certified.outcome
+
+
+add_commands(app)

@@ -75,7 +75,7 @@ def build_fleet_sheet(run: Run) -> FleetSheet | None:
 
 def is_simulated(run: Run) -> bool:
     """Say whether no hardware was touched: such a run certifies nothing and is acted on by nobody."""
-    return bool(run.header.spec.get("simulate") or run.header.spec.get("simulation"))
+    return bool(run.header.spec.get("simulated"))
 
 
 def _against(verdicts: Sequence[HostVerdict]) -> list[HostVerdict]:

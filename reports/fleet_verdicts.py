@@ -23,20 +23,23 @@ class HostVerdict:
     because: tuple[Finding, ...]  # the gravest first; empty: nothing speaks against it
 
 
-def read_verdicts(run: Run, tables: FleetTables) -> list[HostVerdict]:
+def read_verdicts(
+    run: Run, tables: FleetTables, findings: Sequence[Finding] | None = None
+) -> list[HostVerdict]:
     """Return the verdict of every host that was to run, by name.
 
     A host passes only in a fleet whose run came to its end: before that nobody has compared it with others.
     """
+    judged = run.findings if findings is None else findings  # of the record, unless judged anew
     against: dict[str, list[Finding]] = {}
-    for finding in run.findings:
+    for finding in judged:
         if finding.counts and finding.outcome is not Outcome.PASS:
             for host in finding.evidence.get("hosts", ()):
                 against.setdefault(str(host), []).append(finding)
     rows = tables.rows("SELECT host, coalesce(state, ''), outcome, coalesce(run, '') FROM host")
     known = {str(host): (str(state), str(outcome), str(folder)) for host, state, outcome, folder in rows}
     names = sorted({*known, *_names(run)})
-    is_whole = run.state == "finished" and bool(run.findings)
+    is_whole = run.state == "finished" and bool(judged)
     return [_verdict(name, known.get(name), against.get(name, []), is_whole=is_whole) for name in names]
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from burnin.fleet.student_t import quantile
+from burnin.fleet.student_t import quantile, upper_tail
 from burnin.rules.speed import RATIO_MIN
 from burnin.rules.transfer import RATIO_MIN as COPY_RATIO_MIN
 from probes.finding import Finding
@@ -33,7 +33,7 @@ DROPS = {
 # Told, not judged: nothing is wrong with a GPU that is only warmer than the others (its own limits are judged
 # on its host). NVIDIA's and Meta's checks warn at 10 °C above the median.
 WARMER_C = 10.0
-FALSE_ALARMS_MAX = 0.01  # of healthy fleets may have one FAIL by chance, over all GPUs and metrics
+FALSE_ALARMS_MAX = 0.01  # of healthy fleets may have a FAIL by chance, over all GPUs and metrics
 GPUS_MIN, HOSTS_MIN = 8, 3
 # Fewer GPUs say too little about their own tail: then that of 5 degrees of freedom is taken for theirs.
 TAIL_KNOWN_FROM, TAIL_USUAL = 1000, 5.0
@@ -72,13 +72,13 @@ def judge_outliers(tables: FleetTables, *, fleet: str) -> list[Finding]:
     groups = [group for group in _groups(tables) if group.median > 0]
     judged = [group for group in groups if group.count >= _least(group) and group.hosts >= HOSTS_MIN]
     tests = sum(group.count for group in judged)
-    lines = {group.number: critical_value(group, tests) for group in judged}
     floors = [(group.number, group.floor) for group in judged]
     tables.fill("line", {"number": "BIGINT", "floor": "DOUBLE"}, floors)
     slow = _slow_ones(tables)
+    chance = chance_max([p for group in judged for p in _chances(group, slow.get(group.number, []))], tests)
     findings = []
     for group in judged:
-        findings += _judge_group(group, lines[group.number], slow.get(group.number, []), fleet)
+        findings += _judge_group(group, critical_value(group, chance), slow.get(group.number, []), fleet)
     told = _fold(findings)
     warm = _warm(tables)
     lacking = _lacking(tables)
@@ -89,12 +89,41 @@ def _least(group: Group) -> int:
     return GPUS_MIN if group.level == "gpu" else HOSTS_MIN + 2
 
 
-def critical_value(group: Group, tests: int) -> float:
-    """Return what chance goes below in few healthy fleets only, by the group's own spread and tail."""
-    spread = max(group.median - group.quarter, 1e-6 * group.median)
+def chance_max(chances: Sequence[float], tests: int) -> float:
+    """Return the chance up to which a part is accused (Benjamini and Hochberg 1995).
+
+    ``chances`` are those of the parts that are too slow, among so many figures. Of a healthy fleet as few are
+    accused as by Bonferroni; where many parts are bad, a hundredth of those accused may be so by chance.
+    """
+    ranked = sorted(chances)
+    able = [
+        rank for rank, chance in enumerate(ranked, 1) if chance <= FALSE_ALARMS_MAX * rank / max(tests, 1)
+    ]
+    return FALSE_ALARMS_MAX * max(able, default=1) / max(tests, 1)
+
+
+def critical_value(group: Group, chance: float) -> float:
+    """Return what a healthy part goes below with this chance, by the group's own spread and tail."""
     freedom = tail_of(group)
-    reach = quantile(FALSE_ALARMS_MAX / max(tests, 1), freedom) / quantile(0.25, freedom)
-    return group.median - spread * reach
+    return group.median - _spread(group) * quantile(chance, freedom) / quantile(0.25, freedom)
+
+
+def _spread(group: Group) -> float:
+    return max(group.median - group.quarter, 1e-6 * group.median)
+
+
+def _chances(group: Group, slow: Sequence[tuple[str, str, float]]) -> list[float]:
+    """Return the chance that a healthy part is as slow, for each slow one; none of a second population."""
+    if _are_many(group, slow):
+        return []
+    freedom = tail_of(group)
+    scale = quantile(0.25, freedom) / _spread(group)
+    return [upper_tail((group.median - value) * scale, freedom) for _, _, value in slow]
+
+
+def _are_many(group: Group, slow: Sequence[tuple[str, str, float]]) -> bool:
+    hosts = {host for host, _, _ in slow}
+    return len(hosts) > max(POPULATION_SHARE_MAX * group.hosts, HOSTS_MIN - 1)
 
 
 def tail_of(group: Group) -> float:
@@ -207,8 +236,7 @@ def _slow_ones(tables: FleetTables) -> dict[int, list[tuple[str, str, float]]]:
 def _judge_group(
     group: Group, line: float, slow: Sequence[tuple[str, str, float]], fleet: str
 ) -> list[Finding]:
-    hosts = {host for host, _, _ in slow}
-    if len(hosts) > max(POPULATION_SHARE_MAX * group.hosts, HOSTS_MIN - 1):
+    if _are_many(group, slow):
         return [_second_population(group, slow, fleet)] if group.level == "gpu" else []
     return [_judge_one(group, line, host, gpu, value) for host, gpu, value in slow[:NAMED_MAX]]
 
