@@ -30,6 +30,7 @@ TELL_EVERY_S = 2.0
 RAS_WITHIN_S = 8.0
 FAILURE_GRACE_S = 3.0  # after the first error, for the word of others whose loss may have caused it
 LINE_BYTES_MAX = 1 << 20
+BYTES_MAX = 256 << 20  # of one host in one trial or training
 SIGNS_OF_LIFE = (CLOCK, HEARTBEAT, PULSE)
 
 
@@ -89,6 +90,7 @@ class _TrialRun:
         self._started: list[Channel] = []  # all that have to be ended
         self._channels: dict[str, Channel] = {}  # those that can be spoken to
         self._rests: dict[str, bytes] = {}
+        self._bytes: dict[str, int] = {}
         self._told_at = 0.0
         settings = runner.settings
         self._state = TrialState(
@@ -199,6 +201,10 @@ class _TrialRun:
             said = self._channels[name].errors()[-300:].decode(errors="replace").strip()
             self._state.note_end(name, said)
             return
+        self._bytes[name] = self._bytes.get(name, 0) + len(data)
+        if self._bytes[name] > BYTES_MAX:
+            self._state.lose(name, f"it sends without end: {self._bytes[name] >> 20} MiB")
+            return
         *lines, self._rests[name] = (self._rests.get(name, b"") + data).split(b"\n")
         self._rests[name] = self._rests[name][-LINE_BYTES_MAX:]
         for line in lines:
@@ -213,7 +219,11 @@ class _TrialRun:
         finally:
             self._state.note_life(name, time.monotonic())
         event = replace(event, host=name)
-        self._state.note(event, time.monotonic())
+        try:
+            self._state.note(event, time.monotonic())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._state.add_detail(f"{name} says {event.kind} as none of ours would: {str(error)[:60]}")
+            return
         if self._runner.on_event is not None and event.kind not in SIGNS_OF_LIFE:
             self._runner.on_event(self._trial, name, event)
 

@@ -342,3 +342,62 @@ def test_the_users_own_command_takes_the_place_of_ours(launcher: LocalLauncher) 
 def test_threads_of_trials_end(results: Mapping[str, TrialResult]) -> None:
     assert results
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("trial")]
+
+
+class _Channel:
+    """A host that says what it is given, and then no more."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = [said]
+        self._is_ended = threading.Event()
+
+    def write(self, data: bytes) -> None:
+        del data
+
+    def wait(self, within_s: float) -> bool:
+        return bool(self._said) or self._is_ended.wait(within_s)
+
+    def read(self) -> bytes:
+        if self._said:
+            return self._said.pop()
+        self._is_ended.wait(60)
+        return b""
+
+    def errors(self) -> bytes:
+        return b""
+
+    def end(self) -> int | None:
+        self._is_ended.set()
+        return None
+
+
+class _Hostile:
+    """Starts nothing: its hosts say things that none of ours would."""
+
+    def start(self, host: Host, program: Program, *, within_s: float) -> Channel:
+        del program, within_s
+        lines = [
+            "\xff no event",
+            '{"t_ns": 1, "host": "x", "source": "y", "kind": "trial.port", "data": {"port": "many"}}',
+            '{"t_ns": 1, "host": "x", "source": "y", "kind": "rank.sweep", "data": {"rank": 0}}',
+            '{"t_ns": 1, "host": "x", "source": "y", "kind": "rank.joined", "data": {"rank": [1]}}',
+            "[" * 100_000,
+        ]
+        return _Channel("\n".join([*lines, ""]).encode("latin-1"))
+
+    def close(self) -> None:
+        pass
+
+
+def test_hosts_that_say_what_none_of_ours_would_fail_their_trial_alone() -> None:
+    runner = TrialRunner(
+        hosts={name: Host(name=name) for name in "ab"},
+        launcher_of=lambda host: _Hostile(),
+        archive=b"",
+        settings=TrialSettings(start_within_s=1.0),
+    )
+
+    result = runner.run_one(Trial(id="t", round=1, design="domains", hosts=("a", "b")))
+
+    assert (result.state, result.sweeps, result.blamed) == ("failed", (), ("a", "b"))
+    assert "says trial.port as none of ours would" in result.detail
