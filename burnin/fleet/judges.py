@@ -66,6 +66,8 @@ class Judges:
     ) -> None:
         for child in self._all:
             end_child(child, grace_s=1.0)
+            if child.stdout is not None:
+                child.stdout.close()
 
 
 def main() -> None:

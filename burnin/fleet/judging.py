@@ -10,6 +10,7 @@ from burnin.fleet.drift import judge_drift
 from burnin.fleet.fleet_json import fleet_from_json
 from burnin.fleet.host import Fleet
 from burnin.fleet.host_rule import judge_hosts
+from burnin.fleet.left_out import judge_no_network
 from burnin.fleet.network.network_rule import judge_network
 from burnin.fleet.network.stage import read_outcome
 from burnin.fleet.outliers import judge_outliers
@@ -36,7 +37,11 @@ def judge_fleet(run: Run) -> list[Finding]:
             *judge_outliers(tables, fleet=fleet.name),
             *judge_drift(tables, fleet.expected_versions, fleet=fleet.name),
             *_simulated(run, fleet),
-            *(judge_network(network, fleet=fleet.name) if network is not None else ()),
+            *(
+                judge_network(network, fleet=fleet.name)
+                if network is not None
+                else judge_no_network(run, fleet)
+            ),
             *judge_stages(run, fleet),
         ]
         causes = judge_common_causes(tables, found, hosts=count)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from burnin.fleet.archive import build_archive
 from burnin.fleet.host import Fleet, Host
 from burnin.fleet.launchers.channel import Launcher
+from burnin.fleet.left_out import LEFT_OUT
 from burnin.fleet.network.cabling_run import record_cabling
 from burnin.fleet.network.record import TABLE
 from burnin.fleet.network.stage import STAGE_EVENT, run_network
@@ -22,7 +23,6 @@ from probes.json_types import JsonObject
 from reports.record import RunWriter
 from reports.run import Run, load_run
 
-LEFT_OUT = "stage.left-out"
 TRAINING = "training"
 LEAVE_WITHIN_S = 10.0
 POLL_S = 0.2

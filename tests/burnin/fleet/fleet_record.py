@@ -70,7 +70,8 @@ class FleetRecord:
 
     def write(self, folder: Path) -> Run:
         """Write the record, sealed as a finished run is."""
-        spec: JsonObject = {"profile": self.profile, "fleet": self._fleet()} | self.spec
+        spec: JsonObject = {"profile": self.profile, "fleet": self._fleet(), "together": {"network": False}}
+        spec |= self.spec
         with create_run(folder, kind="fleet", spec=spec, seed=self.seed) as writer:
             writer.event("controller", "fleet", **self._fleet())
             if self.is_finished:

@@ -26,7 +26,7 @@ def test_a_healthy_fleet_passes_and_says_what_was_compared(tmp_path: Path) -> No
     findings = _judge(FleetRecord(), tmp_path)
 
     assert verdict(findings) is Outcome.PASS
-    assert {f.rule for f in findings} == {"host", "fleet-digest", "fleet-outlier", "fleet-drift"}
+    assert {f.rule for f in findings} == {"host", "network", "fleet-digest", "fleet-outlier", "fleet-drift"}
 
 
 def test_a_record_without_a_single_row_is_undecided_for_every_host(tmp_path: Path) -> None:
