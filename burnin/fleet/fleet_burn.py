@@ -37,6 +37,7 @@ from reports.table import read_series
 
 TOGETHER = "together"  # key of the record's spec
 CONTROLLER_SILENCE_S = 10.0  # after which an agent leaves
+TOGETHER_S_MAX = 4 * 3600.0  # what a job of Slurm's is asked for beyond the hosts' own burn-ins
 START_WITHIN_S = 90.0  # login shells and wrappers that take a minute have been seen
 
 
@@ -139,7 +140,8 @@ def _run(
         Judges() as judges,
     ):
         writer.event("controller", "fleet", **fleet_to_json(fleet))
-        with Launchers(fleet, connects_max=limits.connects_max, time_limit_s=longest_s(order)) as launchers:
+        time_limit_s = longest_s(order) + TOGETHER_S_MAX
+        with Launchers(fleet, connects_max=limits.connects_max, time_limit_s=time_limit_s) as launchers:
             conductor = Conductor(
                 fleet=fleet,
                 order=order,
