@@ -98,7 +98,9 @@ def _pair_plan(search: Search, evidence: Evidence, found: PairFindings, reading:
     path = reading.result.trial.path
     same = [r for r in evidence.readings if r.hosts == reading.hosts and r.result.trial.path == path]
     with_others = {host: _pairs_with_others(evidence, host, reading.hosts) for host in sorted(reading.hosts)}
-    is_steady = all(r.is_bad or r.level is None for r in same) and _spread(same) <= 2 * SAME_LEVEL
+    # What comes and goes shows single iterations far below the rest; a bad pair is slow all the time.
+    is_steady = all((r.is_bad and not r.dip) or r.level is None for r in same)
+    is_steady = is_steady and _spread(same) <= 2 * SAME_LEVEL
     if not is_steady or not all(_do_well(trials) for trials in with_others.values()):
         found.once |= {r.result.trial.id for r in same if r.is_bad}
         return []
