@@ -2,8 +2,8 @@
 
 The hosts are loopback addresses of one sshd. What runs on each is no agent but a stand-in, started the same
 way with the same archive: it says what an agent of eight GPUs says each second, answers for its clock and
-leaves with its line. All of it shares this machine's cores with the controller, whose own CPU time and memory are
-given. Needs root and sshd.
+leaves with its line. All of it shares this machine's cores with the controller, whose own CPU time and memory
+are given. Needs root and sshd.
 """
 
 from __future__ import annotations

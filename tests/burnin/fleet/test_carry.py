@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import resource
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from burnin.fleet.carry import LINE_BYTES_MAX, Carrier
+from burnin.fleet.carry import LINE_BYTES_MAX, RAW_FILE, Carrier
 from burnin.fleet.host import Access, Host
 from burnin.fleet.launchers.channel import ARCHIVE, Program
 from burnin.fleet.launchers.local import LocalLauncher
@@ -20,6 +21,7 @@ from burnin.node.order import Order, StageOrder, order_to_line
 from reports.record import create_run
 from reports.run import Run, load_run
 from reports.table import read_series, series_names
+from tests.twins.nvml import Scenario, uuid
 
 ORDER = Order(
     device="cuda", stages=(StageOrder(name="aftermath", length_s=0),), left_out=(), seed=1, stall_s=5
@@ -159,3 +161,36 @@ def test_somebody_can_stop_a_carrier_from_another_thread(tmp_path: Path) -> None
 
     assert lost == "we were told to stop"
     assert json.loads((writer.path / "events.ndjson").read_text().splitlines()[-1])["kind"] == "agent.lost"
+
+
+@pytest.mark.needs("gcc")
+def test_readings_as_they_were_taken_come_home_at_the_end(
+    twin: Path, scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario.set(gpus=2)
+    for name, value in scenario.environment(twin).items():
+        monkeypatch.setenv(name, value)
+    order = Order(
+        device="cpu",
+        stages=(StageOrder(name="aftermath", length_s=0),),
+        left_out=(),
+        seed=1,
+        stall_s=5,
+        cpu_devices=1,
+    )
+    writer = create_run(tmp_path, kind="burnin", spec={}, seed=1, host=HOST.name)
+    launcher = LocalLauncher()
+    with writer:
+        channel = launcher.start(HOST, agent_program(), within_s=20)
+        carrier = Carrier(channel=channel, writer=writer, host=HOST.name, on_event=lambda event: None)
+        lost = carrier.carry(order, deadline_s=60)
+    launcher.close()
+
+    assert lost is None
+    (kept,) = load_run(writer.path).events_of("raw.kept")
+    lines = gzip.decompress((writer.path / RAW_FILE).read_bytes()).splitlines()
+    readings = [json.loads(line) for line in lines]
+    assert kept.data["readings"] == len(readings) > 10
+    assert kept.data["dropped"] == 0
+    assert {reading["gpu"] for reading in readings} == {uuid(0), uuid(1)}
+    assert all(reading["power_w"] > 0 for reading in readings)
