@@ -195,20 +195,29 @@ def run(
 
 @app.command()
 def certify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a burn-in.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a burn-in, of one machine or a fleet.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the certificate, instead of the run's own.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
-    """Write a one-page certificate for a node that passed; refuse, with the reason, for one that did not."""
+    """Write a one-page certificate for each node that passed; refuse, with the reason, for others."""
     import sys
 
     from burnin.certify import certify as certify_run
     from burnin.certify import render_certified
     from reports.run import load_run
 
-    certified = certify_run(load_run(run), out=out)
+    recorded = load_run(run)
+    if recorded.header.kind == "fleet":
+        from burnin.fleet.certify_fleet import certify_fleet, render_certified_fleet
+
+        fleet = certify_fleet(recorded, out=out)
+        sys.stdout.write(render_certified_fleet(fleet, as_json=as_json))
+        return fleet.outcome
+    certified = certify_run(recorded, out=out)
     if certified.path is None:
         sys.stderr.write(f"overproof: no certificate: {certified.reason}\n")
     sys.stdout.write(render_certified(certified, as_json=as_json))

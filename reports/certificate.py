@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from reports.fleet_files import FILES as FLEET_FILES
 from reports.html import content_policy
 from reports.run import Run
 from reports.text import plain
@@ -17,7 +18,7 @@ from reports.text import plain
 _HERE = Path(__file__).parent
 _CHUNK_BYTES = 1 << 20
 # What people read is made from the record and may be made anew; it is no part of the evidence.
-_RENDERED = ("report.html", "junit.xml", "summary.md")
+_RENDERED = ("report.html", "junit.xml", "summary.md", *FLEET_FILES)
 CERTIFICATE_PREFIX = "certificate-"
 
 

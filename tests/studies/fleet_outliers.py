@@ -29,7 +29,7 @@ SHAPES = {
     "Student's t, 4": f"{_NORMAL} / sqrt(-2 * ln({_UNIFORM} * {_UNIFORM}) / 4)",
     "exponential, slow side": f"ln({_UNIFORM})",
 }
-FLEETS = {8: 200, 64: 200, 512: 60, 12_500: 8}  # hosts -> how many fleets of each shape
+FLEETS = {8: 200, 64: 150, 512: 40, 12_500: 5}  # hosts -> how many fleets of each shape
 SLOW = (0.88, 0.85, 0.80)  # of the median: planted in every tenth host, one GPU
 
 
