@@ -41,6 +41,7 @@ from burnin.fleet.simulation.fault import (
     SLOW_NIC,
     SOCKETS_ONLY,
     Fault,
+    draw_faults,
 )
 from burnin.fleet.topology import topology_of
 from tests.studies.attribution import MIXED, Score, score_ours
@@ -154,6 +155,18 @@ def test_a_link_that_flaps_is_reported_with_its_rate_and_not_cleared() -> None:
 
     assert [(name, a.fault) for name, a in found.items()] == [("host:sim0040", INTERMITTENT)]
     assert 2 <= found["host:sim0040"].trials_bad <= found["host:sim0040"].trials
+
+
+@pytest.mark.parametrize("seed", [10, 13])
+def test_links_that_flap_are_not_taken_for_bad_pairs(seed: int) -> None:
+    fleet = simulated_fleet(320)
+    topology = topology_of(fleet, (host.name for host in fleet.hosts), seed=seed)
+    faults = draw_faults(topology, share=0.015, kinds=(FLAPPING,), seed=seed)
+
+    found = _accused(_isolate(*faults, hosts=320, seed=seed))
+
+    assert set(found) <= {subject for fault in faults for subject in fault.subjects}
+    assert len(found) >= 2
 
 
 def test_the_interval_holds_the_true_slowdown() -> None:
