@@ -27,7 +27,7 @@ def ask_ras(*, within_s: float = ANSWER_WITHIN_S) -> JsonObject:
     try:
         with socket.create_connection((host or "localhost", int(port or PORT)), timeout=within_s) as line:
             _say(line, f"CLIENT PROTOCOL {PROTOCOL}", wanted="SERVER PROTOCOL")
-            _say(line, f"TIMEOUT {int(within_s / 2)}", wanted="OK")
+            _say(line, f"TIMEOUT {max(1, int(within_s / 2))}", wanted="OK")
             _say(line, "SET FORMAT json", wanted="OK")
             line.sendall(b"VERBOSE STATUS\n")
             return read_status(_read_all(line).decode(errors="replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -97,6 +98,13 @@ class PipeChannel:
     def errors(self) -> bytes:
         """Return the last that came from its standard error."""
         return self._errors
+
+    def hang_up(self, *, within_s: float) -> None:
+        """Close its standard input, and let it leave by itself: some take a signal ill while they do."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            self._process.stdin.close()
+            self._process.wait(timeout=within_s)
 
     def end(self) -> int | None:
         """End the process and its group; its exit status, None where the kernel holds on to it."""

@@ -22,12 +22,16 @@ from burnin.fleet.permission import node_names, slurm_says
 from probes.errors import TargetError
 
 ASK_WITHIN_S = 30.0
+LEAVE_WITHIN_S = 5.0  # for salloc, once its input has ended
 QUEUE_S = 120  # how long a job may wait for nodes that are said to be free
 # What of our environment goes into a step: nothing that could hold a secret of the user's other programs.
 CARRIED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
-CARRIED_PREFIXES = ("SLURM_", "MUNGE_", "NCCL_", "TORCH_", "UCX_", "CUDA_", "GLOO_", "LC_", "OVERPROOF_TEST_")
-# salloc gives the job back when its command ends; where salloc itself was killed, the command does it. Both at
-# once has been seen to send salloc into an endless loop.
+CARRIED_PREFIXES = (
+    *("SLURM_", "MUNGE_", "NCCL_", "TORCH_", "UCX_", "CUDA_", "GLOO_", "LC_"),
+    "OVERPROOF_TEST_",
+)
+# salloc gives the job back when its command ends; where salloc itself was killed, the command does it. Both
+# at once has been seen to send salloc into an endless loop.
 _HOLD = (
     'echo "$SLURM_JOB_ID"; cat >/dev/null; '
     'grep -qx "PPid:[[:space:]]*$PPID" /proc/$$/status || scancel "$SLURM_JOB_ID"'
@@ -163,6 +167,8 @@ class SlurmLauncher:
         self._channels.clear()
         if self._holder is None:
             return
+        # A signal to salloc and its command at once can send salloc into an endless loop.
+        self._holder.hang_up(within_s=LEAVE_WITHIN_S)
         self._holder.end()
         self._holder = None
         if not self._job:

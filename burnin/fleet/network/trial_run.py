@@ -112,6 +112,8 @@ class _TrialRun:
             self._until(lambda: state.has_met, meet_within_s, "met")
             state.start_watching_stalls()
             self._until(lambda: False, self._settings.limit_s, "were done")
+            if state.is_broken:
+                self._hear_for(FAILURE_GRACE_S)
             if state.state == "hung":
                 self._ask_ras()
         return state
@@ -179,8 +181,6 @@ class _TrialRun:
                 state.run_out_of_time(f"not all {what} within {within_s:.0f} s")
                 return
             self._hear()
-        if state.is_over and state.is_broken:
-            self._hear_for(FAILURE_GRACE_S)
 
     def _hear_for(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

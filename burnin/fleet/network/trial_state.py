@@ -60,7 +60,7 @@ class TrialState:
     @property
     def is_broken(self) -> bool:
         """Whether it ended with an error, for which somebody's loss may be the reason."""
-        return self.state == FAILED
+        return self.state == FAILED and not self._stalled
 
     @property
     def is_explained(self) -> bool:

@@ -182,3 +182,22 @@ def test_where_hosts_differ_in_a_setting_each_value_names_its_hosts() -> None:
     told = {"a": {"NCCL_ALGO": "Ring", "NCCL_IB_HCA": "mlx5"}, "b": {"NCCL_ALGO": "Ring"}}
 
     assert merge_environment(told) == {"NCCL_ALGO": "Ring", "NCCL_IB_HCA": "mlx5 on a; (unset) on b"}
+
+
+def test_one_rank_in_all_has_nobody_to_exchange_data_with() -> None:
+    state = TrialState(Trial(id="t", round=1, design="domains", hosts=("a",)), stall_s=10, silence_s=20)
+    _say(state, "a", "trial.ready", ranks=1, device="cpu")
+    _say(state, "a", "trial.port", port=1)
+    state.refuse_lone_rank()
+
+    assert state.result().state == "not run"
+    assert "one rank alone" in state.result().detail
+
+
+def test_a_host_that_refuses_ends_the_trial_with_its_reason_and_is_not_lost_when_it_leaves() -> None:
+    state = TrialState(TRIAL, stall_s=10, silence_s=20)
+    _say(state, "b", "trial.refused", reason="path rail:0: gloo on a CPU has neither NVLink nor rails")
+    state.note_end("b", "")
+
+    assert (state.result().state, state.result().blamed) == ("not run", ())
+    assert "b: path rail:0: gloo" in state.result().detail
