@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from reports.fleet_tables import FleetTables
@@ -35,9 +36,7 @@ finest AS (SELECT *, min((buckets, n)) OVER (PARTITION BY a, b) AS least FROM pa
 SELECT a, b, min(share), arg_min(busbw, share), arg_min(n, share), count(*) FROM finest
 WHERE (buckets, n) = least GROUP BY a, b ORDER BY a, b
 """
-_DOMAINS = """
-SELECT host, coalesce(nvlink_domain, switch, rack) AS domain FROM host ORDER BY domain NULLS LAST, host
-"""
+_DOMAINS = "SELECT host, coalesce(nvlink_domain, switch, rack) FROM host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +78,7 @@ def read_heat(tables: FleetTables) -> Heat | None:
     if not tables.rows("SELECT 1 FROM net WHERE len(hosts) > 1 LIMIT 1"):
         return None
     placed = [(str(host), None if d is None else str(d)) for host, d in tables.rows(_DOMAINS)]
+    placed.sort(key=lambda pair: (pair[1] is None, _natural(pair[1] or ""), _natural(pair[0])))
     labels, kind, numbers = _buckets(placed)
     tables.fill("bucket", {"host": "VARCHAR", "number": "INTEGER"}, list(numbers.items()))
     cells = tuple(
@@ -110,6 +110,12 @@ def _buckets(placed: list[tuple[str, str | None]]) -> tuple[tuple[str, ...], str
     found = {host: number[domain] for host, domain in placed if domain is not None}
     kind = "domain" if len(rows) == len(domains) else "block of domains"
     return _names(rows), kind, found
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Return what sorts rack2 before rack10."""
+    parts = enumerate(re.split(r"([0-9]{1,18})", name))  # digits stand at the odd places
+    return [(index % 2 == 1, int(part) if index % 2 else 0, part) for index, part in parts]
 
 
 def _blocks(names: list[str]) -> list[list[str]]:

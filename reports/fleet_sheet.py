@@ -14,7 +14,7 @@ from reports.fleet_verdicts import HostVerdict, count_outcomes, read_verdicts
 from reports.run import Run
 
 FLEET = "fleet"  # kind of such a run
-HOSTS_LISTED_MAX = 100
+HOSTS_LISTED_MAX = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,11 +38,14 @@ def judge_digest_vote(tables: FleetTables, *, fleet: str) -> list[Finding]:
     products, compared, gpus = tables.rows(_SUMMARY)[0]
     if not compared:
         observed = (
-            f"{products} products, none of them made on two hosts alike" if products else "no digest at all"
+            f"products: {products}, none of them made on two hosts alike" if products else "no digest at all"
         )
     else:
-        observed = f"{compared} products compared, {gpus:,} digests"
-    return [*findings, _finding(f"fleet:{fleet}", Outcome.PASS if compared else None, observed, [], "")]
+        observed = f"products compared: {compared}, with {gpus:,} digests"
+    return [
+        *_fold(findings),
+        _finding(f"fleet:{fleet}", Outcome.PASS if compared else None, observed, [], ""),
+    ]
 
 
 _SUMMARY = """
@@ -73,6 +76,18 @@ WHERE product = ? AND digest <> voted ORDER BY host, gpu LIMIT 100
 """
 
 
+def _fold(findings: Sequence[Finding]) -> list[Finding]:
+    """Name a dissenter once, whatever number of products it dissents on."""
+    kept: dict[tuple[str, Outcome | None, tuple[str, ...]], Finding] = {}
+    for finding in findings:
+        key = (finding.subject, finding.outcome, tuple(finding.evidence["hosts"]))
+        if key in kept:
+            kept[key].evidence.setdefault("also", []).append(finding.observed)
+        else:
+            kept[key] = finding
+    return list(kept.values())
+
+
 def _contested(tables: FleetTables) -> list[Ballot]:
     found: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for product, digest, hosts in tables.rows(_CONTESTED, _PRODUCTS_MAX):
@@ -92,7 +107,7 @@ def _judge(ballot: Ballot, tables: FleetTables, fleet: str) -> list[Finding]:
         _finding(
             subject_of_part(host, gpu),
             Outcome.FAIL,
-            f"{ballot.product}: its digest differs from that of the other GPUs of its host",
+            f"on {host}: {ballot.product}: its digest differs from that of the other GPUs there",
             [host],
             _SUSPECT,
         )

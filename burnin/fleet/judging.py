@@ -122,4 +122,6 @@ def _weight(finding: Finding) -> tuple[int, int, float]:
     severity = {Outcome.FAIL: 0, Outcome.INCONCLUSIVE: 1, Outcome.PASS: 2}
     order = _ORDER.index(finding.rule) if finding.rule in _ORDER else len(_ORDER)
     outcome = 3 if finding.outcome is None else severity[finding.outcome]
-    return outcome, order, -float(finding.evidence.get("severity", 0.0))
+    # The network stage has its own order: what more hangs on goes first.
+    severity_of = float(finding.evidence.get("severity", 0.0)) if finding.rule == "fleet-outlier" else 0.0
+    return outcome, order, -severity_of

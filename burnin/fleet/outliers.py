@@ -247,9 +247,9 @@ def _judge_one(group: Group, line: float, host: str, gpu: str, value: float) -> 
     outcome = Outcome.FAIL if is_rare and group.driver != "any" else Outcome.INCONCLUSIVE
     whom = f"{group.count} {'GPUs' if group.level == 'gpu' else 'hosts'} of {group.model}"
     like = f"{whom} with driver {group.driver}" if group.driver not in ("", "any") else whom
-    observed = (
-        f"{group.metric}: {value:.4g} {group.unit}, {1 - value / group.median:.0%} below the median of {like}"
-    )
+    figure = f"{group.metric}: {value:.4g} {group.unit}"
+    below = f"{1 - value / group.median:.0%} below the median of {like}"
+    observed = f"on {host}: {figure}, {below}" if gpu else f"{figure}, {below}"
     if group.driver == "any":
         step = "give it the driver that the others have, then run it again"
     elif is_rare:
@@ -345,7 +345,7 @@ def _lacking(tables: FleetTables) -> list[Finding]:
                 rule="fleet-outlier",
                 subject=subject_of_part(str(host), str(gpu)),
                 outcome=Outcome.INCONCLUSIVE,
-                observed=f"no figure for {', '.join(map(str, metrics))}, which the others of its model have",
+                observed=f"on {host}: no {', '.join(map(str, metrics))}, which others of its model have",
                 expected="every figure that the others have",
                 evidence=evidence,
                 next_step="see what ended that stage on this host, then run it again",
@@ -368,7 +368,7 @@ def _warm(tables: FleetTables) -> list[Finding]:
             rule="fleet-outlier",
             subject=subject_of_part(str(host), str(gpu)),
             outcome=None,
-            observed=f"{value:.0f} °C under load, while the median of its model is {usual:.0f} °C",
+            observed=f"on {host}: {value:.0f} °C under load, while the median of its model is {usual:.0f} °C",
             expected=f"at most {WARMER_C:.0f} °C above the median; told, not judged",
             unit="°C",
             evidence={"hosts": [host], "metric": "temperature_c"},

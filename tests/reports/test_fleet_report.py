@@ -187,3 +187,14 @@ def test_the_terminal_of_a_thousand_hosts_fits_a_screen(
     out = capsys.readouterr().out
     assert "1,000 hosts, 700 PASS, 0 FAIL, 300 INCONCLUSIVE, 300 unreachable" in out
     assert len(out.splitlines()) < 80
+
+
+def test_rows_stand_in_the_order_that_people_count_in_whatever_the_names_hold(tmp_path: Path) -> None:
+    record = FleetRecord(hosts=3, gpus=0, rack_of=lambda index: ("rack10", "rack\u00b2", "rack2")[index])
+    record.net = [_trial(0, record.names(), 300.0)]
+
+    with FleetTables(record.write(tmp_path)) as tables:
+        heat = read_heat(tables)
+
+    assert heat is not None
+    assert heat.labels == ("gpu00003", "gpu00001", "gpu00002")

@@ -9,7 +9,9 @@ import pytest
 from burnin.fleet.judging import judge_fleet
 from probes.finding import Finding, verdict
 from probes.outcome import Outcome
+from reports.run import load_run
 from reports.session import rejudge
+from tests.benchmarks.fleet_judging import write_fleet
 from tests.burnin.fleet.fleet_record import FleetRecord, fails
 
 
@@ -221,3 +223,16 @@ def test_a_record_that_was_cut_off_is_read_from_its_lines_and_never_passes(tmp_p
 
     assert verdict(findings) is Outcome.INCONCLUSIVE
     assert sum(1 for f in findings if "never reported" in f.observed) == 3
+
+
+def test_a_fleet_as_large_as_the_benchmark_writes_it_is_judged_right_in_small(tmp_path: Path) -> None:
+    run = load_run(write_fleet(tmp_path, hosts=1260, gpus=4))
+
+    findings = judge_fleet(run)
+
+    named = {f.subject for f in findings if f.rule == "fleet-outlier" and f.outcome is Outcome.FAIL}
+    assert named == {f"gpu:GPU-{host}-3" for host in range(9, 1260, 125)}
+    digests = [f.subject for f in findings if f.rule == "fleet-digest" and f.outcome is Outcome.FAIL]
+    assert digests == ["host:gpu00011"]
+    lost = [f for f in findings if f.rule == "host" and f.evidence.get("state") == "lost"]
+    assert [f.subject for f in lost] == ["host:gpu00007", "host:gpu00507", "host:gpu01007"]
