@@ -157,6 +157,7 @@ def _run(
                 assert result.path is not None
                 conductor.note(result, judges.judge(result.path))
             conductor.run(hosts, judges)
+            stop = threading.Event()
             progress.step("hosts together", "running")
             in_thread(
                 lambda: run_together(
@@ -168,7 +169,10 @@ def _run(
                     launcher_of=launchers.of,
                     earlier=earlier,
                     start_within_s=limits.start_within_s,
+                    tell=lambda text: progress.step("hosts together", "running", text),
+                    stop=stop,
                 ),
+                stop=stop,
                 on_stop=launchers.close,
             )
             progress.step("hosts together", "done")

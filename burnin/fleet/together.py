@@ -16,6 +16,7 @@ from burnin.fleet.left_out import LEFT_OUT
 from burnin.fleet.network.cabling_run import record_cabling
 from burnin.fleet.network.record import TABLE
 from burnin.fleet.network.stage import STAGE_EVENT, run_network
+from burnin.fleet.network.trial import RoundRunner, Trial, TrialResult
 from burnin.fleet.network.trial_run import TrialRunner, TrialSettings
 from burnin.fleet.training import TrainingPlan, run_training_stage
 from burnin.node.order import Order
@@ -60,6 +61,8 @@ def run_together(
     launcher_of: Callable[[Host], Launcher],
     earlier: Earlier,
     start_within_s: float,
+    tell: Callable[[str], None],
+    stop: threading.Event,
 ) -> None:
     """Run what is wanted over the hosts that are able; what is not run is said."""
     runner = TrialRunner(
@@ -74,18 +77,39 @@ def run_together(
         writer.event("controller", LEFT_OUT, stage="network", reason=why)
     else:
         record_cabling(writer, [runner.hosts[name] for name in able], launcher_of, runner.archive)
-        _network(writer, fleet, runner, able, earlier)
+        _network(writer, fleet, _watched(runner, tell, stop), able, earlier)
     if wanted.training is not None and reason:
         writer.event("controller", LEFT_OUT, stage=TRAINING, reason=reason)
     elif wanted.training is not None:
+        tell("a training step")
         trained = run_training_stage(runner, able, wanted.training)
+        if stop.is_set():
+            raise Stopped
         for row in trained.rows:
             writer.sample("train", row)
         writer.event("controller", TRAINING, **trained.to_event())
 
 
+class Stopped(Exception):
+    """Somebody stopped us: what hosts did since is nobody's fault, and not for the record."""
+
+
+def _watched(runner: TrialRunner, tell: Callable[[str], None], stop: threading.Event) -> RoundRunner:
+    """Say what each round is about; one that was cut short by us tells nothing of any host."""
+
+    def run(trials: Sequence[Trial]) -> Sequence[TrialResult]:
+        designs = ", ".join(sorted({trial.design for trial in trials}))
+        tell(f"round {trials[0].round}: {len(trials)} trials ({designs})" if trials else "")
+        results = runner(trials)
+        if stop.is_set():
+            raise Stopped
+        return results
+
+    return run
+
+
 def _network(
-    writer: RunWriter, fleet: Fleet, runner: TrialRunner, able: Sequence[str], earlier: Earlier
+    writer: RunWriter, fleet: Fleet, runner: RoundRunner, able: Sequence[str], earlier: Earlier
 ) -> None:
     """Go on where an earlier attempt ended, if it had the same hosts: with others it is another stage."""
     before = None
@@ -99,7 +123,7 @@ def _network(
     )
 
 
-def in_thread(work: Callable[[], None], *, on_stop: Callable[[], None]) -> None:
+def in_thread(work: Callable[[], None], *, stop: threading.Event, on_stop: Callable[[], None]) -> None:
     """Do it in a thread and wait for it; its error is raised here. ``on_stop`` makes it end early."""
     failed: list[BaseException] = []
 
@@ -115,6 +139,7 @@ def in_thread(work: Callable[[], None], *, on_stop: Callable[[], None]) -> None:
         while thread.is_alive():
             thread.join(POLL_S)
     except BaseException:
+        stop.set()
         on_stop()
         thread.join(LEAVE_WITHIN_S)
         raise
