@@ -233,11 +233,14 @@ def _without_accused(search: Search, found: Found, group: Sequence[str]) -> Grou
     bad_ways = {part.name for part in evidence.shared if part.kind == OUTWARD}
     fabrics = {fabric.get(host) for host in group}
     shut = bad_leaves | (bad_ways if len(fabrics) > 1 else set())
+    # Of an accused pair one stays: together they would hide what else is bad in their group.
+    apart = {b for a, b in found.pairs.accused if a in group and b in group}
     return tuple(
         host
         for host in group
         if host not in bad_sides
         and host not in found.retested.accused
+        and host not in apart
         and fabric.get(host) not in shut
         and not _is_unsettled(search, host)
     )

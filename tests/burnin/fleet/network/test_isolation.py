@@ -134,6 +134,17 @@ def test_a_single_fault_is_named_and_nothing_else(fault: Fault, kind: str, subje
     assert found[subject].next_step
 
 
+def test_a_slow_pair_is_found_beside_a_dead_one() -> None:
+    found = _accused(
+        _isolate(
+            Fault(kind=PAIR_DEAD, hosts=("sim0040", "sim0050")),
+            Fault(kind=PAIR_SLOW, hosts=("sim0041", "sim0052"), speed=0.6),
+        )
+    )
+
+    assert set(found) == {"link:sim0040-sim0050", "link:sim0041-sim0052"}
+
+
 def test_a_bad_way_out_of_a_fabric_is_no_fault_of_its_hosts() -> None:
     fabric = "+".join(f"leaf3-{rail}" for rail in range(8))
 
