@@ -14,6 +14,7 @@ from burnin.fleet.host import Fleet, Host
 from burnin.fleet.launchers.channel import Launcher
 from burnin.fleet.left_out import LEFT_OUT
 from burnin.fleet.network.cabling_run import record_cabling
+from burnin.fleet.network.isolation import DEPTHS
 from burnin.fleet.network.record import TABLE
 from burnin.fleet.network.stage import STAGE_EVENT, run_network
 from burnin.fleet.network.trial import RoundRunner, Trial, TrialResult
@@ -69,7 +70,12 @@ def run_together(
         hosts={host.name: host for host in fleet.hosts},
         launcher_of=launcher_of,
         archive=build_archive(),
-        settings=TrialSettings(device=order.device, seed=order.seed, start_within_s=start_within_s + 90.0),
+        settings=TrialSettings(
+            device=order.device,
+            seed=order.seed,
+            length_s=DEPTHS[str(writer.header.spec.get("profile", "quick"))].length_s,
+            start_within_s=start_within_s + 90.0,
+        ),
     )
     reason = "" if len(able) > 1 else f"{len(able)} of {len(fleet.hosts)} hosts are able, and it takes two"
     if reason or not wanted.is_network_wanted:
