@@ -16,14 +16,15 @@ from burnin.fleet.host_run import HostJob
 from burnin.fleet.judges import Judges
 from burnin.fleet.launchers.channel import ARCHIVE, Program
 from burnin.fleet.launchers.local import LocalLauncher
-from burnin.node.order import Order
+from burnin.node.order import PHASE_OFFSET, Order, StageOrder
 from probes.child import wait_until
 from reports.record import create_run
 from reports.run import Run, load_run
 from reports.table import read_series
 from tests.processes import start_job, wait_for
 
-ORDER = Order(device="cuda", stages=(), left_out=(), seed=1, stall_s=5)
+POWER = StageOrder(name="power", length_s=1)
+ORDER = Order(device="cuda", stages=(POWER,), left_out=(), seed=1, stall_s=5)
 # Says that it began, works for a moment, and is done.
 AGENT = (
     "import json,sys,time; sys.stdin.readline()\n"
@@ -86,11 +87,16 @@ def test_no_more_hosts_run_at_once_than_a_cap_on_their_rack_allows(tmp_path: Pat
     assert _at_once_max(run) == 1
 
 
-def test_no_more_hosts_run_at_once_than_were_asked_for(tmp_path: Path) -> None:
+def test_no_more_hosts_run_at_once_than_were_asked_for_and_their_steps_are_out_of_phase(
+    tmp_path: Path,
+) -> None:
     run = _conduct(Fleet(name="f", hosts=tuple(_host(f"n{n}") for n in range(4))), tmp_path, hosts_max=2)
+    orders = [load_run(folder).header.spec["order"] for folder in run.path.glob("hosts/*")]
 
     assert len(read_series(run, "host")) == 4
     assert _at_once_max(run) <= 2
+    offsets = [stage["options"][PHASE_OFFSET] for order in orders for stage in order["stages"]]
+    assert sorted(offsets) == [0.0, 0.5, 1.0, 1.5]
 
 
 def test_a_host_that_nobody_calls_free_is_not_touched_and_named(tmp_path: Path) -> None:
