@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 import duckdb
@@ -70,6 +71,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 PLACES = ("rack", "pdu", "hall", "switch", "nvlink_domain")
 _MEMORY, _THREADS = "1GB", 2
+_TOLD = "_as_recorded"
 
 Value = str | int | float | bool | None | list[str]
 
@@ -110,7 +112,25 @@ class FleetTables:
         last = (
             "QUALIFY row_number() OVER (PARTITION BY host ORDER BY t_ns DESC) = 1" if name == "host" else ""
         )
-        self._connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {wanted} FROM {source} {last}")  # noqa: S608
+        told = f"{name}{_TOLD}"
+        rows = f"SELECT {wanted} FROM {source} {last}"  # noqa: S608
+        self._connection.execute(f"CREATE TEMP VIEW {told} AS {rows}")
+        self._connection.execute(f"CREATE TEMP VIEW {name} AS FROM {told}")
+
+    @contextlib.contextmanager
+    def planted(self, name: str, column: str, value: str, *, where: dict[str, str]) -> Iterator[None]:
+        """Let a table say something else for a while in the rows that have these values, to prove a rule.
+
+        ``value`` is an expression over the row. The record is not touched.
+        """
+        rows = " AND ".join(f"{key} = {_quoted(text)}" for key, text in where.items())
+        planted = f"CASE WHEN {rows} THEN {value} ELSE {column} END"
+        rows = f"SELECT * REPLACE ({planted} AS {column}) FROM {name}{_TOLD}"  # noqa: S608
+        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
+        try:
+            yield
+        finally:
+            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {name}{_TOLD}")
 
     def rows(self, query: str, *values: Value) -> list[tuple[object, ...]]:
         """Return what a query finds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from burnin.fleet.common_cause import judge_common_causes, point_to_causes
+from burnin.fleet.controls import prove_fleet_rules
 from burnin.fleet.digest_vote import judge_digest_vote
 from burnin.fleet.drift import judge_drift
 from burnin.fleet.fleet_json import fleet_from_json
@@ -46,7 +47,8 @@ def judge_fleet(run: Run) -> list[Finding]:
         ]
         causes = judge_common_causes(tables, found, hosts=count)
         hosts = list(_judge_hosts(tables, fleet, count))
-    return sorted([*causes, *point_to_causes([*found, *hosts], causes)], key=_weight)
+        controls = prove_fleet_rules(tables, found, fleet=fleet.name)
+    return sorted([*causes, *point_to_causes([*found, *hosts], causes), *controls], key=_weight)
 
 
 judge_run = judge_fleet  # what ``overproof judge`` calls

@@ -39,7 +39,6 @@ GPUS_MIN, HOSTS_MIN = 8, 3
 TAIL_KNOWN_FROM, TAIL_USUAL = 1000, 5.0
 TAILS = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
 POPULATION_SHARE_MAX = 0.1  # when more of a group lie below, they are a second population and no outliers
-NAMED_MAX = 500
 _SLOW = "look at its clocks, temperature and power limit; if they are normal, replace it"
 
 
@@ -238,7 +237,7 @@ def _judge_group(
 ) -> list[Finding]:
     if _are_many(group, slow):
         return [_second_population(group, slow, fleet)] if group.level == "gpu" else []
-    return [_judge_one(group, line, host, gpu, value) for host, gpu, value in slow[:NAMED_MAX]]
+    return [_judge_one(group, line, host, gpu, value) for host, gpu, value in slow]
 
 
 def _judge_one(group: Group, line: float, host: str, gpu: str, value: float) -> Finding:
@@ -334,10 +333,10 @@ def _lacking(tables: FleetTables) -> list[Finding]:
     size AS (SELECT model, count(*) AS n FROM gpus GROUP BY model)
     SELECT host, gpu, list(metric ORDER BY metric) FROM gpus JOIN size USING (model) JOIN usual USING (model)
     LEFT JOIN known USING (host, gpu, metric)
-    WHERE known.metric IS NULL AND have >= 0.9 * n GROUP BY host, gpu ORDER BY host, gpu LIMIT ?
+    WHERE known.metric IS NULL AND have >= 0.9 * n GROUP BY host, gpu ORDER BY host, gpu
     """
     found = []
-    for host, gpu, metrics in tables.rows(query, NAMED_MAX):
+    for host, gpu, metrics in tables.rows(query):
         assert isinstance(metrics, list)
         evidence: JsonObject = {"hosts": [host], "metrics": metrics}
         found.append(

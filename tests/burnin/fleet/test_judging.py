@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from burnin.fleet.controls import prove_fleet_rules
 from burnin.fleet.judging import judge_fleet
+from burnin.fleet.outliers import judge_outliers
 from probes.finding import Finding, verdict
 from probes.outcome import Outcome
+from reports.fleet_tables import FleetTables
 from reports.run import load_run
 from reports.session import rejudge
 from tests.benchmarks.fleet_judging import write_fleet
@@ -28,7 +31,14 @@ def test_a_healthy_fleet_passes_and_says_what_was_compared(tmp_path: Path) -> No
     findings = _judge(FleetRecord(), tmp_path)
 
     assert verdict(findings) is Outcome.PASS
-    assert {f.rule for f in findings} == {"host", "network", "fleet-digest", "fleet-outlier", "fleet-drift"}
+    assert {f.rule for f in findings} == {
+        "host",
+        "network",
+        "fleet-digest",
+        "fleet-outlier",
+        "fleet-drift",
+        "control",
+    }
 
 
 def test_a_record_without_a_single_row_is_undecided_for_every_host(tmp_path: Path) -> None:
@@ -236,3 +246,27 @@ def test_a_fleet_as_large_as_the_benchmark_writes_it_is_judged_right_in_small(tm
     assert digests == ["host:gpu00011"]
     lost = [f for f in findings if f.rule == "host" and f.evidence.get("state") == "lost"]
     assert [f.subject for f in lost] == ["host:gpu00007", "host:gpu00507", "host:gpu01007"]
+
+
+def test_a_slow_gpu_and_a_wrong_digest_are_planted_and_seen(tmp_path: Path) -> None:
+    controls = [f for f in _judge(FleetRecord(), tmp_path) if f.rule == "control"]
+
+    assert [(f.subject, f.outcome) for f in controls] == [
+        ("detector:slow GPU of a fleet", Outcome.PASS),
+        ("detector:wrong digest in a fleet", Outcome.PASS),
+    ]
+
+
+def test_a_rule_that_sees_nothing_is_not_proven(tmp_path: Path) -> None:
+    run = FleetRecord().write(tmp_path)
+    with FleetTables(run) as tables:
+        judge_outliers(tables, fleet="test")
+        parts = [f"gpu:GPU-{host}-{gpu}" for host in FleetRecord().names() for gpu in range(8)]
+        every = [
+            Finding(rule="fleet-outlier", subject=part, outcome=Outcome.FAIL, observed="", expected="")
+            for part in parts
+        ]
+
+        controls = prove_fleet_rules(tables, every, fleet="test")
+
+    assert controls[0].outcome is Outcome.INCONCLUSIVE
