@@ -19,6 +19,7 @@ from burnin.fleet.judges import Judges
 from burnin.fleet.judging import judge_fleet
 from burnin.fleet.launchers.all import Launchers
 from burnin.fleet.network.record import TABLE as NET_TABLE
+from burnin.fleet.open_files import hosts_that_fit
 from burnin.fleet.permitted import ask_permission
 from burnin.fleet.resume import set_aside
 from burnin.fleet.together import Earlier, Together, earlier_of, in_thread, run_together
@@ -148,7 +149,7 @@ def _run(
                 job=_job(writer, limits),
                 writer=writer,
                 launcher_of=launchers.of,
-                hosts_max=limits.hosts_max,
+                hosts_max=hosts_that_fit(limits.hosts_max),
             )
             table = FleetTable(conductor.lines, progress)
             conductor.on_change = table.tell

@@ -8,6 +8,7 @@ import select
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 from probes.child import end_child
 from probes.errors import TargetError
@@ -51,7 +52,7 @@ class PipeChannel:
         while rest:
             left_s = deadline - time.monotonic()
             try:
-                if left_s <= 0 or not select.select([], [self._process.stdin], [], left_s)[1]:
+                if left_s <= 0 or not _polled([self._process.stdin], select.POLLOUT, left_s):
                     raise TargetError(f"{self._host}: takes no input for {WRITE_WITHIN_S:.0f} s")
                 rest = rest[self._process.stdin.write(rest) or 0 :]
             except (OSError, ValueError) as error:
@@ -60,7 +61,7 @@ class PipeChannel:
     def wait(self, within_s: float) -> bool:
         """Wait for output or its end; what comes on standard error meanwhile is kept."""
         deadline = time.monotonic() + within_s
-        while not self._held:
+        while not self._held and self._process.stdout and not self._process.stdout.closed:
             ready = self._ready(max(deadline - time.monotonic(), 0))
             if self._process.stdout in ready:
                 return True
@@ -70,9 +71,9 @@ class PipeChannel:
                 return False
         return True
 
-    def _ready(self, within_s: float) -> list[object]:
+    def _ready(self, within_s: float) -> list[IO[bytes]]:
         open_ = [each for each in (self._process.stdout, self._process.stderr) if each and not each.closed]
-        return list(select.select(open_, [], [], within_s)[0])
+        return _polled(open_, select.POLLIN, within_s)
 
     def _keep_errors(self) -> None:
         assert self._process.stderr is not None
@@ -89,7 +90,10 @@ class PipeChannel:
             return held
         while not self.wait(3600.0):
             pass
-        return bytes(self._process.stdout.read(CHUNK_BYTES) or b"")
+        try:
+            return bytes(self._process.stdout.read(CHUNK_BYTES) or b"")
+        except ValueError:  # somebody ended the program meanwhile
+            return b""
 
     def unread(self, data: bytes) -> None:
         """Put back what was read too far."""
@@ -118,3 +122,13 @@ class PipeChannel:
         self._process.stdout.close()
         self._process.stderr.close()
         return self._process.returncode if is_gone else None
+
+
+def _polled(streams: Sequence[IO[bytes] | None], what: int, within_s: float) -> list[IO[bytes]]:
+    """Return the streams that are ready; ``select`` would take none beyond the thousandth open file."""
+    poller, known = select.poll(), {}
+    for stream in streams:
+        if stream is not None and not stream.closed:
+            known[stream.fileno()] = stream
+            poller.register(stream, what)
+    return [known[number] for number, _ in poller.poll(within_s * 1000)]
