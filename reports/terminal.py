@@ -30,6 +30,7 @@ _COLOURS: dict[Outcome | None, str] = {
 }
 DECIDING_MAX = 10
 REST_MAX = 40
+SUSPECTS_FULL_MAX, SUSPECTS_BRIEF_MAX = 4, 16  # of a fleet
 
 
 def print_result(run: Run, *, as_json: bool) -> None:
@@ -87,11 +88,14 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
         counts = (f"{count:,} {name}" for name, count in sheet.fleet.counts.items())
         yield Text(", ".join(counts) + (" (simulated)" if sheet.fleet.is_simulated else ""))
     decided = [f for f in (*verdict.failed, *verdict.undecided) if "because" not in f.evidence]
-    for finding in decided[:DECIDING_MAX]:
+    full = DECIDING_MAX if sheet.fleet is None else SUSPECTS_FULL_MAX
+    for finding in decided[:full]:
         yield Text()
         yield from _deciding(finding)
-    if len(decided) > DECIDING_MAX:
-        yield Text(f"and {len(decided) - DECIDING_MAX} more in the report")
+    brief = decided[full : full + SUSPECTS_BRIEF_MAX] if sheet.fleet is not None else []
+    yield from _suspects(brief, is_tty=is_tty)
+    if len(decided) > full + len(brief):
+        yield Text(f"and {len(decided) - full - len(brief)} more in the report")
     yield from _rest(sheet, is_tty=is_tty)
     for problem in sheet.timeline.problems:
         yield Text(f"not shown: {one_line(problem)}", style="yellow")
@@ -134,6 +138,23 @@ def _deciding(finding: Finding) -> Iterator[Text]:
         yield Text(f"  explains  {one_line(', '.join(map(str, finding.evidence['explains'])), 600)}")
     if finding.next_step:
         yield Text(f"  next      {one_line(finding.next_step, 600)}", style="bold")
+
+
+def _suspects(findings: Sequence[Finding], *, is_tty: bool) -> Iterator[Text]:
+    """Yield the suspects after the first ones, a line each: many parts of a fleet may be bad at once."""
+    from rich.text import Text
+
+    if findings:
+        yield Text()
+    for finding in findings:
+        line = Text.assemble(
+            (f"{SIGNS[finding.outcome]} {finding.outcome} ", f"bold {_COLOURS[finding.outcome]}"),
+            (f"{one_line(finding.rule)} {one_line(finding.subject)} ", "bold"),
+            one_line(finding.observed, 600),
+        )
+        if is_tty:
+            line.truncate(shutil.get_terminal_size().columns, overflow="ellipsis")
+        yield line
 
 
 def _rest(sheet: Sheet, *, is_tty: bool) -> Iterator[Text]:
