@@ -18,7 +18,9 @@ _SENTINEL = "\x00"
 class Completion:
     """The tally of one answer. ``problem`` is an error kind of ``probes.traffic``; None: nothing is wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_text: bool = False) -> None:
+        self.texts: list[str] = []  # what was said, where it is to be kept
+        self._keeps_text = keeps_text
         self.events = 0  # with content or reasoning
         self.chars = 0
         self.is_done = False
@@ -39,6 +41,8 @@ class Completion:
             if length and len(data) > len(before) + len(self._after):
                 self.events += 1
                 self.chars += length
+                if self._keeps_text:
+                    self.texts.append(text.decode())
                 return True
         return self._take_parsed(data)
 
@@ -57,6 +61,8 @@ class Completion:
             return False
         self.events += 1
         self.chars += len(text)
+        if self._keeps_text:
+            self.texts.append(text)
         self._learn(data, document, text)
         return True
 
@@ -68,6 +74,8 @@ class Completion:
         text = self._take_document(document, part="message")
         self.is_done = self.problem is None  # one document has no [DONE]: being whole is its end mark
         self.events, self.chars = int(bool(text)), len(text)
+        if self._keeps_text:
+            self.texts.append(text)
         return bool(text)
 
     def _parse(self, data: bytes) -> JsonObject | None:

@@ -6,27 +6,34 @@ delayed in silence nor left out.
 
 from __future__ import annotations
 
+import heapq
+import random
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import gevent
 import gevent.event
 
-from loadtests.arrivals import arrival_times_s, share_of
+from loadtests.arrivals import schedule, share_of
 from loadtests.connections import Connections, Target
 from loadtests.plan import LoadPlan
 from loadtests.poll_clock import PollClock
-from loadtests.prompts import make_body, make_prompt
+from loadtests.prompts import Prompt, Prompts, make_body
 from loadtests.reader import Errand, Exchange
-from loadtests.workload import COMPLETIONS_PATH
+from loadtests.sessions import Chain
+from loadtests.workload import COMPLETIONS_PATH, HangUpSpec
 from probes.errors import TargetError
 from probes.request import Request
 
 _DEADLINE_CHECK_S = 0.1
 _DISPATCHES_PER_TURN = 8  # of late arrivals, before the hub gets to read answers again
+_PREPARED_PER_TURN = 4  # the same, of requests prepared ahead
+_READY_MAX, _READY_BYTES_MAX = 256, 16 * 1024 * 1024  # prepared ahead
+_IDLE_S_MIN = 0.001  # nothing is prepared so shortly before something is due
 
 
 @dataclass(slots=True)
@@ -56,7 +63,20 @@ class Dispatcher:
         self._worker, self._workers = worker, workers
         self._connections = Connections(target, self.polls)
         self._in_flight: set[Exchange] = set()
-        self._finish = gevent.event.Event()
+        self._woken = gevent.event.Event()  # something is due that was not before, or the run is to finish
+        self._is_finishing = False
+        self._prompts = Prompts(self._workload.prompts, seed=plan.seed, scale=plan.words)
+        self._share = share_of(
+            schedule(self._workload.arrivals, duration_s=self._workload.duration_s, seed=plan.seed),
+            worker=worker,
+            workers=workers,
+        )
+        self._ready: deque[Errand] = deque()  # prepared, in order
+        self._bytes_ready = 0
+        self._chains: dict[int, Chain] = {}  # by the index of their request that is wanted or under way
+        self._ended: deque[tuple[Chain, int]] = deque()  # whose next request is due at that time
+        self._follow_ups: list[tuple[int, int, Errand]] = []  # a heap: due, index, request
+        self._t0_ns, self._t0_s = 0, 0.0
         self._drained = gevent.event.Event()
 
     @property
@@ -67,73 +87,162 @@ class Dispatcher:
     @property
     def is_finishing(self) -> bool:
         """Whether no more arrivals are sent."""
-        return bool(self._finish.is_set())
+        return self._is_finishing
 
     def finish(self) -> None:
         """Send no more; what is under way goes on to its end."""
-        self._finish.set()
+        self._is_finishing = True
+        self._woken.set()
 
     def walk(self, *, t0_ns: int) -> None:
         """Send every arrival of the share at its time, counted from ``t0_ns`` of the wall clock."""
-        t0_s = time.monotonic() + (t0_ns - time.time_ns()) / 1e9
+        self._t0_ns = t0_ns
+        self._t0_s = time.monotonic() + (t0_ns - time.time_ns()) / 1e9
         watch = gevent.spawn(self._watch_deadlines)
-        times_s = arrival_times_s(
-            self._workload.arrivals, duration_s=self._workload.duration_s, seed=self._plan.seed
-        )
         try:
-            for index, offset_s in share_of(times_s, worker=self._worker, workers=self._workers):
-                errand = self._prepare(index, t0_ns + round(offset_s * 1e9))
-                if self._wait_until(t0_s + offset_s):
+            while not self.is_finishing:
+                self._take_follow_ups()
+                errand = self._next()
+                due_s = self._workload.duration_s if errand is None else self._offset_s(errand)
+                if self._wait_until(self._t0_s + due_s):
+                    continue
+                if errand is None:
                     break
-                self._dispatch(errand, late_ms=(time.monotonic() - t0_s - offset_s) * 1000)
-            else:
-                self._wait_until(t0_s + self._workload.duration_s)
+                self._take_next()
+                self._dispatch(errand, late_ms=(time.monotonic() - self._t0_s - due_s) * 1000)
         finally:
             watch.kill()
 
+    def _offset_s(self, errand: Errand) -> float:
+        return (errand.t_intended_ns - self._t0_ns) / 1e9
+
     def _wait_until(self, due_s: float) -> bool:
-        """Wait for a moment; return whether the run is to finish before it."""
-        wait_s = due_s - time.monotonic()
-        if wait_s > 0:
-            self._finish.wait(wait_s)
-            return self.is_finishing
+        """Wait for a moment, and prepare what comes later meanwhile; return whether something came first."""
+        while (wait_s := due_s - time.monotonic()) > 0:
+            if self._woken.is_set():
+                self._woken.clear()
+                return True
+            if wait_s < _IDLE_S_MIN or not self._prepare_one():
+                self._woken.wait(wait_s)
+            elif len(self._ready) % _PREPARED_PER_TURN == 0:
+                gevent.sleep(0)
         if self.counts.arrivals % _DISPATCHES_PER_TURN == 0:
             gevent.sleep(0)
         return self.is_finishing
 
-    def _prepare(self, index: int, t_intended_ns: int) -> Errand:
-        prompt = make_prompt(self._workload, seed=self._plan.seed, index=index)
+    def _next(self) -> Errand | None:
+        """Return what is due next; None: nothing is, as far as is known now."""
+        if not self._ready:
+            self._prepare_one()
+        if self._follow_ups and (not self._ready or self._follow_ups[0][0] < self._ready[0].t_intended_ns):
+            return self._follow_ups[0][2]
+        return self._ready[0] if self._ready else None
+
+    def _take_next(self) -> None:
+        """Take away what ``_next`` returned."""
+        errand = self._next()
+        if self._follow_ups and errand is self._follow_ups[0][2]:
+            heapq.heappop(self._follow_ups)
+        else:
+            self._bytes_ready -= len(self._ready.popleft().body)
+
+    def _prepare_one(self) -> bool:
+        """Prepare one more arrival; return False where enough is ready, or none is left."""
+        if len(self._ready) >= _READY_MAX or (self._ready and self._bytes_ready > _READY_BYTES_MAX):
+            return False
+        following = next(self._share, None)
+        if following is None:
+            return False
+        number, arrival = following
+        index = number
+        if self._workload.is_chained:
+            chain = Chain(self._workload, number, seed=self._plan.seed)
+            self._chains[chain.index] = chain
+            index = chain.index
+        prompt = self._prompts.prompt(index, row=arrival.row)
+        errand = self._errand(index, self._t0_ns + round(arrival.at_s * 1e9), prompt)
+        self._ready.append(errand)
+        self._bytes_ready += len(errand.body)
+        return True
+
+    def _errand(self, index: int, t_intended_ns: int, prompt: Prompt) -> Errand:
+        chain = self._chains.get(index)
+        endpoint, hang_up = self._workload.endpoint, self._hang_up(index)
+        body = make_body(
+            prompt,
+            model=self._plan.model,
+            is_streamed=endpoint.stream,
+            extra=endpoint.extra_body,
+            history=() if chain is None else chain.history,
+        )
+        if chain is not None and self._workload.session is not None:
+            chain.history.extend(prompt.messages)
         return Errand(
             index=index,
             worker=self._worker,
             t_intended_ns=t_intended_ns,
-            body=make_body(self._workload, prompt, model=self._plan.model),
+            body=body,
             output_tokens=prompt.output_tokens,
             request_id=f"{self._plan.run.name}-{index}",
+            keeps_text=self._workload.session is not None,
+            hang_up_after_events=None if hang_up is None else hang_up.after_events,
         )
+
+    def _hang_up(self, index: int) -> HangUpSpec | None:
+        """Return how this request's client leaves; None: it stays to the end."""
+        kind = self._workload.hang_ups
+        if kind is None or random.Random(f"hang-up:{self._plan.seed}:{index}").random() >= kind.share:
+            return None
+        return kind
+
+    def _take_follow_ups(self) -> None:
+        """Prepare what has become due since answers ended, and put it in order."""
+        while self._ended:
+            chain, due_ns = self._ended.popleft()
+            if due_ns >= self._t0_ns + round(self._workload.duration_s * 1e9):
+                continue
+            self._chains[chain.index] = chain
+            prompt = self._prompts.prompt(chain.index, is_follow_up=chain.is_follow_up)
+            heapq.heappush(self._follow_ups, (due_ns, chain.index, self._errand(chain.index, due_ns, prompt)))
 
     def _dispatch(self, errand: Errand, *, late_ms: float) -> None:
         self.counts.arrivals += 1
         self.counts.lateness_ms_max = max(self.counts.lateness_ms_max, late_ms)
         if len(self._in_flight) >= self._workload.in_flight_max:
             self.counts.dropped += 1
-            self._note(_dropped(errand, self._plan.url, self._workload.in_flight_max))
+            self._finish_row(_dropped(errand, self._plan.url, self._workload.in_flight_max), "")
             return
         exchange = Exchange(errand, self._connections, self._on_end)
         self._in_flight.add(exchange)
+        hang_up = self._hang_up(errand.index)
+        if hang_up is not None and hang_up.patience_s is not None:
+            patience = f"after {hang_up.patience_s:g} s of patience"
+            gevent.spawn_later(hang_up.patience_s, exchange.hang_up, patience)
         exchange.begin()
 
     def _on_end(self, exchange: Exchange) -> None:
         self._in_flight.discard(exchange)
         assert exchange.row is not None
-        self._note(exchange.row)
+        self._finish_row(exchange.row, exchange.text)
         if not self._in_flight:
             self._drained.set()
+
+    def _finish_row(self, row: Request, text: str) -> None:
+        """Note a row, and what follows from it."""
+        chain = self._chains.pop(row.index, None)
+        if chain is not None:
+            row = replace(row, session=chain.number, turn=chain.turn)
+            chain.history.append({"role": "assistant", "content": text})
+            due_ns = chain.due_after_ns(row)
+            if due_ns is not None:
+                self._ended.append((chain, due_ns))
+                self._woken.set()
+        self._note(row)
 
     def _note(self, row: Request) -> None:
         counts = self.counts
         counts.ended += 1
-        counts.failed += row.error is not None
+        counts.failed += row.error is not None and not row.is_hung_up
         counts.events += row.events
         counts.lag_ms_max = max(counts.lag_ms_max, row.lag_ms_max)
         self._on_row(row)
@@ -178,7 +287,7 @@ def _dropped(errand: Errand, url: str, in_flight_max: int) -> Request:
     )
 
 
-def make_target(plan: LoadPlan, *, api_key: str | None) -> Target:
+def make_target(plan: LoadPlan, *, headers: Mapping[str, str]) -> Target:
     """Resolve the endpoint's address once and put together what every request shares.
 
     Raises:
@@ -198,7 +307,7 @@ def make_target(plan: LoadPlan, *, api_key: str | None) -> Target:
         family=family,
         address=address,
         path=parts.path.rstrip("/") + COMPLETIONS_PATH,
-        head_fields="" if api_key is None else f"Authorization: Bearer {api_key}\r\n",
+        head_fields="".join(f"{name}: {value}\r\n" for name, value in headers.items()),
         is_streamed=endpoint.stream,
         timeout_s=endpoint.timeout_s,
         connect_timeout_s=endpoint.connect_timeout_s,

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 from loadtests import plan as plans
 from loadtests.arrivals import arrival_times_s
+from loadtests.inputs import EVENT as INPUTS
+from loadtests.prompt_scale import judge_prompt_size
+from loadtests.sessions import judge_chains
 from loadtests.workload import Workload, WorkloadSpec
 from probes.event import Event
 from probes.finding import Finding
 from probes.outcome import Outcome
+from probes.request import Request
 from probes.slo import judge_slos
 from probes.traffic import (
     ClientFigures,
@@ -33,11 +37,28 @@ def judge_run(run: Run) -> list[Finding]:
         judge_errors(
             requests, slos=workload.slos, subject=subject, failed_share_max=workload.failed_share_max
         ),
-        judge_accounting(requests, arrivals=_arrivals(run, workload), subject=client),
+        _judge_accounting(run, workload, requests, subject=client),
         judge_lateness(requests, subject=client),
         judge_client_lag(requests, _figures(run), subject=client),
+        *judge_prompt_size(run),
         judge_controls(run.events_of(plans.READY)),
     ]
+
+
+def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, subject: str) -> Finding:
+    """An open loop is checked against its schedule; chains of requests against what each follows from."""
+    if not workload.is_chained:
+        return judge_accounting(requests, arrivals=_arrivals(run, workload), subject=subject)
+    ended = run.events_of(plans.ENDED)
+    return judge_chains(
+        workload,
+        requests,
+        seed=run.header.seed,
+        t0_ns={event.data["worker"]: event.data["t0_ns"] for event in run.events_of(plans.STARTED)},
+        is_early=any(event.data.get("is_early") for event in run.events_of(plans.ARRIVALS_ENDED)),
+        has_ended=bool(ended) and all(event.data.get("reason") == "drained" for event in ended),
+        subject=subject,
+    )
 
 
 def _arrivals(run: Run, workload: Workload) -> int | None:
@@ -51,6 +72,8 @@ def _arrivals(run: Run, workload: Workload) -> int | None:
         return None
     if any(event.data.get("is_early") for event in stopped):
         return sum(int(event.data["arrivals"]) for event in stopped)
+    if workload.arrivals.trace is not None:  # counted by the controller before the load; the file may be gone
+        return next((int(event.data["arrivals"]) for event in run.events_of(INPUTS)), None)
     schedule = arrival_times_s(workload.arrivals, duration_s=workload.duration_s, seed=run.header.seed)
     return sum(1 for _ in schedule)
 

@@ -15,10 +15,15 @@ from pathlib import Path
 from types import FrameType
 
 from loadtests import plan as plans
+from loadtests.inputs import EVENT as INPUTS
+from loadtests.inputs import check_inputs
 from loadtests.judging import judge_run
 from loadtests.plan import LoadPlan, write_plan
 from loadtests.preflight import check_endpoint
-from loadtests.workload import WorkloadSpec, read_api_key
+from loadtests.prompt_scale import EVENT as PROMPT_SCALE
+from loadtests.prompt_scale import PromptScale, find_scale, to_event
+from loadtests.prompts import WordScale
+from loadtests.workload import WorkloadSpec, read_headers
 from probes.child import end_child, python_module, start_child, watch_lifeline
 from probes.errors import ConfigError, RecordError, TargetError
 from probes.json_types import JsonObject
@@ -70,7 +75,9 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         TargetError: the endpoint cannot be reached or is none.
         RecordError: the disk is full.
     """
-    read_api_key(request.spec.endpoint)  # a missing key is an error before anything is touched
+    read_headers(request.spec.endpoint)  # a missing key is an error before anything is touched
+    workload = request.spec.to_workload()
+    inputs = check_inputs(workload, seed=request.seed)
     writer = create_run(
         request.out,
         kind="load",
@@ -88,7 +95,19 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         model = check_endpoint(url, request.spec.endpoint)
         writer.event("load", "endpoint.answered", url=url, model=model)
         progress.step("endpoint", "done", f"{url} answers as {model!r}")
-        plan = LoadPlan(run=writer.path, spec=request.spec, seed=request.seed, url=url, model=model)
+        writer.event("load", INPUTS, **inputs)
+        found = PromptScale(scale=WordScale())
+        if request.spec.calibrate_prompts and any(kind.file is None for kind in workload.prompts):
+            found = find_scale(url, workload, model=model, seed=request.seed)
+            writer.event("load", PROMPT_SCALE, **to_event(found))
+        plan = LoadPlan(
+            run=writer.path,
+            spec=request.spec,
+            seed=request.seed,
+            url=url,
+            model=model,
+            words=found.scale,
+        )
         _drive(plan, writer, progress, finish)
     return load_run(writer.path)
 

@@ -28,7 +28,7 @@ from loadtests.connections import Target
 from loadtests.control import run_controls
 from loadtests.dispatcher import Dispatcher, make_target
 from loadtests.recorder import Recorder
-from loadtests.workload import COMPLETIONS_PATH, read_api_key
+from loadtests.workload import COMPLETIONS_PATH, read_headers
 from probes.errors import ConfigError, RecordError, SuiteError
 from probes.request import Request
 from reports.record import RunWriter, load_header
@@ -51,7 +51,7 @@ class Load:
         self._environment = environment
         self._plan = plans.load_plan(_plan_file())
         self._writer = RunWriter(self._plan.run, load_header(self._plan.run))
-        self._target: Target = make_target(self._plan, api_key=read_api_key(self._plan.workload.endpoint))
+        self._target: Target = make_target(self._plan, headers=read_headers(self._plan.workload.endpoint))
         self.worker = 0
         self._recorder = Recorder(self._writer, self._tell_locust, worker=self.worker)
         self.dispatcher = Dispatcher(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from loadtests.prompts import WordScale
 from loadtests.workload import Workload, WorkloadSpec
 from probes.errors import ConfigError
 from reports.record import write_atomically
@@ -31,6 +32,7 @@ class LoadPlan:
     seed: int
     url: str
     model: str
+    words: WordScale = field(default_factory=WordScale)  # how many words make a token, at this endpoint
 
     @property
     def workload(self) -> Workload:
@@ -47,6 +49,10 @@ def write_plan(plan: LoadPlan) -> Path:
         "seed": plan.seed,
         "url": plan.url,
         "model": plan.model,
+        "words": {
+            "tokens_per_word": plan.words.tokens_per_word,
+            "tokens_extra": plan.words.tokens_extra,
+        },
     }
     write_atomically(path, json.dumps(document))
     return path
@@ -66,6 +72,7 @@ def load_plan(path: Path) -> LoadPlan:
             seed=data["seed"],
             url=data["url"],
             model=data["model"],
+            words=WordScale(**data["words"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a load plan: {error}") from error

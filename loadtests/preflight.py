@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from loadtests.workload import COMPLETIONS_PATH, EndpointSpec, read_api_key
+from loadtests.workload import COMPLETIONS_PATH, EndpointSpec, read_headers
 from probes.errors import TargetError
 
 TRIES = 3
@@ -44,7 +44,7 @@ def check_endpoint(url: str, endpoint: EndpointSpec) -> str:
     body = {"model": model, "messages": [{"role": "user", "content": "Say ok."}], "max_tokens": 1}
     reply = None
     for _ in range(TRIES):
-        reply = _ask(url, endpoint, "POST", COMPLETIONS_PATH, json.dumps(body | endpoint.body))
+        reply = ask(url, endpoint, "POST", COMPLETIONS_PATH, json.dumps(body | endpoint.body))
         if reply is None or not _reason_against(reply):
             return model
     assert reply is not None
@@ -67,20 +67,17 @@ def _reason_against(reply: Reply) -> str:
 
 
 def _first_model(url: str, endpoint: EndpointSpec) -> str:
-    reply = _ask(url, endpoint, "GET", "/v1/models", None)
+    reply = ask(url, endpoint, "GET", "/v1/models", None)
     try:
         return str(json.loads(reply.body)["data"][0]["id"]) if reply is not None else MODEL_DEFAULT
     except (ValueError, KeyError, TypeError, IndexError):
         return MODEL_DEFAULT  # it is no answer that names models; the question that follows decides
 
 
-def _ask(url: str, endpoint: EndpointSpec, method: str, path: str, body: str | None) -> Reply | None:
-    """Return the answer; None: there is something, but it did not answer whole in time."""
+def ask(url: str, endpoint: EndpointSpec, method: str, path: str, body: str | None) -> Reply | None:
+    """Ask once, before the load; None: there is something, but it did not answer whole in time."""
     parts = urlsplit(url)
-    key = read_api_key(endpoint)
-    headers = {"Content-Type": "application/json"} | (
-        {} if key is None else {"Authorization": f"Bearer {key}"}
-    )
+    headers = {"Content-Type": "application/json"} | read_headers(endpoint)
     link = http.client.HTTPConnection(parts.netloc, timeout=endpoint.connect_timeout_s)
     try:
         link.connect()

@@ -47,6 +47,8 @@ class Errand:
     body: bytes
     output_tokens: int
     request_id: str
+    keeps_text: bool = False  # whether the answer's text is wanted, for the next turn of a conversation
+    hang_up_after_events: int | None = None  # None: the client stays to the end
 
 
 class Exchange:
@@ -64,7 +66,7 @@ class Exchange:
         self._unsent = memoryview(b"")
         self._answer = AnswerDecoder()
         self._events = EventDecoder()
-        self._completion = Completion()
+        self._completion = Completion(keeps_text=errand.keeps_text)
         self._is_event_stream = False
         self._body = bytearray()
         self._begun_s = time.monotonic()
@@ -78,6 +80,11 @@ class Exchange:
         self._gaps_us: list[int] = []
         self._reads = self._unstamped = self._coalesced = 0
         self._lag_ns_max = 0
+
+    @property
+    def text(self) -> str:
+        """Return what was answered so far, where the errand asked to keep it."""
+        return "".join(self._completion.texts)
 
     def begin(self) -> None:
         """Send the request on an idle connection or on a new one."""
@@ -183,6 +190,13 @@ class Exchange:
             self._note_times(contents, stamp_ns, is_exact=is_stamped and not has_more_after)
         if self._answer.is_complete and self.row is None:
             self._end_whole(stamp_ns)
+        limit = self.errand.hang_up_after_events
+        if limit is not None and self.row is None and self._completion.events >= limit:
+            self.hang_up(f"after {self._completion.events} events, as the workload wants", t_end_ns=stamp_ns)
+
+    def hang_up(self, detail: str, *, t_end_ns: int | None = None) -> None:
+        """Leave on purpose; who leaves before any content came has not been served."""
+        self.fail("hung_up" if self._completion.events else "gave_up", detail, t_end_ns=t_end_ns)
 
     def _count(self, pieces: list[bytes]) -> tuple[int, bool]:
         """Return how many events with content these pieces hold, and whether another event comes after."""
@@ -312,6 +326,7 @@ class Exchange:
             status=None if head is None else head.status,
             error=kind,
             error_detail=detail[:DETAIL_CHARS_MAX],
+            is_hung_up=kind == "hung_up",
             replica="" if head is None else head.fields.get("x-replica", "")[:100],
             finish_reason=completion.finish_reason[:100],
             is_done=completion.is_done,

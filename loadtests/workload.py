@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from loadtests.arrival_spec import ArrivalsSpec, ThinkSpec
+from loadtests.arrivals import Arrivals, Think
+from loadtests.prompt_spec import ConstantSize, PromptClassSpec, PromptSpec, SizeSpec
+from loadtests.prompts import PromptClass, Size
 from probes.errors import ConfigError
 from probes.slo import Slo
 from probes.slo_spec import SloSpec, to_slos
@@ -17,46 +22,48 @@ from probes.spec import Spec, load_spec
 
 DURATION_S_MAX = 7 * 24 * 3600
 COMPLETIONS_PATH = "/v1/chat/completions"
+_FILE_KEYS = ("file", "pairs_file")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADERS_OURS = {
+    "host",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "accept-encoding",
+}
+_SECRET_WORDS = ("authorization", "key", "token", "secret", "cookie", "password")
 
 
-class ArrivalsSpec(Spec):
-    """When requests are sent, whatever the server does (open loop)."""
+class HeaderFromEnv(Spec):
+    """A header's value that is a secret: only the variable's name is recorded."""
 
-    kind: Annotated[Literal["constant", "poisson"], Field(description="even or exponential gaps")]
-    rate_per_s: Annotated[float, Field(gt=0, le=100_000, description="mean arrivals per second")]
-
-
-class ConstantSize(Spec):
-    """Every request has this many tokens."""
-
-    kind: Literal["constant"] = "constant"
-    value: Annotated[int, Field(ge=1, le=10_000_000)]
+    env: Annotated[str, Field(min_length=1, description="environment variable that holds the value")]
 
 
-class SpreadSize(Spec):
-    """Token counts drawn from a distribution, kept between ``min`` and ``max``."""
+class HangUpSpec(Spec):
+    """Clients that leave in the middle of an answer, on purpose and by the seed."""
 
-    kind: Literal["normal", "lognormal"]
-    mean: Annotated[float, Field(gt=0, description="of the tokens themselves, also for lognormal")]
-    stddev: Annotated[float, Field(ge=0)]
-    min: Annotated[int, Field(ge=1)] = 1
-    max: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
+    share: Annotated[float, Field(gt=0, le=1, description="of the requests")]
+    after_events: Annotated[
+        int | None, Field(ge=1, description="hang up after this many events with content")
+    ] = None
+    patience_s: Annotated[
+        float | None, Field(gt=0, le=3600, description="hang up this long after sending")
+    ] = None
 
     @model_validator(mode="after")
-    def _is_ordered(self) -> SpreadSize:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is above max {self.max}")
+    def _has_one(self) -> HangUpSpec:
+        if (self.after_events is None) == (self.patience_s is None):
+            raise ValueError("give either after_events or patience_s")
         return self
 
 
-SizeSpec = Annotated[ConstantSize | SpreadSize, Field(discriminator="kind")]
+class SessionSpec(Spec):
+    """Conversations: each arrival begins one, and each turn carries all that was said before."""
 
-
-class PromptSpec(Spec):
-    """How big the prompts are and how long the answers may get."""
-
-    input_tokens: SizeSpec = ConstantSize(value=128)
-    output_tokens: SizeSpec = ConstantSize(value=64)
+    turns: SizeSpec = ConstantSize(value=3)
+    think: ThinkSpec = ThinkSpec()
 
 
 class EndpointSpec(Spec):
@@ -71,6 +78,13 @@ class EndpointSpec(Spec):
     stream: Annotated[bool, Field(description="whether answers are streamed")] = True
     body: dict[str, JsonValue] = Field(
         default_factory=dict, description="more fields for every request's body"
+    )
+    ignore_eos: Annotated[
+        bool, Field(description="ask for answers as long as their limit (vLLM, SGLang)")
+    ] = False
+    min_tokens: Annotated[int | None, Field(ge=0, description="no answer shorter than this (vLLM)")] = None
+    headers: dict[str, str | HeaderFromEnv] = Field(
+        default_factory=dict, description="more header fields; a secret one as {env: VARIABLE}"
     )
     timeout_s: Annotated[float, Field(gt=0, le=3600, description="for a whole request")] = 60.0
     connect_timeout_s: Annotated[float, Field(gt=0, le=600, description="for a connection")] = 5.0
@@ -92,6 +106,23 @@ class EndpointSpec(Spec):
             raise ValueError(f"{ours!r} is set by the workload itself; see prompt and endpoint.stream")
         return body
 
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, str | HeaderFromEnv]) -> dict[str, str | HeaderFromEnv]:
+        for name, value in headers.items():
+            check_header(name, value)
+        return headers
+
+    @property
+    def extra_body(self) -> dict[str, JsonValue]:
+        """Return all fields that the workload adds to each body; those it spells out win."""
+        ours: dict[str, JsonValue] = {}
+        if self.ignore_eos:
+            ours["ignore_eos"] = True
+        if self.min_tokens is not None:
+            ours["min_tokens"] = self.min_tokens
+        return ours | self.body
+
     @model_validator(mode="after")
     def _has_one_key(self) -> EndpointSpec:
         if self.api_key_env is not None and self.api_key_file is not None:
@@ -106,6 +137,14 @@ class WorkloadSpec(Spec):
     arrivals: ArrivalsSpec
     duration_s: Annotated[float, Field(gt=0, le=DURATION_S_MAX, description="time in which requests arrive")]
     prompt: PromptSpec = PromptSpec()
+    classes: Annotated[
+        tuple[PromptClassSpec, ...], Field(description="several kinds of prompts instead of one")
+    ] = ()
+    calibrate_prompts: Annotated[
+        bool, Field(description="ask the endpoint first how many tokens our words are")
+    ] = True
+    session: SessionSpec | None = None
+    hang_ups: HangUpSpec | None = None
     endpoint: EndpointSpec = EndpointSpec()
     slos: tuple[SloSpec, ...] = ()
     in_flight_max: Annotated[
@@ -120,14 +159,28 @@ class WorkloadSpec(Spec):
         to_slos(self.slos)
         return self
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> WorkloadSpec:
+        if self.classes and "prompt" in self.model_fields_set:
+            raise ValueError("give prompt or classes, not both")
+        if self.session is not None and self.arrivals.kind == "trace":
+            raise ValueError("a trace says itself what is asked; session does not go with it")
+        if self.hang_ups is not None and not self.endpoint.stream:
+            raise ValueError("nobody hangs up in the middle of an answer that is not streamed")
+        return self
+
     def to_workload(self) -> Workload:
         """Return the workload as the rest of the code takes it."""
         return Workload(
             name=self.name,
-            arrivals=Arrivals(kind=self.arrivals.kind, rate_per_s=self.arrivals.rate_per_s),
+            arrivals=self.arrivals.to_arrivals(),
             duration_s=self.duration_s,
-            input_tokens=_to_size(self.prompt.input_tokens),
-            output_tokens=_to_size(self.prompt.output_tokens),
+            prompts=tuple(one.prompt.to_class(weight=one.weight) for one in self.classes)
+            or (self.prompt.to_class(),),
+            session=None
+            if self.session is None
+            else Sessions(turns=self.session.turns.to_size(), think=self.session.think.to_think()),
+            hang_ups=self.hang_ups,
             endpoint=self.endpoint,
             slos=to_slos(self.slos),
             in_flight_max=self.in_flight_max,
@@ -136,22 +189,11 @@ class WorkloadSpec(Spec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrivals:
-    """An open-loop arrival process."""
+class Sessions:
+    """Conversations of several turns."""
 
-    kind: str  # constant or poisson
-    rate_per_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """A distribution of token counts."""
-
-    kind: str  # constant, normal or lognormal
-    mean: float
-    stddev: float
-    least: int
-    most: int
+    turns: Size
+    think: Think
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,18 +203,18 @@ class Workload:
     name: str
     arrivals: Arrivals
     duration_s: float
-    input_tokens: Size
-    output_tokens: Size
+    prompts: tuple[PromptClass, ...]
     endpoint: EndpointSpec
     slos: tuple[Slo, ...]
     in_flight_max: int
     failed_share_max: float | None
+    session: Sessions | None = None  # None: every arrival is one request
+    hang_ups: HangUpSpec | None = None  # None: nobody hangs up
 
-
-def _to_size(spec: ConstantSize | SpreadSize) -> Size:
-    if isinstance(spec, ConstantSize):
-        return Size(kind="constant", mean=spec.value, stddev=0.0, least=spec.value, most=spec.value)
-    return Size(kind=spec.kind, mean=spec.mean, stddev=spec.stddev, least=spec.min, most=spec.max)
+    @property
+    def is_chained(self) -> bool:
+        """Whether requests follow from the end of others, so that no schedule can hold them all."""
+        return self.session is not None or self.arrivals.closed is not None
 
 
 def load_workload(path: Path) -> WorkloadSpec:
@@ -181,7 +223,24 @@ def load_workload(path: Path) -> WorkloadSpec:
     Raises:
         ConfigError: it is not one; the message names file, line, key, value, and what would be right.
     """
-    return load_spec(path, WorkloadSpec)
+    spec = load_spec(path, WorkloadSpec)
+    data, folder = spec.model_dump(exclude_unset=True), path.resolve().parent
+    files = {key: _anchored(data[key], folder) for key in ("arrivals", "prompt", "classes") if key in data}
+    return WorkloadSpec.model_validate(data | files)
+
+
+def _anchored(data: JsonValue, folder: Path) -> JsonValue:
+    """Return a spec whose files have absolute names: the run may be started from anywhere."""
+    if isinstance(data, list | tuple):
+        return [_anchored(item, folder) for item in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: str(folder / Path(value).expanduser())
+        if key in _FILE_KEYS and isinstance(value, str)
+        else _anchored(value, folder)
+        for key, value in data.items()
+    }
 
 
 def override(spec: WorkloadSpec, *, url: str | None, duration_s: float | None) -> WorkloadSpec:
@@ -217,6 +276,41 @@ def check_url(url: str) -> str:
     if parts.username or parts.query or parts.fragment:
         raise ValueError("user, query and fragment do not belong in an endpoint's address")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def check_header(name: str, value: str | HeaderFromEnv) -> None:
+    """Refuse a header that would break a request, or put a secret into the record.
+
+    Raises:
+        ValueError: it may not stand in a workload.
+    """
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a header")
+    if name.lower() in _HEADERS_OURS:
+        raise ValueError(f"{name!r} is set by the client itself")
+    if isinstance(value, HeaderFromEnv):
+        return
+    if not value.isascii() or not value.isprintable():
+        raise ValueError(f"the value of {name!r} is not printable ASCII")
+    if any(word in name.lower() for word in _SECRET_WORDS):
+        raise ValueError(f"{name!r} looks like a secret; write {{env: VARIABLE}} so that it is not recorded")
+
+
+def read_headers(endpoint: EndpointSpec) -> dict[str, str]:
+    """Return every header that the workload adds, the key's first; secrets are read here.
+
+    Raises:
+        ConfigError: a secret is not there.
+    """
+    key = read_api_key(endpoint)
+    found = {} if key is None else {"Authorization": f"Bearer {key}"}
+    for name, value in endpoint.headers.items():
+        if isinstance(value, HeaderFromEnv):
+            secret = os.environ.get(value.env, "").strip()
+            found[name] = _checked_key(secret, f"endpoint.headers.{name}: {value.env}")
+        else:
+            found[name] = value
+    return found
 
 
 def read_api_key(endpoint: EndpointSpec) -> str | None:

@@ -41,6 +41,9 @@ class Request:
     lag_ms_max: float = 0.0  # longest time that received data waited for the client
     first_uncertain_ms: float = 0.0  # the first content may have come this much before ``t_first_ns``
     last_uncertain_ms: float = 0.0  # and the last this much before ``t_last_ns``
+    is_hung_up: bool = False  # the client left in the middle on purpose: neither good nor failed
+    session: int | None = None  # user or conversation that it belongs to; None: it stands alone
+    turn: int | None = None  # its place there, from 0
 
     @property
     def is_good(self) -> bool:

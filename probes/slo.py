@@ -152,6 +152,7 @@ def tally_slo(slo: Slo, requests: Sequence[Request], slos: Sequence[Slo] = ()) -
     A failed or never-sent request breaks every promise, with as many values as an answered one has: dropping
     it would make a server that fails fast look good. What failed on the client's side may have been good.
     """
+    requests = [request for request in requests if not request.is_hung_up]  # neither good nor bad
     if slo.metric == GOODPUT:
         bounded = [other for other in slos if other.metric != GOODPUT]
         pairs = [_judge_whole(request, bounded) for request in requests]

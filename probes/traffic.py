@@ -42,6 +42,8 @@ ERRORS: dict[str, str] = {
     "error_event": "the server reported an error inside the stream",
     "client_limit": "this machine could not open one more connection (the client's fault)",
     "client_bug": "the client itself broke on this answer (the client's fault)",
+    "hung_up": "the client left in the middle, as the workload wants; neither good nor failed",
+    "gave_up": "no content came within the client's patience (hang_ups.patience_s)",
     "abandoned": "the run ended before the answer (the client's doing)",
 }
 
@@ -107,6 +109,8 @@ def judge_errors(
 
     The evidence is the table of errors by kind, each with what it means and an example.
     """
+    hung_up = sum(request.is_hung_up for request in requests)
+    requests = [request for request in requests if not request.is_hung_up]
     failed = [request for request in requests if request.error is not None]
     blamed = [request for request in failed if request.error not in CLIENT_ERRORS]
     has_goodput = any(slo.metric == GOODPUT for slo in slos)
@@ -129,10 +133,11 @@ def judge_errors(
         rule="errors",
         subject=subject,
         outcome=outcome,
-        observed=f"{len(failed)} of {len(requests)} requests failed{_kinds_text(failed)}",
+        observed=f"{len(failed)} of {len(requests)} requests failed{_kinds_text(failed)}"
+        + (f"; {hung_up} more were hung up on purpose" if hung_up else ""),
         expected=expected,
         unit="requests",
-        evidence={"errors": error_table(failed)},
+        evidence={"errors": error_table(failed), "hung_up": hung_up},
         next_step="" if outcome in (Outcome.PASS, None) else "see the example of each kind in the evidence",
     )
 
