@@ -33,7 +33,7 @@ CARRIED_PREFIXES = (
 # salloc gives the job back when its command ends; where salloc itself was killed, the command does it. Both
 # at once has been seen to send salloc into an endless loop. A salloc that is killed takes a moment to die.
 _HOLD = (
-    'echo "$SLURM_JOB_ID"; cat >/dev/null; sleep 1; '
+    'echo "$SLURM_JOB_ID"; cat >/dev/null; sleep 0.5; '
     'grep -qx "PPid:[[:space:]]*$PPID" /proc/$$/status || scancel "$SLURM_JOB_ID"'
 )
 _UNUSABLE = ("down", "drain", "fail", "unknown", "inval", "error", "power", "reboot")
