@@ -106,10 +106,8 @@ def _render(path: Path, *, is_judged_anew: bool, as_json: bool) -> Outcome:
 def _keep_expectations(run: Run, path: Path) -> None:
     """Put a user's figures into the record of a burn-in; no other job has any."""
     if run.header.kind == "fleet":
-        raise ConfigError(
-            f"--expectations: {run.path} is a fleet, judged from what its hosts came to; judge those "
-            f"first, one by one: overproof judge {run.path}/hosts/NAME --expectations {path}"
-        )
+        importlib.import_module("burnin.fleet.rejudge_hosts").rejudge_hosts(run, path)
+        return
     if run.header.kind != "burnin":
         raise ConfigError(
             f"--expectations: {run.path} is a {run.header.kind} run; only a burn-in has figures"

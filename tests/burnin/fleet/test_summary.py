@@ -123,3 +123,25 @@ def test_the_command_certifies_a_fleet(tmp_path: Path, capsys: pytest.CaptureFix
 
     assert code == 3
     assert json.loads(capsys.readouterr().out)["certified"] == ["gpu00001"]
+
+
+def test_a_fleet_is_judged_again_by_other_figures_from_the_records_of_its_hosts(tmp_path: Path) -> None:
+    run = _fleet_with_records(tmp_path, Node())
+    figures = tmp_path / "figures.yaml"
+    figures.write_text("thresholds:\n  sibling_ratio_min: 0.9999\n")
+
+    code = overproof.run_command(["judge", str(run.path), "--expectations", str(figures), "--json"])
+
+    again = load_run(run.path)
+    failed = [f.subject for f in again.findings if f.rule == "host" and f.outcome is Outcome.FAIL]
+    assert code == 1
+    assert failed == ["host:gpu00001"]
+    assert "(gpu:" in next(f.observed for f in again.findings if f.subject == "host:gpu00001")
+
+
+def test_a_fleet_without_records_of_its_hosts_cannot_be_judged_by_other_figures(tmp_path: Path) -> None:
+    run = FleetRecord(hosts=2, gpus=1).write(tmp_path)
+    figures = tmp_path / "figures.yaml"
+    figures.write_text("thresholds:\n  sibling_ratio_min: 0.9\n")
+
+    assert overproof.run_command(["judge", str(run.path), "--expectations", str(figures)]) == 2
