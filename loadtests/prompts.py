@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 from loadtests.prompt_files import PromptFile, read_pairs
@@ -102,6 +103,7 @@ class Prompts:
         self._weights = [one.weight for one in classes]
         self._seed = seed
         self._scale = scale or WordScale()
+        _pool(seed)  # now: made at the first prompt, it would make the first arrivals late
 
     def prompt(self, index: int, *, row: TraceRow | None = None, is_follow_up: bool = False) -> Prompt:
         """Return the prompt of one arrival; ``row`` is what a trace says of it.
@@ -221,10 +223,7 @@ class _Source:
 def _pool(seed: int) -> tuple[str, array[int]]:
     """Return the long list of words, and where in it each word starts."""
     words = random.Random(f"words:{seed}").choices(_WORDS, k=_POOL_WORDS)
-    starts, position = array("L", [0]), 0
-    for word in words:
-        position += len(word) + 1
-        starts.append(position)
+    starts = array("L", accumulate((len(word) + 1 for word in words), initial=0))
     return " ".join(words) + " ", starts
 
 
