@@ -17,7 +17,7 @@ from probes.child import end_child, python_module, start_child
 
 MODULE = "overproof"
 SAID_MAX = 64 * 1024 * 1024  # characters of the answer: findings of every GPU
-GRACE_S = 5.0
+GRACE_S = 3.0
 _EXIT_FAIL = 1
 # The burn-in ends with us, also after kill -9 of the prolog; the setting outlives the exec.
 _DIES_WITH_US = (

@@ -81,7 +81,7 @@ def _request(folder: Path, **changes: object) -> ActRequest:
 
 
 def _run(folder: Path, *bad: str, **changes: object) -> Run:
-    record = FleetRecord(hosts=40, gpus=1, outcome=dict.fromkeys(bad, "fail"))
+    record = FleetRecord(hosts=40, gpus=0, outcome=dict.fromkeys(bad, "fail"))
     record.findings = [fails(host, f"rule-of-{host}") for host in bad]
     for name, value in changes.items():
         setattr(record, name, value)
