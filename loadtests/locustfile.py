@@ -12,6 +12,7 @@ import locust  # first: it patches the standard library
 import locust.env
 
 # isort: on
+import gc
 import logging
 import os
 import resource
@@ -63,6 +64,8 @@ class Load:
         """Prove the reader, walk the schedule, wait for the answers."""
         gevent.spawn(_guarded, self._recorder.run, self.dispatcher)
         self._prove()
+        gc.collect()
+        gc.freeze()  # what is there stays: looking through it again would stop the schedule for milliseconds
         t0_ns = time.time_ns() + round(_START_DELAY_S * 1e9)
         self._writer.event("load", plans.STARTED, t0_ns=t0_ns, worker=self.worker, url=self._plan.url)
         self.dispatcher.walk(t0_ns=t0_ns)
