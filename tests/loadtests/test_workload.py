@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import loadtests
-from loadtests.workload import check_url, load_workload, override, read_api_key
+from loadtests.inputs import check_inputs
+from loadtests.workload import check_url, load_workload, override, read_api_key, read_headers
 from probes.errors import ConfigError
 
 EXAMPLES = sorted((Path(loadtests.__file__).parent / "workloads").glob("*.yaml"))
@@ -111,3 +112,34 @@ def test_a_key_comes_from_the_environment_or_a_file_and_a_missing_one_is_said(
     monkeypatch.setenv("OVERPROOF_TEST_KEY", "one")
     key_file.write_text("two\n")
     assert (read_api_key(from_environment), read_api_key(from_file)) == ("one", "two")
+
+
+def test_a_secret_header_comes_from_the_environment_and_the_spec_holds_only_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "workload.yaml"
+    path.write_text(GOOD + "endpoint: {headers: {X-Team: a, X-Api-Key: {env: OVERPROOF_TEST_KEY}}}\n")
+    spec = load_workload(path)
+
+    with pytest.raises(ConfigError, match=r"endpoint.headers.X-Api-Key: OVERPROOF_TEST_KEY"):
+        read_headers(spec.endpoint)
+    monkeypatch.setenv("OVERPROOF_TEST_KEY", "s3cret")
+
+    assert read_headers(spec.endpoint) == {"X-Team": "a", "X-Api-Key": "s3cret"}
+    assert "s3cret" not in spec.model_dump_json()
+
+
+def test_a_workloads_files_are_found_beside_it_and_read_before_anything_is_touched(tmp_path: Path) -> None:
+    path, trace = tmp_path / "workload.yaml", tmp_path / "t.jsonl"
+    path.write_text("name: x\narrivals: {kind: trace, file: t.jsonl, format: mooncake}\nduration_s: 5\n")
+    good = '{"timestamp": 0, "input_length": 4, "output_length": 2}\n'
+    workload = load_workload(path).to_workload()
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        check_inputs(workload, seed=1)
+    trace.write_text(good + "{\n")
+    with pytest.raises(ConfigError, match=f"{trace}:2: "):
+        check_inputs(workload, seed=1)
+    trace.write_text(good * 3)
+
+    assert check_inputs(workload, seed=1)["arrivals"] == 3
