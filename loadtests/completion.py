@@ -12,7 +12,9 @@ import json
 from probes.json_types import JsonObject
 
 DETAIL_CHARS_MAX = 200
+CHOICES_MAX = 128  # as in OpenAI's API; more would let a server fill our memory
 _SENTINEL = "\x00"
+_REPLACEMENT = "\ufffd".encode()
 
 
 class Completion:
@@ -24,13 +26,28 @@ class Completion:
         self.events = 0  # with content or reasoning
         self.chars = 0
         self.is_done = False
-        self.finish_reason = ""
+        self.finish_reasons: dict[int, str] = {}  # by the choice's index; empty: not finished yet
+        self.garbled = 0  # events with a replacement character, which a model may also say on purpose
         self.tokens_in: int | None = None
         self.tokens_out: int | None = None
+        self.tokens_cached: int | None = None
         self.problem: str | None = None
         self.problem_detail = ""
+        self._late = ""  # content after a finish_reason; judged last: usage says more, where there is one
         self._before: bytes | None = None  # None: no template yet
         self._after = b""
+
+    @property
+    def choices(self) -> int:
+        """Return how many answers to one prompt have been seen, at least the one that was asked for."""
+        return max(1, len(self.finish_reasons))
+
+    @property
+    def finish_reason(self) -> str:
+        """Return why the choices ended, each reason once; empty: one of them, or all, did not."""
+        if not all(self.finish_reasons.values()):
+            return ""
+        return ",".join(dict.fromkeys(self.finish_reasons.values()))
 
     def take_event(self, data: bytes) -> bool:
         """Count one event; return whether it had content."""
@@ -41,6 +58,7 @@ class Completion:
             if length and len(data) > len(before) + len(self._after):
                 self.events += 1
                 self.chars += length
+                self.garbled += length != len(text) and _REPLACEMENT in text
                 if self._keeps_text:
                     self.texts.append(text.decode())
                 return True
@@ -61,6 +79,7 @@ class Completion:
             return False
         self.events += 1
         self.chars += len(text)
+        self.garbled += "\ufffd" in text
         if self._keeps_text:
             self.texts.append(text)
         self._learn(data, document, text)
@@ -73,7 +92,7 @@ class Completion:
             return False
         text = self._take_document(document, part="message")
         self.is_done = self.problem is None  # one document has no [DONE]: being whole is its end mark
-        self.events, self.chars = int(bool(text)), len(text)
+        self.events, self.chars, self.garbled = int(bool(text)), len(text), int("\ufffd" in text)
         if self._keeps_text:
             self.texts.append(text)
         return bool(text)
@@ -94,18 +113,40 @@ class Completion:
     def _take_document(self, document: JsonObject, *, part: str) -> str:
         usage = document.get("usage")
         if isinstance(usage, dict):
-            self.tokens_in = _whole(usage.get("prompt_tokens"))
-            self.tokens_out = _whole(usage.get("completion_tokens"))
+            self._take_usage(usage)
         choices = document.get("choices")
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             self._note("bad_event", f"no list of choices: {str(document)[:DETAIL_CHARS_MAX]}")
             return ""
         text = ""
         for choice in choices:
-            if choice.get("finish_reason"):
-                self.finish_reason = str(choice["finish_reason"])
-            text += _content(choice.get(part))
+            text += self._take_choice(choice, part=part)
         return text
+
+    def _take_choice(self, choice: JsonObject, *, part: str) -> str:
+        text = _said(choice, part)
+        index = _whole(choice.get("index")) or 0
+        if text and self.finish_reasons.get(index):
+            self._late = self._late or f"content of choice {index} after its finish_reason: {text}"
+        if index in self.finish_reasons or len(self.finish_reasons) < CHOICES_MAX:
+            self.finish_reasons.setdefault(index, "")
+        else:
+            self._note("bad_event", f"more than {CHOICES_MAX} choices")
+            return text
+        if choice.get("finish_reason"):
+            self.finish_reasons[index] = str(choice["finish_reason"])
+            self._before = None  # content that follows is looked at, not counted by the template
+        return text
+
+    def _take_usage(self, usage: JsonObject) -> None:
+        """Take what the server counts; it may say so again and again, but never less than before."""
+        before, self.tokens_out = self.tokens_out, _whole(usage.get("completion_tokens"))
+        if before is not None and self.tokens_out is not None and self.tokens_out < before:
+            self._note("usage_mismatch", f"usage fell from {before} to {self.tokens_out} tokens")
+        self.tokens_in = _whole(usage.get("prompt_tokens"))
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, dict):
+            self.tokens_cached = _whole(details.get("cached_tokens"))
 
     def _learn(self, data: bytes, document: JsonObject, text: str) -> None:
         """Keep an event as the template, if putting another text in its place is proven to be just that."""
@@ -118,7 +159,7 @@ class Completion:
         before, _, after = data.partition(quoted)
         before, after = before + b'"', b'"' + after
         wanted = json.loads(data.replace(quoted, b'"\\u0000"'))
-        if _content(wanted["choices"][0].get("delta")) == _SENTINEL:
+        if _said(wanted["choices"][0], "delta") == _SENTINEL:
             self._before, self._after = before, after
 
     def _note(self, kind: str, detail: str) -> None:
@@ -136,18 +177,26 @@ class Completion:
             return "empty", f"no content came (usage: {self.tokens_out} tokens)"
         if not self.finish_reason:
             return "no_finish_reason", f"after {self.events} events with content"
-        return self._judge_usage(is_streamed=is_streamed, output_tokens=output_tokens)
+        kind, detail = self._judge_usage(is_streamed=is_streamed, output_tokens=output_tokens)
+        return ("bad_event", self._late) if kind is None and self._late else (kind, detail)
 
     def _judge_usage(self, *, is_streamed: bool, output_tokens: int) -> tuple[str | None, str]:
         if self.tokens_out is None:
             return None, ""
         if is_streamed and self.events > self.tokens_out:
             return "usage_mismatch", f"{self.events} events with content, usage says {self.tokens_out} tokens"
-        if self.finish_reason == "length" and self.tokens_out != output_tokens:
+        limit = output_tokens * self.choices  # usage counts all choices together
+        if self.finish_reason == "length" and self.tokens_out != limit:
             return "usage_mismatch", (
-                f"finish_reason is 'length' at {self.tokens_out} tokens, the limit was {output_tokens}"
+                f"finish_reason is 'length' at {self.tokens_out} tokens, the limit was {limit}"
             )
         return None, ""
+
+
+def _said(choice: JsonObject, part: str) -> str:
+    """Return what one choice says: ``text`` of the completions API, else its delta or message."""
+    text = choice.get("text")
+    return text if isinstance(text, str) else _content(choice.get(part))
 
 
 def _content(part: object) -> str:

@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from probes.request import Request
 
 READ_BYTES = 256 * 1024
 BODY_BYTES_MAX = 32 * 1024 * 1024
+GAP_US_MAX = 2**32 - 1  # what one place of the array holds: more than any time-out allows
 _ANCILLARY_BYTES = 64
 _STAMP = struct.Struct("@qq")
 _READ, _WRITE = 1, 2
@@ -77,7 +79,7 @@ class Exchange:
         self._t_first_ns: int | None = None
         self._t_last_ns: int | None = None
         self._first_uncertain_ns = self._last_uncertain_ns = 0
-        self._gaps_us: list[int] = []
+        self._gaps_us = array("I")  # no object per token
         self._reads = self._unstamped = self._coalesced = 0
         self._lag_ns_max = 0
 
@@ -229,7 +231,7 @@ class Exchange:
             if contents > 1 or not is_exact:
                 self._first_uncertain_ns = self._uncertain_ns(stamp_ns)
         else:
-            self._gaps_us.append(max(0, stamp_ns - self._t_last_ns) // 1000)
+            self._gaps_us.append(min(max(0, stamp_ns - self._t_last_ns) // 1000, GAP_US_MAX))
         if contents > 1:  # they came somewhere in this gap; 0 says "together with the one before"
             self._gaps_us.extend([0] * (contents - 1))
         self._t_last_ns = stamp_ns
@@ -325,15 +327,19 @@ class Exchange:
             connect_ms=self._connect_ms,
             status=None if head is None else head.status,
             error=kind,
-            error_detail=detail[:DETAIL_CHARS_MAX],
+            error_detail=_recordable(detail[:DETAIL_CHARS_MAX]),
+            retry_after_s=None if head is None else _retry_after_s(head.fields.get("retry-after", "")),
             is_hung_up=kind == "hung_up",
             replica="" if head is None else head.fields.get("x-replica", "")[:100],
-            finish_reason=completion.finish_reason[:100],
+            finish_reason=_recordable(completion.finish_reason[:100]),
             is_done=completion.is_done,
             events=completion.events,
             chars=completion.chars,
             tokens_in=completion.tokens_in,
             tokens_out=completion.tokens_out,
+            tokens_cached=completion.tokens_cached,
+            choices=completion.choices,
+            events_garbled=completion.garbled,
             gaps_us=tuple(self._gaps_us),
             reads=self._reads,
             reads_unstamped=self._unstamped,
@@ -350,6 +356,16 @@ def _stamp_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
             seconds, nanoseconds = _STAMP.unpack_from(data)
             return int(seconds) * 1_000_000_000 + int(nanoseconds)
     return None
+
+
+def _recordable(text: str) -> str:
+    """Return a server's words without lone surrogates, which JSON can name and no file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _retry_after_s(value: str) -> float | None:
+    """Return the seconds that Retry-After names; a date is left to the error's detail."""
+    return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
 
 
 def _kind_of_status(status: int) -> str:

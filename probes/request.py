@@ -44,6 +44,10 @@ class Request:
     is_hung_up: bool = False  # the client left in the middle on purpose: neither good nor failed
     session: int | None = None  # user or conversation that it belongs to; None: it stands alone
     turn: int | None = None  # its place there, from 0
+    retry_after_s: float | None = None  # what a refusal asks for; None: nothing, or a date
+    choices: int = 1  # answers to the one prompt (``n``)
+    tokens_cached: int | None = None  # of ``tokens_in``, as the server's ``usage`` says
+    events_garbled: int = 0  # content with U+FFFD: cut UTF-8 in the server, or what the model said
 
     @property
     def is_good(self) -> bool:

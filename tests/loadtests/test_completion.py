@@ -116,3 +116,71 @@ def test_an_answer_that_was_not_streamed_is_judged_the_same_way() -> None:
 
     assert completion.judge_whole(is_streamed=False, output_tokens=9) == (None, "")
     assert completion.chars == 18
+
+
+def choice_event(index: int, *, text: str = "", finish_reason: str | None = None) -> bytes:
+    choice = {"index": index, "delta": {"content": text}, "finish_reason": finish_reason}
+    return json.dumps({"choices": [choice]}).encode()
+
+
+def test_every_one_of_several_choices_needs_its_finish_reason() -> None:
+    both = [choice_event(0, text="a"), choice_event(1, text="b"), choice_event(0, finish_reason="stop")]
+
+    assert judge(take(*both, b"[DONE]")) == "no_finish_reason"
+    whole = take(*both, choice_event(1, finish_reason="length"), b"[DONE]")
+    assert (judge(whole), whole.choices, whole.finish_reason) == (None, 2, "stop,length")
+
+
+def test_usage_counts_the_tokens_of_all_choices_together() -> None:
+    ends = [choice_event(index, text="a", finish_reason="length") for index in (0, 1)]
+
+    assert judge(take(*ends, usage(20), b"[DONE]")) is None
+    assert judge(take(*ends, usage(10), b"[DONE]")) == "usage_mismatch"
+
+
+def test_content_after_the_finish_reason_is_a_bad_event_even_where_the_template_fits() -> None:
+    completion = take(event("one"), event("two"), event(None, "stop"), event("two"), b"[DONE]")
+
+    kind, detail = completion.judge_whole(is_streamed=True, output_tokens=10)
+    assert (kind, "after its finish_reason" in detail) == ("bad_event", True)
+
+
+def test_usage_may_come_again_but_never_fall() -> None:
+    again = take(event("one"), usage(1), event("two", "stop"), usage(2), usage(2), b"[DONE]")
+    fallen = take(event("one"), usage(5), event("two", "stop"), usage(2), b"[DONE]")
+
+    assert (judge(again), judge(fallen)) == (None, "usage_mismatch")
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_replacement_characters_are_counted_and_do_not_fail(ascii_only: bool) -> None:
+    texts = ["one", "t\ufffdo", "three"]
+    completion = take(*(event(text, ascii_only=ascii_only) for text in texts), event(None, "stop"), b"[DONE]")
+
+    assert (judge(completion), completion.garbled, completion.events) == (None, 1, 3)
+
+
+def test_invalid_utf8_inside_a_string_is_a_bad_event() -> None:
+    assert judge(take(event("one"), event("x").replace(b'"x"', b'"\xff"'))) == "bad_event"
+
+
+@given(texts=st.lists(st.text(max_size=8), min_size=1, max_size=8))
+def test_the_completions_api_says_its_text_without_a_delta(texts: list[str]) -> None:
+    events = [json.dumps({"choices": [{"index": 0, "text": text}]}).encode() for text in texts]
+    completion = take(*events)
+
+    assert (completion.events, completion.chars) == (sum(map(bool, texts)), sum(map(len, texts)))
+    assert completion.problem is None
+
+
+def test_cached_tokens_are_taken_from_usage() -> None:
+    said = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}
+    completion = take(json.dumps({"choices": [], "usage": said}).encode())
+
+    assert (completion.tokens_in, completion.tokens_cached) == (9, 8)
+
+
+def test_a_server_that_opens_choices_without_end_is_cut_off() -> None:
+    completion = take(*(choice_event(index, text="a") for index in range(500)))
+
+    assert (completion.problem, len(completion.finish_reasons)) == ("bad_event", 128)

@@ -347,3 +347,25 @@ def first_errors_ms(rows: list[Request], sends: list[dict[str, object]]) -> list
     """Return by how much each reported first token is off."""
     by_id = {str(entry["request_id"]): entry["sends_ns"] for entry in sends}
     return [abs((row.t_first_ns or 0) - by_id[str(row.index)][0]) / 1e6 for row in rows]  # type: ignore[index]
+
+
+def test_retry_after_is_recorded_and_words_that_no_file_can_hold_are_replaced(client: Client) -> None:
+    said = json.dumps({"choices": [{"delta": {"content": "a"}, "finish_reason": "\ud800"}]}).encode()
+    body = b"data: " + said + b"\n\ndata: [DONE]\n\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+    refusal = b"HTTP/1.1 429 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
+
+    def answers(whole: bytes) -> Callable[[socket.socket], None]:
+        def behave(connection: socket.socket) -> None:
+            connection.recv(65536)
+            connection.sendall(whole)
+
+        return behave
+
+    with raw_server(answers(head % len(body) + body)) as port:
+        odd = client.to(port).run()[0]
+    with raw_server(answers(refusal)) as port:
+        refused = client.to(port).run()[0]
+
+    assert (odd.error, odd.finish_reason) == (None, "?")
+    assert (refused.error, refused.retry_after_s) == ("http_429", 7.0)
