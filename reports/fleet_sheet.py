@@ -14,7 +14,7 @@ from reports.fleet_verdicts import HostVerdict, count_outcomes, read_verdicts
 from reports.run import Run
 
 FLEET = "fleet"  # kind of such a run
-HOSTS_LISTED_MAX = 40
+LINES_MAX = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +31,22 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alike:
+    """Hosts against which the same speaks: all that hang on one bad switch take one line."""
+
+    hosts: tuple[str, ...]
+    verdict: HostVerdict  # of the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSheet:
     """Everything that is shown of a fleet as a whole."""
 
     name: str
     counts: Mapping[str, int]
     is_simulated: bool
-    decided_against: tuple[HostVerdict, ...]  # failed, then undecided; the first of them
-    more_against: int
+    decided_against: tuple[Alike, ...]  # failed, then undecided; the first of them
+    more_against: int  # hosts
     heat: Heat | None
     drifts: tuple[Drift, ...]  # what differs, or is not as wanted
     same: tuple[Drift, ...]
@@ -63,8 +71,8 @@ def build_fleet_sheet(run: Run) -> FleetSheet | None:
             name=str(fleet.get("name", run.header.id)),
             counts=count_outcomes(verdicts),
             is_simulated=is_simulated(run),
-            decided_against=tuple(against[:HOSTS_LISTED_MAX]),
-            more_against=max(0, len(against) - HOSTS_LISTED_MAX),
+            decided_against=tuple(against[:LINES_MAX]),
+            more_against=sum(len(alike.hosts) for alike in against[LINES_MAX:]),
             heat=read_heat(tables),
             drifts=tuple(differing),
             same=tuple(d for d in drifts if d not in differing),
@@ -78,8 +86,15 @@ def is_simulated(run: Run) -> bool:
     return bool(run.header.spec.get("simulated"))
 
 
-def _against(verdicts: Sequence[HostVerdict]) -> list[HostVerdict]:
-    return [v for o in (Outcome.FAIL, Outcome.INCONCLUSIVE) for v in verdicts if v.outcome is o]
+def _against(verdicts: Sequence[HostVerdict]) -> list[Alike]:
+    """Return what did not pass, failures first, hosts with the very same findings together."""
+    alike: dict[tuple[Outcome, str, tuple[int, ...]], list[HostVerdict]] = {}
+    for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+        for verdict in verdicts:
+            if verdict.outcome is outcome:
+                findings = tuple(id(finding) for finding in verdict.because)
+                alike.setdefault((outcome, verdict.state, findings), []).append(verdict)
+    return [Alike(hosts=tuple(v.host for v in found), verdict=found[0]) for found in alike.values()]
 
 
 _ROUNDS = """

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from burnin.fleet.judging import judge_fleet
+from probes.finding import Finding
 from probes.json_types import JsonObject
+from probes.outcome import Outcome
 from reports.fleet_files import LISTS
 from reports.fleet_heat import read_heat
+from reports.fleet_sheet import build_fleet_sheet
 from reports.fleet_tables import FleetTables
 from reports.html import render_html
 from reports.publish import publish
+from reports.record import write_findings
 from reports.run import Run, load_run
-from reports.session import rejudge
+from reports.session import judge_completeness, rejudge
 from reports.terminal import print_result
 from tests.burnin.fleet.fleet_record import FleetRecord, fails
 
@@ -198,3 +203,27 @@ def test_rows_stand_in_the_order_that_people_count_in_whatever_the_names_hold(tm
 
     assert heat is not None
     assert heat.labels == ("gpu00003", "gpu00001", "gpu00002")
+
+
+def test_hosts_against_which_the_same_speaks_take_one_line_and_others_keep_theirs(tmp_path: Path) -> None:
+    run = FleetRecord(hosts=5).write(tmp_path)
+    behind = Finding(
+        rule="network-coverage",
+        subject="fleet:x/behind",
+        outcome=Outcome.INCONCLUSIVE,
+        observed="3 hosts hang on an accused part",
+        expected="each is tested",
+        evidence={"hosts": ["gpu00001", "gpu00002", "gpu00003"]},
+        next_step="mend the part",
+    )
+    slow = replace(behind, rule="network", outcome=Outcome.FAIL, evidence={"hosts": ["gpu00003"]})
+    write_findings(run.path, [behind, slow, judge_completeness(run)])
+
+    sheet = build_fleet_sheet(load_run(run.path))
+
+    assert sheet is not None
+    assert [(alike.hosts, alike.verdict.outcome) for alike in sheet.decided_against] == [
+        (("gpu00003",), Outcome.FAIL),
+        (("gpu00001", "gpu00002"), Outcome.INCONCLUSIVE),
+    ]
+    assert (sheet.more_against, sheet.counts["PASS"]) == (0, 2)
