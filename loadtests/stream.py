@@ -40,6 +40,7 @@ class AnswerDecoder:
         self.is_complete = False
         self.surplus = b""
         self._buffer = b""
+        self._at = 0  # what lies before is taken: cutting it off at each chunk would copy the rest each time
         self._take = self._take_head
         self._left = 0  # bytes still to come of this chunk or this body
         self._ends_with_connection = False
@@ -67,6 +68,7 @@ class AnswerDecoder:
         pieces: list[bytes] = []
         while not self.is_complete and self._take(pieces):
             pass
+        self._buffer, self._at = self._buffer[self._at :], 0
         if self.is_complete:
             self.surplus, self._buffer = self.surplus + self._buffer[:_LINE_BYTES_MAX], b""
         return pieces
@@ -79,15 +81,16 @@ class AnswerDecoder:
 
     def _take_head(self, pieces: list[bytes]) -> bool:
         del pieces
-        end = self._buffer.find(b"\r\n\r\n")
+        end = self._buffer.find(b"\r\n\r\n", self._at)
         if end < 0:
-            if len(self._buffer) > HEAD_BYTES_MAX:
+            if len(self._buffer) - self._at > HEAD_BYTES_MAX:
                 raise BadHttpError(f"header longer than {HEAD_BYTES_MAX} bytes")
-            if not b"HTTP/1.".startswith(self._buffer[:7]):
-                raise BadHttpError(f"does not begin like HTTP/1: {self._buffer[:60]!r}")
+            begin = self._buffer[self._at : self._at + 60]
+            if not b"HTTP/1.".startswith(begin[:7]):
+                raise BadHttpError(f"does not begin like HTTP/1: {begin!r}")
             return False
-        head = _parse_head(self._buffer[:end])
-        self._buffer = self._buffer[end + 4 :]
+        head = _parse_head(self._buffer[self._at : end])
+        self._at = end + 4
         if head.status < 200:  # 100 Continue, 103 Early Hints: the answer itself comes after
             return True
         self.head = head
@@ -112,12 +115,12 @@ class AnswerDecoder:
             self._ends_with_connection, self._take = True, self._take_rest
 
     def _line(self) -> bytes | None:
-        end = self._buffer.find(b"\r\n")
+        end = self._buffer.find(b"\r\n", self._at)
         if end < 0:
-            if len(self._buffer) > _LINE_BYTES_MAX:
+            if len(self._buffer) - self._at > _LINE_BYTES_MAX:
                 raise BadHttpError(f"line longer than {_LINE_BYTES_MAX} bytes between chunks")
             return None
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        line, self._at = self._buffer[self._at : end], end + 2
         return line
 
     def _take_size(self, pieces: list[bytes]) -> bool:
@@ -132,11 +135,16 @@ class AnswerDecoder:
         self._take = self._take_chunk if size else self._take_trailer
         return True
 
-    def _take_chunk(self, pieces: list[bytes]) -> bool:
-        piece, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
+    def _take_piece(self, pieces: list[bytes]) -> None:
+        """Take as much of the chunk or body as there is."""
+        piece = self._buffer[self._at : self._at + self._left]
+        self._at += len(piece)
         self._left -= len(piece)
         if piece:
             pieces.append(piece)
+
+    def _take_chunk(self, pieces: list[bytes]) -> bool:
+        self._take_piece(pieces)
         if self._left:
             return False
         self._take = self._take_chunk_end
@@ -144,11 +152,12 @@ class AnswerDecoder:
 
     def _take_chunk_end(self, pieces: list[bytes]) -> bool:
         del pieces
-        if not b"\r\n".startswith(self._buffer[:2]):
-            raise BadHttpError(f"no line end after a chunk but {self._buffer[:20]!r}")
-        if len(self._buffer) < 2:
+        end = self._buffer[self._at : self._at + 20]
+        if not b"\r\n".startswith(end[:2]):
+            raise BadHttpError(f"no line end after a chunk but {end!r}")
+        if len(end) < 2:
             return False
-        self._buffer, self._take = self._buffer[2:], self._take_size
+        self._at, self._take = self._at + 2, self._take_size
         return True
 
     def _take_trailer(self, pieces: list[bytes]) -> bool:
@@ -160,17 +169,14 @@ class AnswerDecoder:
         return True
 
     def _take_body(self, pieces: list[bytes]) -> bool:
-        piece, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
-        self._left -= len(piece)
-        if piece:
-            pieces.append(piece)
+        self._take_piece(pieces)
         self.is_complete = self._left == 0
         return False
 
     def _take_rest(self, pieces: list[bytes]) -> bool:
-        if self._buffer:
-            pieces.append(self._buffer)
-        self._buffer = b""
+        if self._at < len(self._buffer):
+            pieces.append(self._buffer[self._at :])
+        self._at = len(self._buffer)
         return False
 
 
