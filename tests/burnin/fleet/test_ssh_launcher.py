@@ -92,14 +92,15 @@ def test_an_interpreter_and_a_wrapper_with_odd_names_are_no_hole(
 
 
 def test_nothing_of_the_program_can_be_read_in_the_process_list(hosts: SshHosts, user: Path) -> None:
-    program = Program(
-        arguments=("-c", "import sys; sys.stdin.read()"), archive=b"x", environment=(("SECRET", "s3cret"),)
-    )
+    script = "import sys; print('runs', flush=True); sys.stdin.read()"
+    program = Program(arguments=("-c", script), archive=b"x", environment=(("SECRET", "s3cret"),))
     assert user
     with _launcher() as launcher:
-        launcher.start(_host(hosts, "second"), program, within_s=15)
+        channel = launcher.start(_host(hosts, "second"), program, within_s=15)
+        said = channel.read()  # before, the one process may be between two programs and have no command
         listed = hosts.hosts["second"].programs()
 
+    assert said == b"runs\n"
     assert len(listed) == 1
     assert "s3cret" not in listed[0]
 
