@@ -99,7 +99,13 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def test_a_service_that_heals_passes_with_every_moment_and_the_undo_shown(tmp_path: Path) -> None:
-    day = game_day(tmp_path, str(write_experiment(tmp_path)), "--seed", "3")
+    experiment = str(write_experiment(tmp_path))
+    for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        day = game_day(folder, experiment, "--seed", "3")
+        if day.spoiled() != {("client", Outcome.INCONCLUSIVE)}:
+            break
     moments = day.finding("redundancy").evidence
 
     assert (day.status, day.run.outcome, day.spoiled()) == (0, Outcome.PASS, set()), day.log
