@@ -351,6 +351,8 @@ def _judge_controls(evidence: Evidence) -> list[Finding]:
             continue
         if stage == "preflight" and not evidence.order.preflight_options:
             continue  # an order of before the host had a load of its own
+        if stage != "preflight" and not evidence.devices:
+            continue  # nothing rests on them: that there is no device is undecided by `devices` itself
         done = [device for device in evidence.devices if evidence.has_done(device, stage)]
         for detector in detectors:
             told = evidence.told("control", stage=stage, detector=detector)

@@ -35,8 +35,8 @@ def judge_devices(
     elif gpus_expected is not None and gpu_count != gpus_expected:
         outcome, observed = Outcome.FAIL, f"NVML lists {gpu_count} GPUs"
         step = "look for a GPU that fell off the bus (lspci, kernel log); reseat it or drain the node"
-    elif choice.get("problem"):
-        outcome, observed = Outcome.INCONCLUSIVE, str(choice["problem"])
+    elif choice.get("problem") or not choice["devices"]:
+        outcome, observed = Outcome.INCONCLUSIVE, str(choice.get("problem") or "no device to test")
         step = "free the GPUs or mend the driver, then run it again; `--device cpu` tests the cores alone"
     elif ready < len(choice["devices"]) and any(_NO_TORCH in error for error in errors):
         outcome, observed = Outcome.INCONCLUSIVE, "the Python there has no torch"

@@ -288,3 +288,12 @@ def test_a_wrong_call_is_refused_before_anything_is_touched(tmp_path: Path) -> N
         assert done.returncode == 2
         assert said in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
+def test_without_any_gpu_one_finding_says_so_and_none_repeats_it(tmp_path: Path) -> None:
+    job = start_job(["burnin", "run", "--device", "cuda", "--json"], tmp_path)
+
+    assert job.wait(timeout_s=60) == 3, job.text()
+    findings = json.loads(job.text().splitlines()[-1])["findings"]
+    assert [f["rule"] for f in findings if f["outcome"] == "inconclusive"] == ["devices"]

@@ -35,6 +35,7 @@ def test_gpus_that_torch_does_not_see_fail_and_cores_that_it_cannot_use_are_unde
 def test_a_driver_that_does_not_answer_and_a_run_that_ended_at_once_are_undecided() -> None:
     assert _judge(CHOICE | {"problem": "NVML lists no GPU"}, expected=None) is Outcome.INCONCLUSIVE
     assert _judge(None, count=0, expected=None, ready=0) is Outcome.INCONCLUSIVE
+    assert _judge(CHOICE | {"devices": []}, count=0, expected=None, ready=0) is Outcome.INCONCLUSIVE
 
 
 def test_too_little_memory_or_none_read_is_undecided() -> None:
