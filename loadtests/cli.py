@@ -26,6 +26,13 @@ def run(
     duration_s: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds in which requests arrive, instead of the file's.")
     ] = None,
+    calibrates: Annotated[
+        bool,
+        typer.Option(
+            "--calibration/--no-calibration",
+            help="Find out right before the load how well this client measures.",
+        ),
+    ] = True,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of arrivals and prompts.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -40,7 +47,7 @@ def run(
     finish = Finish()
     if lifeline:
         stop_with_parent()
-    spec = override(load_workload(workload), url=endpoint, duration_s=duration_s)
+    spec = override(load_workload(workload), url=endpoint, duration_s=duration_s, calibrates=calibrates)
     recorded = run_load(LoadRequest(spec=spec, out=out, seed=seed, path=path, is_quiet=as_json), finish)
     print_result(recorded, as_json=as_json)
     return recorded.outcome

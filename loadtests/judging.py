@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from loadtests import plan as plans
 from loadtests.arrivals import arrival_times_s
+from loadtests.busiest import busiest_by_worker
+from loadtests.calibration import EVENT as CALIBRATED
+from loadtests.calibration import judge_calibration, reading_from_json
 from loadtests.inputs import EVENT as INPUTS
 from loadtests.prompt_scale import judge_prompt_size
 from loadtests.sessions import judge_chains
@@ -14,7 +17,7 @@ from probes.event import Event
 from probes.finding import Finding
 from probes.outcome import Outcome
 from probes.request import Request
-from probes.slo import judge_slos
+from probes.slo import GOODPUT, judge_slos
 from probes.traffic import (
     ClientFigures,
     judge_accounting,
@@ -40,6 +43,7 @@ def judge_run(run: Run) -> list[Finding]:
         _judge_accounting(run, workload, requests, subject=client),
         judge_lateness(requests, subject=client),
         judge_client_lag(requests, _figures(run), subject=client),
+        _judge_calibration(run, workload, requests),
         *judge_prompt_size(run),
         judge_controls(run.events_of(plans.READY)),
     ]
@@ -76,6 +80,16 @@ def _arrivals(run: Run, workload: Workload) -> int | None:
         return next((int(event.data["arrivals"]) for event in run.events_of(INPUTS)), None)
     schedule = arrival_times_s(workload.arrivals, duration_s=workload.duration_s, seed=run.header.seed)
     return sum(1 for _ in schedule)
+
+
+def _judge_calibration(run: Run, workload: Workload, requests: list[Request]) -> Finding:
+    return judge_calibration(
+        [reading_from_json(event.data) for event in run.events_of(CALIBRATED)],
+        busiest_by_worker(requests),
+        error_ms_max=workload.calibration.error_ms_max,
+        is_skipped=workload.calibration.is_skipped,
+        needs_timing=any(slo.metric != GOODPUT for slo in workload.slos),
+    )
 
 
 def _figures(run: Run) -> list[ClientFigures]:

@@ -19,12 +19,16 @@ import resource
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gevent
 
 from loadtests import plan as plans
+from loadtests.calibration import EVENT as CALIBRATED
+from loadtests.calibration_client import calibrate
+from loadtests.calibration_need import need_of
 from loadtests.connections import Target
 from loadtests.control import run_controls
 from loadtests.dispatcher import Dispatcher, make_target
@@ -64,6 +68,7 @@ class Load:
         """Prove the reader, walk the schedule, wait for the answers."""
         gevent.spawn(_guarded, self._recorder.run, self.dispatcher)
         self._prove()
+        self._calibrate()
         gc.collect()
         gc.freeze()  # what is there stays: looking through it again would stop the schedule for milliseconds
         t0_ns = time.time_ns() + round(_START_DELAY_S * 1e9)
@@ -89,6 +94,20 @@ class Load:
             ],
             is_stamped=all(r.is_stamped for r in results),
         )
+
+    def _calibrate(self) -> None:
+        """Find out how well this process measures, at what the load will need; the target is not touched."""
+        workload = self._plan.workload
+        if workload.calibration.is_skipped:
+            return
+        for found in calibrate(
+            need_of(workload, seed=self._plan.seed),
+            header=self._writer.header,
+            worker=self.worker,
+            on_written=lambda _: None,
+            error_ms_max=workload.calibration.error_ms_max,
+        ):
+            self._writer.event("load", CALIBRATED, **asdict(found))
 
     def end(self, reason: str) -> None:
         """Write what is still unwritten, once."""

@@ -66,6 +66,24 @@ class SessionSpec(Spec):
     think: ThinkSpec = ThinkSpec()
 
 
+class CalibrationSpec(Spec):
+    """How well the client itself has to measure, and up to what; found out right before the load."""
+
+    error_ms_max: Annotated[float, Field(gt=0, le=1000, description="of times, at p99")] = 1.0
+    events_per_s: Annotated[
+        float | None, Field(gt=0, le=1e6, description="to be certified for; else by arrivals and answers")
+    ] = None
+    streams: Annotated[
+        int | None, Field(ge=1, le=100_000, description="open at once, to be certified for")
+    ] = None
+    is_skipped: Annotated[
+        bool, Field(description="leave it out: promises about times are then not decided")
+    ] = False
+
+
+CALIBRATION_DEFAULT = CalibrationSpec()
+
+
 class EndpointSpec(Spec):
     """Where the traffic goes. Without ``url`` the built-in simulated endpoint is started for the run."""
 
@@ -91,6 +109,9 @@ class EndpointSpec(Spec):
     first_byte_timeout_s: Annotated[
         float | None, Field(gt=0, le=3600, description="for the first byte; else timeout_s counts")
     ] = None
+    sends_done: Annotated[
+        bool, Field(description="whether a stream ends with [DONE]; without it the finish_reason must do")
+    ] = True
     reuse_connections: Annotated[bool, Field(description="keep connections, or one per request")] = True
 
     @field_validator("url")
@@ -146,6 +167,7 @@ class WorkloadSpec(Spec):
     session: SessionSpec | None = None
     hang_ups: HangUpSpec | None = None
     endpoint: EndpointSpec = EndpointSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
     slos: tuple[SloSpec, ...] = ()
     in_flight_max: Annotated[
         int, Field(ge=1, le=100_000, description="an arrival beyond it is dropped, and counted as failed")
@@ -182,6 +204,7 @@ class WorkloadSpec(Spec):
             else Sessions(turns=self.session.turns.to_size(), think=self.session.think.to_think()),
             hang_ups=self.hang_ups,
             endpoint=self.endpoint,
+            calibration=self.calibration,
             slos=to_slos(self.slos),
             in_flight_max=self.in_flight_max,
             failed_share_max=self.failed_share_max,
@@ -210,6 +233,7 @@ class Workload:
     failed_share_max: float | None
     session: Sessions | None = None  # None: every arrival is one request
     hang_ups: HangUpSpec | None = None  # None: nobody hangs up
+    calibration: CalibrationSpec = CALIBRATION_DEFAULT
 
     @property
     def is_chained(self) -> bool:
@@ -243,7 +267,9 @@ def _anchored(data: JsonValue, folder: Path) -> JsonValue:
     }
 
 
-def override(spec: WorkloadSpec, *, url: str | None, duration_s: float | None) -> WorkloadSpec:
+def override(
+    spec: WorkloadSpec, *, url: str | None, duration_s: float | None, calibrates: bool = True
+) -> WorkloadSpec:
     """Return the workload with what the command line says instead.
 
     Raises:
@@ -255,6 +281,9 @@ def override(spec: WorkloadSpec, *, url: str | None, duration_s: float | None) -
         except ValueError as error:
             raise ConfigError(f"--endpoint {url!r}: {error}") from error
         spec = spec.model_copy(update={"endpoint": endpoint})
+    if not calibrates:
+        calibration = spec.calibration.model_copy(update={"is_skipped": True})
+        spec = spec.model_copy(update={"calibration": calibration})
     return spec if duration_s is None else spec.model_copy(update={"duration_s": duration_s})
 
 

@@ -308,8 +308,8 @@ def test_a_stop_signal_in_any_phase_leaves_130_a_readable_record_and_no_process(
     phases: dict[str, Callable[[Started], bool]] = {
         "starting": lambda s: (s.path / "run.json").exists(),
         "proving": lambda s: (s.path / "locust.log").exists(),
-        "loading": lambda s: s.has_rows(),
         "draining": lambda s: s.has("load.arrivals_ended"),
+        "loading": lambda s: s.has_rows(),
     }
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGTERM]
     with endpoint("--slots", "500", "--decode-step-ms", "300") as running:
