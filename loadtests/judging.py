@@ -10,6 +10,7 @@ from loadtests.busiest import busiest_by_worker
 from loadtests.calibration import EVENT as CALIBRATED
 from loadtests.calibration import judge_calibration, reading_from_json
 from loadtests.inputs import EVENT as INPUTS
+from loadtests.preflight import EVENT_REPLICAS, judge_replicas
 from loadtests.prompt_scale import judge_prompt_size
 from loadtests.sessions import judge_chains
 from loadtests.workload import Workload, WorkloadSpec
@@ -45,6 +46,7 @@ def judge_run(run: Run) -> list[Finding]:
         judge_client_lag(requests, _figures(run), subject=client),
         _judge_calibration(run, workload, requests),
         *judge_prompt_size(run),
+        *_judge_replicas(run, workload, subject=subject),
         judge_controls(run.events_of(plans.READY)),
     ]
 
@@ -90,6 +92,14 @@ def _judge_calibration(run: Run, workload: Workload, requests: list[Request]) ->
         is_skipped=workload.calibration.is_skipped,
         needs_timing=any(slo.metric != GOODPUT for slo in workload.slos),
     )
+
+
+def _judge_replicas(run: Run, workload: Workload, *, subject: str) -> list[Finding]:
+    expected = workload.endpoint.replicas
+    if expected is None:
+        return []
+    seen = next((event.data for event in run.events_of(EVENT_REPLICAS)), None)
+    return [judge_replicas(seen, expected=expected, subject=subject)]
 
 
 def _figures(run: Run) -> list[ClientFigures]:

@@ -19,7 +19,7 @@ from loadtests.inputs import EVENT as INPUTS
 from loadtests.inputs import check_inputs
 from loadtests.judging import judge_run
 from loadtests.plan import LoadPlan, write_plan
-from loadtests.preflight import check_endpoint
+from loadtests.preflight import EVENT_REPLICAS, check_endpoint, count_replicas, require_replicas
 from loadtests.prompt_scale import EVENT as PROMPT_SCALE
 from loadtests.prompt_scale import PromptScale, find_scale, to_event
 from loadtests.prompts import WordScale
@@ -94,6 +94,11 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         progress.step("endpoint", "running", url)
         model = check_endpoint(url, request.spec.endpoint)
         writer.event("load", "endpoint.answered", url=url, model=model)
+        if request.spec.endpoint.replicas is not None:
+            expected = request.spec.endpoint.replicas
+            seen = count_replicas(url, request.spec.endpoint, model=model, expected=expected)
+            writer.event("load", EVENT_REPLICAS, **seen)
+            require_replicas(url, seen)
         progress.step("endpoint", "done", f"{url} answers as {model!r}")
         writer.event("load", INPUTS, **inputs)
         found = PromptScale(scale=WordScale())

@@ -9,15 +9,29 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from loadtests.workload import COMPLETIONS_PATH, EndpointSpec, read_headers
 from probes.errors import TargetError
+from probes.finding import Finding
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
 
 TRIES = 3
 MODEL_DEFAULT = "default"
 _SHOWN = 200
+_MODELS_SHOWN = 8
+_NO_KEY = (401, 403)
+_TLS_ALERT = "\x15\x03"  # how a server that wants TLS answers plain HTTP
+_REPLICA_HEADER = "x-replica"
+_REPLICA_REQUESTS_MAX = 1000
+_REPLICAS_WITHIN_S = 30.0
+EVENT_REPLICAS = "endpoint.replicas"
 _BODY_BYTES_MAX = 1024 * 1024
 
 
@@ -28,6 +42,7 @@ class Reply:
     status: int
     content_type: str
     body: bytes
+    replica: str = ""  # who answered, where a header says so
 
     def shown(self) -> str:
         """Return the beginning of the body on one line."""
@@ -40,21 +55,33 @@ def check_endpoint(url: str, endpoint: EndpointSpec) -> str:
     Raises:
         TargetError: nothing listens there, or it is no chat completions endpoint.
     """
-    model = endpoint.model or _first_model(url, endpoint)
+    model = endpoint.model or next(iter(_models(url, endpoint)), MODEL_DEFAULT)
     body = {"model": model, "messages": [{"role": "user", "content": "Say ok."}], "max_tokens": 1}
     reply = None
     for _ in range(TRIES):
         reply = ask(url, endpoint, "POST", COMPLETIONS_PATH, json.dumps(body | endpoint.body))
-        if reply is None or not _reason_against(reply):
+        if reply is None or not _reason_against(reply, endpoint):
             return model
     assert reply is not None
-    raise TargetError(f"{url}: {_reason_against(reply)}: {reply.shown()!r}")
+    others = [] if reply.status in _NO_KEY else _models(url, endpoint)
+    hint = "" if not others or model in others else f" (no model {model!r} there, but {_listed(others)})"
+    raise TargetError(f"{url}: {_reason_against(reply, endpoint)}{hint}: {reply.shown()!r}")
 
 
-def _reason_against(reply: Reply) -> str:
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MODELS_SHOWN} more" if len(names) > _MODELS_SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_MODELS_SHOWN]) + more
+
+
+def _reason_against(reply: Reply, endpoint: EndpointSpec) -> str:
     """Return why this cannot be an endpoint to load; empty: it can, or may be having a bad moment."""
-    if reply.status in (401, 403):
-        return f"HTTP {reply.status}; check endpoint.api_key_env or endpoint.api_key_file"
+    if reply.status in _NO_KEY:
+        key = endpoint.api_key_env or endpoint.api_key_file
+        return f"HTTP {reply.status}, not authorised; " + (
+            f"the key from {key} is refused"
+            if key is not None
+            else "give a key by endpoint.api_key_env or endpoint.api_key_file"
+        )
     if reply.status == 404:
         return f"HTTP 404 for {COMPLETIONS_PATH}; check the address and the model"
     if 300 <= reply.status < 400:
@@ -66,12 +93,78 @@ def _reason_against(reply: Reply) -> str:
     return ""
 
 
-def _first_model(url: str, endpoint: EndpointSpec) -> str:
+def _models(url: str, endpoint: EndpointSpec) -> list[str]:
+    """Return the models that the endpoint names; none, where it gives no such answer."""
     reply = ask(url, endpoint, "GET", "/v1/models", None)
     try:
-        return str(json.loads(reply.body)["data"][0]["id"]) if reply is not None else MODEL_DEFAULT
-    except (ValueError, KeyError, TypeError, IndexError):
-        return MODEL_DEFAULT  # it is no answer that names models; the question that follows decides
+        return [str(model["id"]) for model in json.loads(reply.body)["data"]] if reply is not None else []
+    except (ValueError, KeyError, TypeError):
+        return []  # the question that follows decides
+
+
+def count_replicas(url: str, endpoint: EndpointSpec, *, model: str, expected: int) -> JsonObject:
+    """Ask until as many replicas have answered as are expected, or surely would have; return who did.
+
+    Each question goes over a connection of its own and is a little different, so that neither connections
+    nor prefix caches keep a balancer at one replica.
+    """
+    names: Counter[str] = Counter()
+    asked = failed = 0
+    deadline = time.monotonic() + _REPLICAS_WITHIN_S
+    while len(names) < expected and asked < _requests_for(expected) and time.monotonic() < deadline:
+        content = f"Say {asked}."
+        body = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 1}
+        reply = ask(url, endpoint, "POST", COMPLETIONS_PATH, json.dumps(body | endpoint.body))
+        asked += 1
+        if reply is None or reply.status != 200:
+            failed += 1
+        elif reply.replica:
+            names[reply.replica] += 1
+    return {"expected": expected, "asked": asked, "failed": failed, "replicas": dict(sorted(names.items()))}
+
+
+def _requests_for(replicas: int) -> int:
+    """Return after how many answers, each from a replica by lot, one is missing by chance in 1 of 1,000."""
+    return min(_REPLICA_REQUESTS_MAX, math.ceil(replicas * (math.log(replicas) + math.log(1000))))
+
+
+def require_replicas(url: str, seen: JsonObject) -> None:
+    """Refuse to load a service of which a part is missing: its figures would be those of another service.
+
+    Raises:
+        TargetError: fewer replicas answer than are expected. Where no answer names one, it goes on.
+    """
+    if seen["replicas"] and len(seen["replicas"]) < seen["expected"]:
+        raise TargetError(f"{url}: {_replicas_text(seen)}, expected {seen['expected']}; wait until all serve")
+
+
+def _replicas_text(seen: JsonObject) -> str:
+    named = ", ".join(f"{name} ({count})" for name, count in seen["replicas"].items())
+    failed = f", {seen['failed']} of them failed" if seen["failed"] else ""
+    if not named:
+        return f"no answer names its replica by {_REPLICA_HEADER} ({seen['asked']} asked{failed})"
+    return f"{len(seen['replicas'])} replicas answered {seen['asked']} requests{failed}: {named}"
+
+
+def judge_replicas(seen: JsonObject | None, *, expected: int, subject: str) -> Finding:
+    """As many replicas served before the load as the workload expects; what nobody names is not known."""
+    if seen is None:
+        outcome, observed = Outcome.INCONCLUSIVE, "they were not counted"
+    else:
+        is_enough = len(seen["replicas"]) >= expected
+        outcome, observed = Outcome.PASS if is_enough else Outcome.INCONCLUSIVE, _replicas_text(seen)
+    return Finding(
+        rule="replicas",
+        subject=subject,
+        outcome=outcome,
+        observed=observed,
+        expected=f"{expected} replicas answer before the load",
+        unit="replicas",
+        evidence=seen or {},
+        next_step=""
+        if outcome is Outcome.PASS
+        else f"have every replica send a header {_REPLICA_HEADER} with its name, and wait until all serve",
+    )
 
 
 def ask(url: str, endpoint: EndpointSpec, method: str, path: str, body: str | None) -> Reply | None:
@@ -89,10 +182,17 @@ def ask(url: str, endpoint: EndpointSpec, method: str, path: str, body: str | No
         link.request(method, parts.path.rstrip("/") + path, body=body, headers=headers)
         answer = link.getresponse()
         content_type = answer.getheader("content-type", "").partition(";")[0].strip().lower()
-        return Reply(status=answer.status, content_type=content_type, body=answer.read(_BODY_BYTES_MAX))
+        return Reply(
+            status=answer.status,
+            content_type=content_type,
+            body=answer.read(_BODY_BYTES_MAX),
+            replica=answer.getheader(_REPLICA_HEADER, "")[:100],
+        )
     except http.client.BadStatusLine as error:
         if isinstance(error, http.client.RemoteDisconnected):
             return None
+        if str(error).startswith(_TLS_ALERT):
+            raise TargetError(f"{url}: speaks TLS there, not plain HTTP; give its https address") from error
         raise TargetError(f"{url}: does not speak HTTP: {error}") from error
     except (OSError, http.client.HTTPException):
         return None

@@ -91,6 +91,9 @@ class EndpointSpec(Spec):
         None
     )
     model: Annotated[str | None, Field(description="without it the first that /v1/models names")] = None
+    replicas: Annotated[
+        int | None, Field(ge=1, le=200, description="how many must serve before the load (x-replica)")
+    ] = None
     api_key_env: Annotated[str | None, Field(description="environment variable that holds the key")] = None
     api_key_file: Annotated[str | None, Field(description="file that holds the key")] = None
     stream: Annotated[bool, Field(description="whether answers are streamed")] = True
