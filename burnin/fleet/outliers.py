@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from burnin.fleet.student_t import quantile, upper_tail
 from burnin.rules.speed import RATIO_MIN
 from burnin.rules.transfer import RATIO_MIN as COPY_RATIO_MIN
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
+from probes.student_t import quantile, upper_tail
 from reports.fleet_tables import FleetTables
 
 # How far below the median is too slow: the lines that are drawn between the GPUs of one node.
