@@ -14,7 +14,7 @@ from burnin.fleet.host import Fleet, Host
 from burnin.fleet.launchers.channel import Launcher
 from burnin.fleet.left_out import LEFT_OUT
 from burnin.fleet.network.cabling_run import record_cabling
-from burnin.fleet.network.isolation import DEPTHS
+from burnin.fleet.network.depth import DEPTHS
 from burnin.fleet.network.record import TABLE
 from burnin.fleet.network.stage import STAGE_EVENT, run_network
 from burnin.fleet.network.trial import RoundRunner, Trial, TrialResult

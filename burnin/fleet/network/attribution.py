@@ -62,6 +62,9 @@ class NetworkOutcome:
     untested_hosts: tuple[str, ...] = ()  # one of them makes the fleet INCONCLUSIVE
     # Hosts that work, of which nobody can say how fast: nothing was alike, and no floor is stated.
     uncompared_hosts: tuple[str, ...] = ()
+    # Adapters behind an accused switch on their rail, as ``nic:<host>/<rail>``; the hosts are well without.
+    untested_parts: tuple[str, ...] = ()
+    # Pairs that never exchanged data through parts that are well.
     untested_pairs: tuple[tuple[str, str], ...] = field(default=())  # at most PAIRS_LISTED_MAX of them
     untested_pairs_count: int = 0
     # Trials that nothing could be compared with: too few alike, and no floor stated.
@@ -75,6 +78,14 @@ class NetworkOutcome:
 
 
 PAIRS_LISTED_MAX = 1000
+
+
+def hosts_of(subject: str) -> list[str]:
+    """Return the hosts that a subject names."""
+    kind, _, name = subject.partition(":")
+    if kind == "host":
+        return [name]
+    return [name.rpartition("/")[0]] if kind == "nic" else []
 
 
 def accused(attributions: Sequence[Attribution]) -> list[Attribution]:

@@ -26,8 +26,13 @@ from burnin.fleet.network.attribution import (
     SWITCH,
     Attribution,
     NetworkOutcome,
+    accused,
+    hosts_of,
 )
 from burnin.fleet.network.contrast import Contrasts
+from burnin.fleet.network.coverage import Meetings, all_pairs, met_in
+from burnin.fleet.network.detour import hidden_adapters, is_well_without
+from burnin.fleet.network.inquiry import Inquiry
 from burnin.fleet.network.intermittent import Retested
 from burnin.fleet.network.pair_search import PairFindings
 from burnin.fleet.network.part import LEAF, NIC_SIDE, NVLINK_SIDE, OUTWARD, SIDES, Part
@@ -47,41 +52,76 @@ _NEXT_STEP = {
 }
 
 
-def conclude(
-    fleet: Fleet, search: Search, pairs: PairFindings, retested: Retested, contrasts: Contrasts
-) -> NetworkOutcome:
+def conclude(fleet: Fleet, inquiries: Sequence[Inquiry]) -> NetworkOutcome:
     """Return all that the network stage did and concluded."""
-    evidence = search.evidence()
-    noise = noise_of(evidence.readings)
-    found = [
-        *_accused_hosts(evidence, contrasts, noise),
-        *_accused_shared(search, evidence, contrasts, noise),
-        *_accused_rails(contrasts, noise),
-        *(_accused_pair(pair, readings, noise) for pair, readings in sorted(pairs.accused.items())),
-        *_intermittent(retested, evidence),
-        *_suspected(search, evidence, retested, pairs),
-    ]
+    noise = noise_of(inquiries[0].search.evidence().readings)
+    found = _merged(inquiries, noise)
     known = {a.subject for a in found}
-    main = [reading for reading in evidence.readings if reading.is_main and len(reading.hosts) > 1]
+    readings = [reading for inquiry in inquiries for reading in inquiry.search.evidence().readings]
+    main = [reading for reading in readings if reading.is_main and len(reading.hosts) > 1]
     compared = {host for r in main if r.level is not None for host in r.hosts}
     tested = compared | {host for r in main if r.works for host in r.hosts}
-    count, listed = _untested_pairs(fleet, evidence)
+    results = tuple(result for inquiry in inquiries for result in inquiry.search.results)
+    last = inquiries[-1].search
+    untested = _untested_pairs(fleet, inquiries)
+    cleared = {a.subject: a for i in inquiries for a in _cleared(i.search, i.search.evidence(), known)}
     return NetworkOutcome(
-        trials=tuple(result.trial for result in search.results),
-        results=tuple(search.results),
+        trials=tuple(result.trial for result in results),
+        results=results,
         attributions=tuple(sorted(found, key=_rank)),
-        cleared=tuple(_cleared(search, evidence, known)),
+        cleared=tuple(cleared.values()),
         untested_hosts=tuple(host.name for host in fleet.hosts if host.name not in tested),
         uncompared_hosts=tuple(host.name for host in fleet.hosts if host.name in tested - compared),
-        untested_pairs=listed,
-        untested_pairs_count=count,
-        unjudged=tuple(r.result.trial.id for r in evidence.readings if r.level is None and len(r.hosts) > 1),
-        unexplained=tuple(_unexplained(evidence, pairs, retested)),
-        rounds=search.rounds,
-        node_minutes=search.node_seconds / 60,
-        is_cut_short=search.is_cut_short,
-        detail=_detail(search),
+        untested_parts=tuple(_untested_parts(inquiries, found)),
+        untested_pairs=tuple(itertools.islice(untested.pairs(), PAIRS_LISTED_MAX)),
+        untested_pairs_count=untested.count(),
+        unjudged=tuple(r.result.trial.id for r in readings if r.level is None and len(r.hosts) > 1),
+        unexplained=tuple(trial for i in inquiries for trial in _unexplained(i)),
+        rounds=last.rounds,
+        node_minutes=last.node_seconds / 60,
+        is_cut_short=any(inquiry.search.is_cut_short for inquiry in inquiries),
+        detail=_detail(last) if any(inquiry.search.is_cut_short for inquiry in inquiries) else "",
     )
+
+
+def _merged(inquiries: Sequence[Inquiry], noise: float) -> list[Attribution]:
+    """Return what all inquiries concluded, each subject once: accused rather than suspected, the first first.
+
+    A host that was behind a bad switch, and has been tested without it, is not suspected any more.
+    """
+    concluded = [a for inquiry in inquiries for a in _concluded(inquiry, noise)]
+    found: dict[str, Attribution] = {}
+    for attribution in sorted(concluded, key=lambda a: a.status != ACCUSED):
+        found.setdefault(attribution.subject, attribution)
+    accused_hosts = {host for a in accused(list(found.values())) for host in hosts_of(a.subject)}
+
+    def is_settled(host: str, status: str) -> bool:
+        return host in accused_hosts or (status == SUSPECTED_BEHIND and is_well_without(inquiries, host))
+
+    return [
+        a
+        for a in found.values()
+        if a.status == ACCUSED or not any(is_settled(host, a.status) for host in hosts_of(a.subject))
+    ]
+
+
+def _concluded(inquiry: Inquiry, noise: float) -> Iterator[Attribution]:
+    evidence, contrasts = inquiry.search.evidence(), inquiry.contrasts
+    yield from _accused_hosts(evidence, contrasts, noise)
+    yield from _accused_shared(inquiry.search, evidence, contrasts, noise)
+    yield from _accused_rails(contrasts, noise)
+    for pair, readings in sorted(inquiry.pairs.accused.items()):
+        yield _accused_pair(pair, readings, noise)
+    yield from _intermittent(inquiry.retested, evidence)
+    yield from _suspected(inquiry.search, evidence, inquiry.retested, inquiry.pairs)
+
+
+def _untested_parts(inquiries: Sequence[Inquiry], found: Sequence[Attribution]) -> Iterator[str]:
+    """Yield the adapters that a bad switch hides, of hosts that are not accused."""
+    accused_hosts = {host for a in accused(found) for host in hosts_of(a.subject)}
+    for host, rail in hidden_adapters(inquiries):
+        if host not in accused_hosts:
+            yield f"nic:{host}/{rail}"
 
 
 def _rank(attribution: Attribution) -> tuple[int, int, float, str]:
@@ -312,29 +352,23 @@ def _cleared(search: Search, evidence: Evidence, known: set[str]) -> Iterator[At
             )
 
 
-def _unexplained(evidence: Evidence, pairs: PairFindings, retested: Retested) -> Iterator[str]:
+def _unexplained(inquiry: Inquiry) -> Iterator[str]:
     """Return bad trials that nothing accused explains."""
+    evidence = inquiry.search.evidence()
     for reading in evidence.readings:
         if not reading.is_bad or not reading.is_main or len(reading.hosts) < 2:
             continue
-        if reading.hosts & set(retested.accused):
+        if reading.hosts & set(inquiry.retested.accused):
             continue
-        if not evidence.explains(reading) and not pairs.explains(reading):
+        if not evidence.explains(reading) and not inquiry.pairs.explains(reading):
             yield reading.result.trial.id
 
 
-def _untested_pairs(fleet: Fleet, evidence: Evidence) -> tuple[int, tuple[tuple[str, str], ...]]:
-    """Return how many pairs of hosts never exchanged data, and the first of them."""
+def _untested_pairs(fleet: Fleet, inquiries: Sequence[Inquiry]) -> Meetings:
+    """Return the pairs of hosts that never exchanged data through parts that are well."""
     names = [host.name for host in fleet.hosts]
-    bit = {name: 1 << index for index, name in enumerate(names)}
-    met = dict.fromkeys(names, 0)
-    for reading in evidence.readings:
-        if (reading.level is not None or reading.works) and reading.is_main:
-            together = sum(bit[host] for host in reading.hosts if host in bit)
-            for host in reading.hosts:
-                if host in met:
-                    met[host] |= together
-    pairs = len(names) * (len(names) - 1) // 2
-    done = sum((met[name] & ~bit[name]).bit_count() for name in names) // 2
-    missing = ((a, b) for a, b in itertools.combinations(names, 2) if not met[a] & bit[b])
-    return pairs - done, tuple(itertools.islice(missing, PAIRS_LISTED_MAX))
+    untested = all_pairs(names)
+    for inquiry in inquiries:
+        readings = inquiry.search.evidence().readings
+        untested = untested.without(met_in(names, readings, inquiry.pairs.accused))
+    return untested

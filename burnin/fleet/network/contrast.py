@@ -56,11 +56,11 @@ def _alone(search: Search, found: Contrasts) -> None:
 
 def _halve_rails(search: Search, found: Contrasts) -> None:
     """Halve the rails of all suspects in parallel until one is left of each; then test that one by itself."""
-    count = search.topology.rails_count
+    count = len(search.rails)
     if not 1 < count <= RAILS_MAX:
         return
     left = {
-        part: list(range(count))
+        part: list(search.rails)
         for part in _slow_parts(search.evidence())
         if not (part.name in found.inside and found.inside[part.name].is_bad)
     }

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from burnin.fleet.host_range import compress_hosts
-from burnin.fleet.network.attribution import ACCUSED, SUSPECTED_BEHIND, Attribution, NetworkOutcome
+from burnin.fleet.network.attribution import (
+    ACCUSED,
+    SUSPECTED_BEHIND,
+    Attribution,
+    NetworkOutcome,
+    hosts_of,
+)
 from probes.finding import Finding
 from probes.outcome import Outcome
 
@@ -13,6 +19,7 @@ _EXPECTED = "as fast as the like of it, with right results, beside at least two 
 _EVIDENCE_MAX = 20  # ids of trials
 _NAMES_MAX = 400  # characters of ranges
 _PAIRS_SHOWN = 10
+_PARTS_MAX = 1000
 LONE_HOSTS_MAX = 2
 
 
@@ -22,6 +29,7 @@ def judge_network(outcome: NetworkOutcome, *, fleet: str) -> list[Finding]:
     others = [a for a in outcome.attributions if a.status != SUSPECTED_BEHIND]
     findings = [_judge(attribution) for attribution in others]
     findings += _judge_behind(behind, fleet)
+    findings += _judge_hidden(outcome.untested_parts, fleet)
     findings += _judge_coverage(outcome, fleet)
     findings.append(_summary(outcome, fleet))
     return findings
@@ -50,14 +58,6 @@ def _judge(attribution: Attribution) -> Finding:
     )
 
 
-def hosts_of(subject: str) -> list[str]:
-    """Return the hosts that a subject names."""
-    kind, _, name = subject.partition(":")
-    if kind == "host":
-        return [name]
-    return [name.rpartition("/")[0]] if kind == "nic" else []
-
-
 def _observed(attribution: Attribution) -> str:
     words = [attribution.fault if attribution.status == ACCUSED else attribution.status]
     if attribution.slowdown is not None:
@@ -82,6 +82,21 @@ def _judge_behind(behind: Sequence[Attribution], fleet: str) -> Iterator[Finding
             expected="each host is tested through parts that are well",
             evidence={"hosts": hosts},
             next_step="repair that part, then test these hosts again",
+        )
+
+
+def _judge_hidden(parts: Sequence[str], fleet: str) -> Iterator[Finding]:
+    if parts:
+        hosts = list(dict.fromkeys(host for part in parts for host in hosts_of(part)))
+        yield Finding(
+            rule="network-coverage",
+            subject=f"fleet:{fleet}/hidden",
+            outcome=Outcome.INCONCLUSIVE,
+            observed=f"{len(parts)} adapters such as {parts[0]} hang on an accused switch, which hides them; "
+            f"over their other rails these hosts are well: {_names(hosts)}",
+            expected="each adapter is tested through parts that are well",
+            evidence={"hosts": hosts, "parts": list(parts[:_PARTS_MAX])},
+            next_step="repair that switch, then test these hosts again",
         )
 
 

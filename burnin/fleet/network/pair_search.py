@@ -78,8 +78,11 @@ def _is_from_search(reading: Reading) -> bool:
 
 
 def _hosts_are_well(evidence: Evidence, reading: Reading) -> bool:
-    """Say whether each part has done well elsewhere; else it is the hosts that are to be settled first."""
-    return all(evidence.is_good(part) for part in reading.parts)
+    """Say whether each part has done well elsewhere; else it is the hosts that are to be settled first.
+
+    A way out that is accused is known: what is worse than that is something else.
+    """
+    return all(evidence.is_good(part) or part in evidence.shared for part in reading.parts)
 
 
 def _next_plans(search: Search, found: PairFindings) -> list[Plan]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from burnin.fleet.network.attribution import FAILED, HUNG, SLOW, SOCKETS, WRONG
 from burnin.fleet.network.part import SHARED, Part, parts_of, path_class, scope_of
-from burnin.fleet.network.trial import RAIL, Sweep, TrialResult
+from burnin.fleet.network.trial import FULL, RAIL, Sweep, TrialResult
 from burnin.fleet.topology import Topology
 
 # Levels of badness, so that one order holds for all: a trial is as bad as the worst part in it. Slowness is
@@ -59,7 +59,7 @@ class Reading:
     fault: str = ""  # empty: none
     dip: bool = False  # an iteration was far below what is usual
     common: frozenset[Part] = field(default=frozenset())
-    is_main: bool = True  # over all rails, so that it speaks about the whole path
+    is_main: bool = True  # over all rails that are in question, so that it speaks about the whole path
     blamed: frozenset[str] = field(default=frozenset())
 
     @property
@@ -89,9 +89,13 @@ def read_all(
     topology: Topology,
     floors: Sequence[BusbwFloor] = (),
     *,
+    main: str = FULL,
     facts: Facts | None = None,
 ) -> list[Reading]:
-    """Return a reading for every result, in its order; ``facts`` keeps what is the same in every call."""
+    """Return a reading for every result, in its order; ``facts`` keeps what is the same in every call.
+
+    ``main`` is the path that stands for the whole one, where some rails are left out.
+    """
     results = list(results)
     facts = {} if facts is None else facts
     for result in results:
@@ -99,13 +103,15 @@ def read_all(
             keys = tuple(_key(result, sweep, topology) for sweep in result.sweeps)
             facts[result.trial.id] = frozenset(result.trial.hosts), parts_of(result.trial, topology), keys
     references = _References(results, facts)
-    return [_read(result, facts, references, floors) for result in results]
+    return [_read(result, facts, references, floors, main) for result in results]
 
 
 def _read(
-    result: TrialResult, facts: Facts, references: _References, floors: Sequence[BusbwFloor]
+    result: TrialResult, facts: Facts, references: _References, floors: Sequence[BusbwFloor], main: str
 ) -> Reading:
     trial = result.trial
+    is_about_rails = trial.path.startswith(RAIL)
+    floors = () if is_about_rails else floors  # they are stated for all rails together
     hosts, parts, keys = facts[trial.id]
     level, fault, dip = _judge(result, keys, references, floors)
     common = references.common(keys[0], len(hosts)) if keys and fault in ("", SLOW) else frozenset()
@@ -117,7 +123,7 @@ def _read(
         level=level,
         fault=fault,
         dip=dip,
-        is_main=not trial.path.startswith(RAIL),
+        is_main=not is_about_rails or trial.path == main,
         blamed=frozenset(result.blamed) & hosts,
     )
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from burnin.fleet.network.part import NIC_SIDE, SIDES, Part, path_class, scope_of
 from burnin.fleet.network.reading import BusbwFloor, Facts, Reading, read_all
 from burnin.fleet.network.solver import Evidence, weigh
-from burnin.fleet.network.trial import ALL_REDUCE, FULL, PAIRWISE, RoundRunner, Trial, TrialResult
+from burnin.fleet.network.trial import ALL_REDUCE, FULL, PAIRWISE, RAIL, RoundRunner, Trial, TrialResult
 from burnin.fleet.topology import Topology
 
 CONTROLS_MIN, CONTROLS_SHARE = 4, 0.4
@@ -47,6 +47,8 @@ class Search:
     limits: Limits
     rounds_max: int
     recorded: Mapping[str, TrialResult] = field(default_factory=dict)
+    off: frozenset[int] = frozenset()  # rails that every trial between hosts leaves out
+    given: Mapping[Part, float] = field(default_factory=dict)  # how bad parts are at most, from other trials
     results: list[TrialResult] = field(default_factory=list)
     rounds: int = 0
     node_seconds: float = 0.0
@@ -58,9 +60,21 @@ class Search:
     def evidence(self) -> Evidence:
         """Return what all results so far say together."""
         if self._weighed is None or self._weighed[0] != len(self.results):
-            readings = read_all(self.results, self.topology, self.limits.floors, facts=self._facts)
-            self._weighed = (len(self.results), weigh(readings, self.topology.fabric))
+            readings = read_all(
+                self.results, self.topology, self.limits.floors, main=self.path, facts=self._facts
+            )
+            self._weighed = (len(self.results), weigh(readings, self.topology.fabric, self.given))
         return self._weighed[1]
+
+    @property
+    def rails(self) -> tuple[int, ...]:
+        """The rails over which its trials go."""
+        return tuple(rail for rail in range(self.topology.rails_count) if rail not in self.off)
+
+    @property
+    def path(self) -> str:
+        """The path of each trial between hosts that is not about certain rails."""
+        return RAIL + ",".join(str(rail) for rail in self.rails) if self.off else FULL
 
     def rng(self, purpose: str) -> random.Random:
         """Return a generator that depends on seed and round only."""
@@ -84,7 +98,7 @@ class Search:
     def run(self, plans: Sequence[Plan]) -> dict[int, Reading]:
         """Run what is wanted, in as many rounds as it takes, with controls; readings go by number of plan."""
         wanted: dict[str, int] = {}
-        left = list(enumerate(plans))
+        left = list(enumerate(self._on_its_path(plan) for plan in plans))
         while left and self.has_room():
             now, left = _pack(left)
             trials = self._number([plan for _, plan in now])
@@ -93,6 +107,10 @@ class Search:
             self._run_round([*trials, *controls])
         found = {reading.result.trial.id: reading for reading in self.evidence().readings}
         return {index: found[trial_id] for trial_id, index in wanted.items()}
+
+    def _on_its_path(self, plan: Plan) -> Plan:
+        is_about_rails = plan.path.startswith(RAIL) or len(plan.hosts) < 2
+        return plan if is_about_rails or not self.off else replace(plan, path=self.path)
 
     def _number(self, plans: Sequence[Plan], *, first: int = 0) -> list[Trial]:
         order = self.rng("order")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from burnin.fleet.network.part import DOMAIN, LEAF, OUTWARD, SIDES, Part
@@ -54,9 +54,11 @@ class Evidence:
         )
 
 
-def weigh(readings: Sequence[Reading], fabric: dict[str, str]) -> Evidence:
-    """Return what the readings say together."""
-    evidence = Evidence(readings=readings, topology_fabric=fabric)
+def weigh(
+    readings: Sequence[Reading], fabric: dict[str, str], given: Mapping[Part, float] | None = None
+) -> Evidence:
+    """Return what the readings say together, and what other trials have shown of parts before."""
+    evidence = Evidence(readings=readings, topology_fabric=fabric, upper=dict(given or {}))
     for reading in readings:
         if not reading.is_main:
             continue

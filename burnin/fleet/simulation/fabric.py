@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from burnin.fleet.network.isolation import DEPTHS
+from burnin.fleet.network.depth import DEPTHS
 from burnin.fleet.network.part import DOMAIN, INSIDE, scope_of
 from burnin.fleet.network.trial import PAIRWISE, RAIL, Sweep, Trial, TrialResult
 from burnin.fleet.simulation.fault import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from burnin.fleet.fleet_json import fleet_to_json
 from burnin.fleet.host import Fleet
-from burnin.fleet.network.isolation import DEPTHS
+from burnin.fleet.network.depth import DEPTHS
 from burnin.fleet.network.stage import run_network
 from burnin.fleet.simulation.cluster import simulated_fleet
 from burnin.fleet.simulation.fabric import SIZES_STOOD_FOR, SimulatedNetwork

@@ -154,11 +154,12 @@ def test_a_bad_way_out_of_a_fabric_is_no_fault_of_its_hosts() -> None:
 
 
 def test_hosts_behind_a_bad_switch_are_listed_and_not_accused() -> None:
-    outcome = _isolate(Fault(kind=BAD_LEAF, switch="leaf2-6", rail=6, speed=0.7))
+    outcome = _isolate(Fault(kind=BAD_LEAF, switch="leaf2", speed=0.7), hosts=180, with_nvlink=True)
 
     behind = sorted(a.subject for a in outcome.attributions if a.status == SUSPECTED_BEHIND)
 
-    assert behind == [f"host:sim{n:04d}" for n in range(33, 65)]
+    assert list(_accused(outcome)) == ["switch:leaf2"]
+    assert behind == [f"host:sim{n:04d}" for n in range(19, 37)]  # all their rails go through it
 
 
 def test_a_link_that_flaps_is_reported_with_its_rate_and_not_cleared() -> None:
