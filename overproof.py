@@ -33,6 +33,7 @@ JUDGES = {
     "burnin": "burnin.judging",
     "fleet": "burnin.fleet.judging",
     "load": "loadtests.judging",
+    "calibration": "loadtests.calibrate",
     "gameday": "experiments.judging",
 }
 # ``schema KIND``: module and pydantic model behind each kind of file.

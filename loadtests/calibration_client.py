@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import queue
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import gevent
@@ -23,10 +27,12 @@ from loadtests.plan import LoadPlan
 from loadtests.recorder import Recorder
 from loadtests.timing_error import Heard, timing_error
 from loadtests.workload import WorkloadSpec
+from probes.child import watch_lifeline
 from probes.errors import RecordError, TargetError
+from probes.event import to_json_line
 from probes.metric import percentile
 from probes.request import Request
-from reports.record import RunHeader, RunWriter
+from reports.record import RunHeader, RunWriter, load_header
 
 _RATE_QUICK_PER_S = 5000.0  # up to here a second is enough
 _QUICK_S, _LONG_S = 1.0, 2.0
@@ -198,3 +204,25 @@ def _spec(step: Step, url: str) -> WorkloadSpec:
 def _cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+def main() -> int:
+    """Serve steps as a process of its own: one JSON line in, one reading out, until standard input ends."""
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    watch_lifeline(lambda: os._exit(0), on_line=lines.put)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
+    while True:
+        asked = json.loads(lines.get())
+        found = read_golden_streams(
+            step_for(Need(**asked["need"])),
+            header=load_header(Path(asked["run"])),
+            worker=asked["worker"],
+            core=asked.get("core"),
+        )
+        sys.stdout.write(to_json_line(asdict(found)))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -53,6 +53,35 @@ def run(
     return recorded.outcome
 
 
+@app.command()
+def calibrate(
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Client processes at the same time.")] = 1,
+    max_events_per_s: Annotated[
+        float, typer.Option(min=100, max=1e6, help="Highest rate to try, of all processes together.")
+    ] = 120_000,
+    error_ms_max: Annotated[
+        float, typer.Option(min=0.01, help="How far off times may be at p99, in milliseconds.")
+    ] = 1.0,
+    out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Find out what this machine's client can measure, and how well, against known send times."""
+    from loadtests.calibrate import print_curve, run_calibration
+    from reports.terminal import print_result
+
+    recorded = run_calibration(
+        out=out,
+        processes=processes,
+        events_per_s_max=max_events_per_s,
+        error_ms_max=error_ms_max,
+        is_quiet=as_json,
+    )
+    if not as_json:
+        print_curve(recorded)
+    print_result(recorded, as_json=as_json)
+    return recorded.outcome
+
+
 @app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 )

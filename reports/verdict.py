@@ -11,7 +11,13 @@ from reports.run import Run
 
 # A rule with this in its name says whether detectors saw the faults that were seeded to prove them.
 CONTROL_RULE = "control"
-KIND_TITLES = {"burnin": "Burn-in", "fleet": "Burn-in of a fleet", "load": "Load test", "gameday": "Game day"}
+KIND_TITLES = {
+    "burnin": "Burn-in",
+    "fleet": "Burn-in of a fleet",
+    "load": "Load test",
+    "gameday": "Game day",
+    "calibration": "Calibration",
+}
 SIGNS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", None: "–"}
 
 
