@@ -125,6 +125,67 @@ def _judge_of(run: Run) -> Judge:
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BASE... RUN",
+            help="Run folders, baseline files or folders of runs; the last one is compared with the others.",
+        ),
+    ],
+    margin_pct: Annotated[
+        float | None, typer.Option(min=0.1, max=100, help="Changes within it are none; else by figure.")
+    ] = None,
+    run_to_run_pct: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100, help="Known deviation between like runs, instead of what base runs show."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Compare a load run with earlier ones: better, worse, same or unclear; exit 1 if anything is worse."""
+    from reports.compare import Tolerance, compare
+    from reports.compare_text import comparison_document, github_summary, render_lines
+    from reports.run_figures import load_bases, load_figures
+
+    if len(runs) < 2:
+        raise ConfigError("compare: give at least one BASE and then the RUN")
+    run = load_figures(runs[-1])
+    if len(run) != 1:
+        raise ConfigError(f"compare: {runs[-1]}: the RUN must be one run, this holds {len(run)}")
+    tolerance = Tolerance(
+        margin=None if margin_pct is None else margin_pct / 100,
+        run_to_run=None if run_to_run_pct is None else run_to_run_pct / 100,
+    )
+    comparison = compare(load_bases(runs[:-1], run[0]), run[0], tolerance=tolerance)
+    github_summary(comparison)
+    text = json.dumps(comparison_document(comparison)) if as_json else "\n".join(render_lines(comparison))
+    sys.stdout.write(text + "\n")
+    return comparison.outcome
+
+
+@app.command()
+def baseline(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs of one workload, best five or more.")
+    ],
+    out: Annotated[Path, typer.Option(help="File that receives the baseline, to be committed.")],
+) -> None:
+    """Write what later runs are compared with into one small file: figures and their noise, no requests."""
+    from reports.record import write_atomically
+    from reports.run_figures import baseline_document, load_figures
+
+    figures = [figure for path in runs for figure in load_figures(path)]
+    document = baseline_document(figures)
+    try:
+        write_atomically(out, json.dumps(document, indent=1, sort_keys=True) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+    sys.stdout.write(f"{out}\n")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder that receives the three runs.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 1,

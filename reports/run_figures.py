@@ -1,0 +1,400 @@
+"""What a load run comes to, in a dozen figures with their own uncertainty: all that comparing needs.
+
+A baseline file holds these and no requests, so that it can be committed to a repository.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from probes.errors import ConfigError
+from probes.finding import Finding
+from probes.json_types import JsonObject
+from probes.metric import METRICS
+from probes.outcome import Outcome
+from probes.request import Request
+from probes.slo import GOODPUT, Slo, is_good
+from probes.slo_spec import SloSpec
+from reports.block_spread import BLOCKS_MAX, BLOCKS_MIN, Pair, block_edges, ratio, ratio_spread
+from reports.run import Run, load_run
+from reports.table import read_requests
+
+# History of the form of a baseline file. 1 (2026-11-21): first form.
+SCHEMA_VERSION = 1
+# So many values must lie beyond a percentile, or it says nothing: p99 needs 500.
+TAIL_VALUES_MIN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A figure that runs are compared by."""
+
+    name: str
+    unit: str
+    is_share: bool  # changes are differences; else they are ratios
+    is_higher_better: bool
+    margin: float  # a change within it is none: 0.05 is 5 %, or 5 points of a share
+
+
+def _percentiles() -> Iterator[Kind]:
+    for metric in ("ttft_ms", "itl_ms", "e2e_ms"):
+        for percent, margin in ((50, 0.05), (90, 0.10), (99, 0.20)):
+            yield Kind(
+                name=f"{metric}_p{percent}", unit="ms", is_share=False, is_higher_better=False, margin=margin
+            )
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        *_percentiles(),
+        Kind(name="goodput", unit="share", is_share=True, is_higher_better=True, margin=0.01),
+        Kind(name="error_share", unit="share", is_share=True, is_higher_better=False, margin=0.01),
+        Kind(name="tokens_per_s", unit="1/s", is_share=False, is_higher_better=True, margin=0.05),
+        Kind(name="correctness", unit="share", is_share=True, is_higher_better=True, margin=0.01),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One figure of one run; ``spread`` is its standard error within the run, of the log or the share."""
+
+    value: float
+    spread: float
+    values: int  # how many it rests on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFigures:
+    """One run as it is compared."""
+
+    id: str
+    kind: str
+    workload: str
+    started_ns: int
+    outcome: str
+    host: str
+    endpoint: str
+    model: str
+    seed: int
+    duration_s: float
+    versions: dict[str, str]
+    load: JsonObject  # what shapes the load: runs with another one cannot be compared
+    promises: list[JsonObject]
+    problems: list[str]  # why its figures cannot be trusted; empty: they can
+    requests: int
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+
+# What a workload file says beside the shape of the load.
+_NOT_SHAPE = {"name", "slos", "failed_share_max", "calibration", "baseline", "duration_s", "guards"}
+_NOT_SHAPE_OF_ENDPOINT = {
+    "url",
+    "model",
+    "api_key_env",
+    "api_key_file",
+    "headers",
+    "timeout_s",
+    "ca_file",
+} | {
+    "connect_timeout_s",
+    "first_byte_timeout_s",
+}
+_FILES = {"file", "pairs_file", "path"}  # by their names: the folder differs from machine to machine
+
+
+def load_shape(spec: JsonObject) -> JsonObject:
+    """Return what of a workload decides which requests come when; absent keys stand for their defaults."""
+    shape = {key: _by_name(value) for key, value in spec.items() if key not in _NOT_SHAPE}
+    endpoint = spec.get("endpoint")
+    if isinstance(endpoint, dict):
+        shape["endpoint"] = {k: v for k, v in endpoint.items() if k not in _NOT_SHAPE_OF_ENDPOINT}
+    return shape
+
+
+def _by_name(value: object) -> object:
+    if isinstance(value, dict):
+        return {
+            key: Path(item).name if key in _FILES and isinstance(item, str) else _by_name(item)
+            for key, item in value.items()
+        }
+    return [_by_name(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def read_figures(run: Run) -> RunFigures:
+    """Return the figures of a recorded run of any kind; those of a load test come from its requests."""
+    requests = read_requests(run.path) if run.header.kind == "load" else []
+    state = run.state
+    problems = [] if state == "finished" else [f"the run is {state}"]
+    problems += [] if run.findings else ["nobody has judged it yet"]
+    return measure(run, requests, findings=run.findings, outcome=run.outcome, problems=problems)
+
+
+def measure(
+    run: Run,
+    requests: Sequence[Request],
+    *,
+    findings: Sequence[Finding],
+    outcome: Outcome,
+    problems: Sequence[str] = (),
+) -> RunFigures:
+    """Return the figures of a run whose requests and findings are at hand."""
+    spec = run.header.spec
+    answered = next((e.data for e in run.events_of("endpoint.answered")), {})
+    slos = tuple(SloSpec.model_validate(slo).to_slo() for slo in spec.get("slos") or ()) if requests else ()
+    return RunFigures(
+        id=run.header.id,
+        kind=run.header.kind,
+        workload=str(spec.get("name") or spec.get("profile") or spec.get("title") or ""),
+        started_ns=run.header.started_ns,
+        outcome=outcome.value,
+        host=run.header.host,
+        endpoint=_endpoint(run, answered),
+        model=str(answered.get("model") or ""),
+        seed=run.header.seed,
+        duration_s=float(spec.get("duration_s") or 0.0),
+        versions=dict(run.header.versions),
+        load=load_shape(spec) if run.header.kind == "load" else {},
+        promises=list(spec.get("slos") or ()),
+        problems=[*problems, *(_problem(finding) for finding in findings if _is_doubtful(finding))],
+        requests=len(requests),
+        figures=figures_of(requests, slos),
+    )
+
+
+def _endpoint(run: Run, answered: JsonObject) -> str:
+    """Return the address; the simulated endpoint of the run itself has another port each time."""
+    is_simulated = any(event.data.get("is_simulated") for event in run.events_of("endpoint.started"))
+    return "simulated" if is_simulated else str(answered.get("url") or "")
+
+
+def _is_doubtful(finding: Finding) -> bool:
+    """Whether a finding says that the load or the client was not what the figures need."""
+    is_ours = finding.subject.startswith(("client:", "run:"))
+    return is_ours and finding.counts and finding.outcome is not Outcome.PASS
+
+
+def _problem(finding: Finding) -> str:
+    return f"{finding.rule}: {finding.observed}"
+
+
+def figures_of(requests: Sequence[Request], slos: Sequence[Slo] = ()) -> dict[str, Figure]:
+    """Return every figure that these requests can bear, by name."""
+    counted = [request for request in requests if not request.is_hung_up]
+    edges = block_edges(len(counted))
+    blocks = [counted[start:end] for start, end in itertools.pairwise(edges)]
+    if len(blocks) < BLOCKS_MIN:
+        return {}
+    found = dict(_latencies(blocks))
+    found["error_share"] = _share(blocks, lambda request: not request.is_good)
+    bounded = [slo for slo in slos if slo.metric != GOODPUT]
+    if bounded:
+        found["goodput"] = _share(blocks, lambda request: is_good(request, bounded))
+    rate = _token_rate(blocks)
+    return found | ({"tokens_per_s": rate} if rate is not None else {})
+
+
+def _latencies(blocks: Sequence[Sequence[Request]]) -> Iterator[tuple[str, Figure]]:
+    for metric in ("ttft_ms", "itl_ms", "e2e_ms"):
+        counts = [_count_us(metric, block) for block in blocks]
+        for percent in (50, 90, 99):
+            figure = _percentile(counts, percent / 100)
+            if figure is not None:
+                yield f"{metric}_p{percent}", figure
+
+
+def _count_us(metric: str, block: Sequence[Request]) -> Counter[int]:
+    """Count the values of a block in whole microseconds: gaps by the million take little room so."""
+    counts: Counter[int] = Counter()
+    for request in block:
+        if not request.is_good:
+            continue
+        if metric == "itl_ms":
+            counts.update(request.gaps_us)
+        else:
+            counts.update(round(value * 1000) for value in METRICS[metric].read(request))
+    return counts
+
+
+def _percentile(blocks: Sequence[Counter[int]], share: float) -> Figure | None:
+    """Return a percentile and its spread; None: too few values, or gaps of nothing.
+
+    The spread of the share below it, by blocks, is carried over to the values there (Woodruff, 1952).
+    """
+    merged = sum(blocks, Counter[int]())
+    total = merged.total()
+    if total * (1 - share) < TAIL_VALUES_MIN:
+        return None
+    ordered = sorted(merged.items())
+    ends = list(itertools.accumulate(count for _, count in ordered))
+    value_us = _at(ordered, ends, share)
+    if value_us <= 0:
+        return None
+    pairs: list[Pair] = [
+        (float(sum(count for value, count in block.items() if value <= value_us)), float(block.total()))
+        for block in blocks
+    ]
+    spread = max(ratio_spread(pairs), math.sqrt(share * (1 - share) / total))
+    low, high = _at(ordered, ends, share - spread), _at(ordered, ends, share + spread)
+    return Figure(value=value_us / 1000, spread=math.log(high / max(low, 1)) / 2, values=total)
+
+
+def _at(ordered: Sequence[tuple[int, int]], ends: Sequence[int], share: float) -> int:
+    """Return the order statistic at a share of counted values."""
+    rank = min(ends[-1], max(1, math.ceil(share * ends[-1])))
+    return ordered[bisect.bisect_left(ends, rank)][0]
+
+
+def _share(blocks: Sequence[Sequence[Request]], is_counted: Callable[[Request], bool]) -> Figure:
+    """Return a share; one of 0 or 1 is as uncertain as if two more had come of either kind."""
+    pairs: list[Pair] = [(float(sum(map(is_counted, block))), float(len(block))) for block in blocks]
+    total = sum(count for _, count in pairs)
+    pulled = (sum(top for top, _ in pairs) + 2) / (total + 4)
+    floor = math.sqrt(pulled * (1 - pulled) / (total + 4))
+    return Figure(value=ratio(pairs), spread=max(ratio_spread(pairs), floor), values=round(total))
+
+
+def _token_rate(blocks: Sequence[Sequence[Request]]) -> Figure | None:
+    """Return output tokens per second from the first arrival to the last answer; None: nothing came."""
+    whole = [r for block in blocks for r in block if r.is_good and r.t_end_ns is not None]
+    if not whole:
+        return None
+    start_ns = blocks[0][0].t_intended_ns
+    span_ns = max(1, max(r.t_end_ns or 0 for r in whole) - start_ns)
+    counts = [0.0] * BLOCKS_MAX
+    for request in whole:
+        at_ns = (request.t_end_ns or start_ns) - start_ns
+        counts[min(BLOCKS_MAX - 1, max(0, at_ns * BLOCKS_MAX // span_ns))] += _tokens(request)
+    pairs: list[Pair] = [(count, span_ns / BLOCKS_MAX / 1e9) for count in counts]
+    rate = ratio(pairs)
+    if not rate:
+        return None
+    return Figure(value=rate, spread=ratio_spread(pairs) / rate, values=round(sum(counts)))
+
+
+def _tokens(request: Request) -> int:
+    return request.tokens_out if request.tokens_out is not None else request.events
+
+
+def figures_to_json(figures: RunFigures) -> JsonObject:
+    """Return plain JSON values."""
+    return asdict(figures)
+
+
+def figures_from_json(data: JsonObject) -> RunFigures:
+    """Read the figures of a run back; keys of a newer version are dropped.
+
+    Raises:
+        ValueError: a key is missing or of the wrong kind.
+    """
+    known = {name: data[name] for name in RunFigures.__dataclass_fields__ if name in data}
+    try:
+        figures = {name: Figure(**figure) for name, figure in dict(known.get("figures", {})).items()}
+        found = RunFigures(**known | {"figures": figures})
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    for name, figure in figures.items():
+        numbers = (figure.value, figure.spread)
+        if not all(isinstance(n, (int, float)) and math.isfinite(n) and n >= 0 for n in numbers):
+            raise ValueError(f"{name}: value and spread must be finite and not negative")
+    return found
+
+
+def baseline_document(runs: Sequence[RunFigures]) -> JsonObject:
+    """Return the content of a baseline file.
+
+    Raises:
+        ConfigError: a run has no figures, cannot be trusted, or is of another load than the first.
+    """
+    for run in runs:
+        if run.kind != "load" or not run.figures or run.problems:
+            reason = run.problems[0] if run.problems else f"a {run.kind} run with {run.requests} requests"
+            raise ConfigError(f"{run.id}: cannot be a baseline: {reason}")
+        if run.load != runs[0].load:
+            raise ConfigError(f"{run.id}: is of another load than {runs[0].id}; one baseline holds one load")
+    if len({run.id for run in runs}) != len(runs):
+        raise ConfigError("a run is named twice; it would look as if runs did not differ")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "made_by": "overproof baseline",
+        "runs": [figures_to_json(run) for run in runs],
+    }
+
+
+def parse_baseline(data: object, *, source: str) -> list[RunFigures]:
+    """Read the content of a baseline file.
+
+    Raises:
+        ConfigError: it is none, or one of a newer overproof.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("runs"), list) or not data["runs"]:
+        raise ConfigError(f"{source}: not a baseline: make one with `overproof baseline RUN --out FILE`")
+    if data.get("schema_version") != SCHEMA_VERSION:
+        raise ConfigError(
+            f"{source}: schema_version {data.get('schema_version')!r}, this overproof reads {SCHEMA_VERSION}"
+        )
+    try:
+        return [figures_from_json(run) for run in data["runs"]]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{source}: not a baseline: {error}") from error
+
+
+def load_figures(path: Path) -> list[RunFigures]:
+    """Return the figures of a run folder, of a baseline file, or of every load run in a folder.
+
+    Raises:
+        ConfigError: there is nothing of the kind.
+    """
+    if path.is_file():
+        try:
+            return parse_baseline(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: cannot be read as a baseline: {error}") from error
+    if (path / "run.json").exists() or not path.is_dir():
+        return [read_figures(load_run(path))]
+    found = [read_figures(run) for run in runs_in(path) if run.header.kind == "load"]
+    if not found:
+        raise ConfigError(f"{path}: holds no run of a load test and is none")
+    return found
+
+
+def load_bases(paths: Sequence[Path], run: RunFigures) -> list[RunFigures]:
+    """Return the base runs to compare a run with: of a whole folder those before it with the same load.
+
+    Raises:
+        ConfigError: none is left, or one is named twice.
+    """
+    found: list[RunFigures] = []
+    for path in paths:
+        figures = load_figures(path)
+        if path.is_dir() and not (path / "run.json").exists():
+            figures = [f for f in figures if f.load == run.load and f.started_ns < run.started_ns]
+        found += figures
+    if not found:
+        raise ConfigError(f"no run of the same load came before {run.id} in {', '.join(map(str, paths))}")
+    ids = [figures.id for figures in found]
+    twice = next((one for one in [*ids, run.id] if [*ids, run.id].count(one) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is named twice: compared with itself a run shows nothing")
+    return found
+
+
+def runs_in(folder: Path, *, most: int | None = None) -> list[Run]:
+    """Return the runs of a folder that can be opened, the oldest first; of many the latest ``most``."""
+    runs = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_symlink() and (path / "run.json").exists():
+            try:
+                runs.append(load_run(path))
+            except ConfigError:
+                continue  # one of a newer overproof, or not ours
+    runs.sort(key=lambda run: run.header.started_ns)
+    return runs if most is None else runs[-most:]
