@@ -12,6 +12,7 @@ from loadtests.calibration import judge_calibration, reading_from_json
 from loadtests.inputs import EVENT as INPUTS
 from loadtests.preflight import EVENT_REPLICAS, judge_replicas
 from loadtests.prompt_scale import judge_prompt_size
+from loadtests.regression import judge_baseline
 from loadtests.sessions import judge_chains
 from loadtests.workload import Workload, WorkloadSpec
 from probes.event import Event
@@ -36,7 +37,7 @@ def judge_run(run: Run) -> list[Finding]:
     requests = read_requests(run.path)
     subject = f"endpoint:{requests[0].endpoint if requests else workload.endpoint.url or 'simulated'}"
     client = "client:load"
-    return [
+    findings = [
         *judge_slos(workload.slos, requests),
         judge_errors(
             requests, slos=workload.slos, subject=subject, failed_share_max=workload.failed_share_max
@@ -49,6 +50,7 @@ def judge_run(run: Run) -> list[Finding]:
         *_judge_replicas(run, workload, subject=subject),
         judge_controls(run.events_of(plans.READY)),
     ]
+    return [*findings, *judge_baseline(run, requests, findings)]
 
 
 def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, subject: str) -> Finding:

@@ -23,6 +23,7 @@ from loadtests.preflight import EVENT_REPLICAS, check_endpoint, count_replicas, 
 from loadtests.prompt_scale import EVENT as PROMPT_SCALE
 from loadtests.prompt_scale import PromptScale, find_scale, to_event
 from loadtests.prompts import WordScale
+from loadtests.regression import keep_baseline
 from loadtests.workload import WorkloadSpec, read_headers
 from probes.child import end_child, python_module, start_child, watch_lifeline
 from probes.errors import ConfigError, RecordError, TargetError
@@ -101,6 +102,8 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
             require_replicas(url, seen)
         progress.step("endpoint", "done", f"{url} answers as {model!r}")
         writer.event("load", INPUTS, **inputs)
+        if request.spec.baseline is not None:
+            keep_baseline(request.spec.baseline, writer)
         found = PromptScale(scale=WordScale())
         if request.spec.calibrate_prompts and any(kind.file is None for kind in workload.prompts):
             found = find_scale(url, workload, model=model, seed=request.seed)

@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from loadtests.arrival_spec import ArrivalsSpec, ThinkSpec
 from loadtests.arrivals import Arrivals, Think
+from loadtests.baseline_spec import BaselineSpec, as_baseline
 from loadtests.prompt_spec import ConstantSize, PromptClassSpec, PromptSpec, SizeSpec
 from loadtests.prompts import PromptClass, Size
 from probes.errors import ConfigError
@@ -179,6 +180,15 @@ class WorkloadSpec(Spec):
         float | None, Field(gt=0, lt=1, description="without it and without a goodput SLO none may fail")
     ] = None
 
+    baseline: Annotated[
+        BaselineSpec | None, Field(description="earlier runs; what got worse since is a failure")
+    ] = None
+
+    @field_validator("baseline", mode="before")
+    @classmethod
+    def _has_baseline(cls, value: object) -> object:
+        return as_baseline(value)
+
     @model_validator(mode="after")
     def _can_tell_slos_apart(self) -> WorkloadSpec:
         to_slos(self.slos)
@@ -252,7 +262,8 @@ def load_workload(path: Path) -> WorkloadSpec:
     """
     spec = load_spec(path, WorkloadSpec)
     data, folder = spec.model_dump(exclude_unset=True), path.resolve().parent
-    files = {key: _anchored(data[key], folder) for key in ("arrivals", "prompt", "classes") if key in data}
+    keys = [key for key in ("arrivals", "prompt", "classes", "baseline") if key in data]
+    files = {key: _anchored(data[key], folder) for key in keys}
     return WorkloadSpec.model_validate(data | files)
 
 

@@ -18,7 +18,8 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.student_t import quantile, upper_tail
 from reports.block_spread import BLOCKS_MIN
-from reports.run_figures import KINDS, Figure, Kind, RunFigures
+from reports.figure_kind import KINDS, Kind
+from reports.run_figures import Figure, RunFigures
 
 CONFIDENCE = 0.95
 BASE_RUNS_ENOUGH = 5  # below this, intervals are several times wider than the noise itself

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from reports.compare import Change, Comparison, Direction
+from reports.figure_kind import KINDS
 from reports.markdown import escape
-from reports.run_figures import KINDS
 from reports.text import one_line
 
 SCHEMA_VERSION = 1

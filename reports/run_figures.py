@@ -23,6 +23,7 @@ from probes.request import Request
 from probes.slo import GOODPUT, Slo, is_good
 from probes.slo_spec import SloSpec
 from reports.block_spread import BLOCKS_MAX, BLOCKS_MIN, Pair, block_edges, ratio, ratio_spread
+from reports.figure_kind import PERCENTILE_METRICS, PERCENTS
 from reports.run import Run, load_run
 from reports.table import read_requests
 
@@ -30,37 +31,6 @@ from reports.table import read_requests
 SCHEMA_VERSION = 1
 # So many values must lie beyond a percentile, or it says nothing: p99 needs 500.
 TAIL_VALUES_MIN = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """A figure that runs are compared by."""
-
-    name: str
-    unit: str
-    is_share: bool  # changes are differences; else they are ratios
-    is_higher_better: bool
-    margin: float  # a change within it is none: 0.05 is 5 %, or 5 points of a share
-
-
-def _percentiles() -> Iterator[Kind]:
-    for metric in ("ttft_ms", "itl_ms", "e2e_ms"):
-        for percent, margin in ((50, 0.05), (90, 0.10), (99, 0.20)):
-            yield Kind(
-                name=f"{metric}_p{percent}", unit="ms", is_share=False, is_higher_better=False, margin=margin
-            )
-
-
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        *_percentiles(),
-        Kind(name="goodput", unit="share", is_share=True, is_higher_better=True, margin=0.01),
-        Kind(name="error_share", unit="share", is_share=True, is_higher_better=False, margin=0.01),
-        Kind(name="tokens_per_s", unit="1/s", is_share=False, is_higher_better=True, margin=0.05),
-        Kind(name="correctness", unit="share", is_share=True, is_higher_better=True, margin=0.01),
-    )
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,9 +173,9 @@ def figures_of(requests: Sequence[Request], slos: Sequence[Slo] = ()) -> dict[st
 
 
 def _latencies(blocks: Sequence[Sequence[Request]]) -> Iterator[tuple[str, Figure]]:
-    for metric in ("ttft_ms", "itl_ms", "e2e_ms"):
+    for metric in PERCENTILE_METRICS:
         counts = [_count_us(metric, block) for block in blocks]
-        for percent in (50, 90, 99):
+        for percent in PERCENTS:
             figure = _percentile(counts, percent / 100)
             if figure is not None:
                 yield f"{metric}_p{percent}", figure

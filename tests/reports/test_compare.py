@@ -17,8 +17,8 @@ from probes.outcome import Outcome
 from reports.block_spread import block_edges, ratio_spread
 from reports.compare import Direction, Tolerance, compare, differing
 from reports.compare_text import comparison_document, render_lines, render_markdown_table
+from reports.figure_kind import KINDS
 from reports.run_figures import (
-    KINDS,
     baseline_document,
     figures_of,
     load_figures,
