@@ -7,10 +7,10 @@ send times are known. What comes of it is one ``Reading``; the run is judged by 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from loadtests.busiest import Busiest
-from loadtests.timing_error import TimingError
+from loadtests.timing_error import Spread, TimingError
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -48,6 +48,9 @@ class Reading:
     cpu_us_per_event: float | None = None
     endpoint_cpu_share: float | None = None
     clock_step_ms: float = 0.0
+    # The distributions beside each other, by name and share, as "ttft_p99".
+    true_ms: dict[str, float | None] = field(default_factory=dict)
+    heard_ms: dict[str, float | None] = field(default_factory=dict)
     reason: str = ""
 
 
@@ -65,7 +68,17 @@ def with_errors(found: Reading, error: TimingError) -> Reading:
         jitter_ms_p50=error.jitter.p50,
         jitter_ms_p99=error.jitter.p99,
         unsure_share=round(error.unsure_share, 5),
+        true_ms=_shares(ttft=error.ttft_true, gap=error.gap_true),
+        heard_ms=_shares(ttft=error.ttft_heard, gap=error.gap_heard),
     )
+
+
+def _shares(**spreads: Spread) -> dict[str, float | None]:
+    return {
+        f"{name}_{share}": value
+        for name, spread in spreads.items()
+        for share, value in (("p50", spread.p50), ("p99", spread.p99))
+    }
 
 
 def reading_from_json(data: JsonObject) -> Reading:

@@ -37,7 +37,7 @@ from reports.record import RunHeader, RunWriter, load_header
 _RATE_QUICK_PER_S = 5000.0  # up to here a second is enough
 _QUICK_S, _LONG_S = 1.0, 2.0
 _REQUESTS_WANTED = 220
-_CONNECTIONS_PER_S = 2000
+_CONNECTIONS_PER_S = 1000
 _FIRST_S = 0.02
 _GAP_S_MIN = 0.001
 _DRAIN_S = 3.0
@@ -215,7 +215,7 @@ def main() -> int:
     while True:
         asked = json.loads(lines.get())
         found = read_golden_streams(
-            step_for(Need(**asked["need"])),
+            Step(**asked["step"]) if "step" in asked else step_for(Need(**asked["need"])),
             header=load_header(Path(asked["run"])),
             worker=asked["worker"],
             core=asked.get("core"),
