@@ -15,6 +15,9 @@ DETAIL_CHARS_MAX = 200
 CHOICES_MAX = 128  # as in OpenAI's API; more would let a server fill our memory
 _SENTINEL = "\x00"
 _REPLACEMENT = "\ufffd".encode()
+# Characters of texts seen before that need no parser: models say the same few thousand tokens over and over.
+_known_lengths: dict[bytes, int] = {}
+_KNOWN_TEXTS_MAX, _KNOWN_TEXT_BYTES_MAX = 65536, 24
 
 
 class Completion:
@@ -38,6 +41,24 @@ class Completion:
         self._after = b""
 
     @property
+    def frame(self) -> tuple[bytes, bytes] | None:
+        """Return what an event begins and ends with that ``take_text`` may count; None: each is looked at."""
+        return None if self._before is None else (b"data: " + self._before, self._after + b"\n\n")
+
+    def take_text(self, text: bytes) -> bool:
+        """Count an event that has this between the ends of ``frame``; return whether that could be done."""
+        length = _known_lengths.get(text) or _plain_length(text)
+        if not length:
+            return False
+        self.events += 1
+        self.chars += length
+        if length != len(text) and _REPLACEMENT in text:
+            self.garbled += 1
+        if self._keeps_text:
+            self.texts.append(text.decode())
+        return True
+
+    @property
     def choices(self) -> int:
         """Return how many answers to one prompt have been seen, at least the one that was asked for."""
         return max(1, len(self.finish_reasons))
@@ -54,13 +75,7 @@ class Completion:
         before = self._before
         if before is not None and data.startswith(before) and data.endswith(self._after):
             text = data[len(before) : len(data) - len(self._after)]
-            length = _plain_length(text)
-            if length and len(data) > len(before) + len(self._after):
-                self.events += 1
-                self.chars += length
-                self.garbled += length != len(text) and _REPLACEMENT in text
-                if self._keeps_text:
-                    self.texts.append(text.decode())
+            if len(data) > len(before) + len(self._after) and self.take_text(text):
                 return True
         return self._take_parsed(data)
 
@@ -167,12 +182,19 @@ class Completion:
         if self.problem is None:
             self.problem, self.problem_detail = kind, detail
 
-    def judge_whole(self, *, is_streamed: bool, output_tokens: int) -> tuple[str | None, str]:
-        """Return the error kind and detail of an answer whose body has come to its end as HTTP has it."""
+    def judge_whole(
+        self, *, is_streamed: bool, output_tokens: int, sends_done: bool = True
+    ) -> tuple[str | None, str]:
+        """Return the error kind and detail of an answer whose body has come to its end as HTTP has it.
+
+        A server that never sends [DONE] (``sends_done`` false) is held to its finish_reason alone.
+        """
         if self.problem is not None:
             return self.problem, self.problem_detail
-        if is_streamed and not self.is_done:
-            return "no_done", f"the stream ended after {self.events} events with content and no [DONE]"
+        if is_streamed and sends_done and not self.is_done:
+            hint = "; it had its finish_reason: does this server never send one (endpoint.sends_done: false)?"
+            detail = f"the stream ended after {self.events} events with content and no [DONE]"
+            return "no_done", detail + (hint if self.finish_reason else "")
         if not self.events:
             return "empty", f"no content came (usage: {self.tokens_out} tokens)"
         if not self.finish_reason:
@@ -221,7 +243,10 @@ def _plain_length(text: bytes) -> int:
         decoded = text.decode()
     except UnicodeDecodeError:
         return 0
-    return len(decoded) if decoded.isprintable() else 0
+    length = len(decoded) if decoded.isprintable() else 0
+    if length and len(text) <= _KNOWN_TEXT_BYTES_MAX and len(_known_lengths) < _KNOWN_TEXTS_MAX:
+        _known_lengths[text] = length
+    return length
 
 
 def _whole(value: object) -> int | None:

@@ -1,8 +1,12 @@
-"""The endpoint's address and the connections to it that wait for their next request."""
+"""The endpoint's address, and connections to it: one of them, and those that wait for their next request."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +14,8 @@ from typing import Any
 import gevent.monkey
 
 from loadtests.poll_clock import PollClock
+from loadtests.stream import BYTES_MAX_DEFAULT, EVENTS_MAX_DEFAULT
+from loadtests.tls import TlsLayer
 
 # Linux's SO_TIMESTAMPNS, which Python's socket module does not name; the message type has the same number.
 SO_TIMESTAMPNS = 35
@@ -33,6 +39,11 @@ class Target:
     connect_timeout_s: float
     first_byte_timeout_s: float
     reuses_connections: bool
+    sends_done: bool = True  # False: a stream is whole without [DONE]
+    tls: ssl.SSLContext | None = None  # None: plain HTTP
+    server_name: str = ""  # that the certificate has to be valid for
+    events_max: int = EVENTS_MAX_DEFAULT  # of one answer; what goes on beyond it is given up
+    bytes_max: int = BYTES_MAX_DEFAULT
 
     def __repr__(self) -> str:
         return f"Target({self.url!r})"
@@ -49,27 +60,82 @@ def keep_stamping() -> Any:
     return sock
 
 
+class Link:
+    """One connection to the target: its socket, its TLS where there is some, and what is still to be sent."""
+
+    __slots__ = ("_unsent", "fd", "sock", "tls")
+
+    def __init__(self, target: Target) -> None:
+        self.sock = RawSocket(target.family, socket.SOCK_STREAM)
+        self.fd: int = self.sock.fileno()
+        self.tls: TlsLayer | None = None  # None: plain, or not connected yet
+        self._unsent = memoryview(b"")
+        self.sock.setblocking(False)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)  # before connecting: the first read counts
+
+    def connect(self, address: Any) -> None:
+        """Begin to connect.
+
+        Raises:
+            OSError: it cannot even begin.
+        """
+        code = self.sock.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+
+    def is_connected(self) -> bool:
+        """Return whether it is connected now.
+
+        Raises:
+            OSError: it never will be.
+        """
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        try:
+            self.sock.getpeername()
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                return False
+            raise
+        return True
+
+    def send(self, data: bytes) -> bool:
+        """Send what is left from before and this, as far as it goes now; return whether all has gone."""
+        if data:
+            self._unsent = memoryview(bytes(self._unsent) + data if self._unsent else data)
+        if self._unsent:
+            with contextlib.suppress(BlockingIOError):
+                self._unsent = self._unsent[self.sock.send(self._unsent) :]
+        return not self._unsent
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+
 class Connections:
     """Idle connections to the target, the latest used first, in the hub whose looks ``polls`` records."""
 
     def __init__(self, target: Target, polls: PollClock) -> None:
         self.target = target
         self.polls = polls
-        self._idle: list[tuple[Any, float]] = []
+        self._idle: list[tuple[Link, float]] = []
         self._stamping = keep_stamping()
 
-    def take(self) -> Any | None:
+    def take(self) -> Link | None:
         """Return a connection that is still good; None: make a new one."""
         while self._idle:
-            sock, since = self._idle.pop()
-            if time.monotonic() - since <= _IDLE_S_MAX and _is_quiet(sock):
-                return sock
-            sock.close()
+            link, since = self._idle.pop()
+            if time.monotonic() - since <= _IDLE_S_MAX and _is_quiet(link.sock):
+                return link
+            link.close()
         return None
 
-    def give_back(self, sock: Any) -> None:
+    def give_back(self, link: Link) -> None:
         """Keep a connection for the next request."""
-        self._idle.append((sock, time.monotonic()))
+        self._idle.append((link, time.monotonic()))
 
     def close(self) -> None:
         """Close what is idle."""

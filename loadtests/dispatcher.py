@@ -12,7 +12,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import gevent
@@ -25,6 +25,7 @@ from loadtests.poll_clock import PollClock
 from loadtests.prompts import Prompt, Prompts, make_body
 from loadtests.reader import Errand, Exchange
 from loadtests.sessions import Chain
+from loadtests.tls import make_context
 from loadtests.workload import COMPLETIONS_PATH, HangUpSpec
 from probes.errors import TargetError
 from probes.request import Request
@@ -186,6 +187,8 @@ class Dispatcher:
             request_id=f"{self._plan.run.name}-{index}",
             keeps_text=self._workload.session is not None,
             hang_up_after_events=None if hang_up is None else hang_up.after_events,
+            session=None if chain is None else chain.number,
+            turn=None if chain is None else chain.turn,
         )
 
     def _hang_up(self, index: int) -> HangUpSpec | None:
@@ -231,7 +234,6 @@ class Dispatcher:
         """Note a row, and what follows from it."""
         chain = self._chains.pop(row.index, None)
         if chain is not None:
-            row = replace(row, session=chain.number, turn=chain.turn)
             chain.history.append({"role": "assistant", "content": text})
             due_ns = chain.due_after_ns(row)
             if due_ns is not None:
@@ -284,6 +286,8 @@ def _dropped(errand: Errand, url: str, in_flight_max: int) -> Request:
         status=None,
         error="dropped",
         error_detail=f"{in_flight_max} requests were under way already",
+        session=errand.session,
+        turn=errand.turn,
     )
 
 
@@ -296,7 +300,8 @@ def make_target(plan: LoadPlan, *, headers: Mapping[str, str]) -> Target:
     parts = urlsplit(plan.url)
     assert parts.hostname is not None
     endpoint = plan.workload.endpoint
-    port = parts.port or 80
+    is_tls = parts.scheme == "https"
+    port = parts.port or (443 if is_tls else 80)
     try:
         family, _, _, _, address = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -313,4 +318,9 @@ def make_target(plan: LoadPlan, *, headers: Mapping[str, str]) -> Target:
         connect_timeout_s=endpoint.connect_timeout_s,
         first_byte_timeout_s=endpoint.first_byte_timeout_s or endpoint.timeout_s,
         reuses_connections=endpoint.reuse_connections,
+        sends_done=endpoint.sends_done,
+        tls=make_context(endpoint.ca_file) if is_tls else None,
+        server_name=parts.hostname,
+        events_max=plan.workload.limits.events_max,
+        bytes_max=plan.workload.limits.bytes_max,
     )

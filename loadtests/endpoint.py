@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--decode-step-ms", type=float, default=_LIMITS.decode_step_s * 1000, help="Time of one step.")
     add("--start-delay-s", type=float, default=0.0, help="Time until /health answers 200.")
     add("--fault", action="append", default=[], metavar="KIND:SHARE", help="May be repeated; see below.")
+    add("--tls-cert-file", type=Path, default=None, help="Serve TLS with this certificate (PEM).")
+    add("--tls-key-file", type=Path, default=None, help="Its private key (PEM); else it is in the same file.")
     add("--sends-file", type=Path, default=None, help="NDJSON file that receives the true send times.")
     add("--lifeline", action="store_true", help="Leave when standard input ends.")
     return parser
@@ -85,12 +88,18 @@ def _settings(options: argparse.Namespace) -> ServiceSettings:
 async def _serve(options: argparse.Namespace, settings: ServiceSettings) -> None:
     loop = asyncio.get_running_loop()
     service = Service(settings, loop)
+    context = None if options.tls_cert_file is None else _tls(options.tls_cert_file, options.tls_key_file)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
         server = await loop.create_server(
-            lambda: Connection(service), options.host, options.port, reuse_address=True, backlog=4096
+            lambda: Connection(service),
+            options.host,
+            options.port,
+            ssl=context,
+            reuse_address=True,
+            backlog=4096,
         )
     except (OSError, OverflowError) as error:
         number_of = error.errno if isinstance(error, OSError) else None
@@ -105,6 +114,15 @@ async def _serve(options: argparse.Namespace, settings: ServiceSettings) -> None
     sys.stdout.flush()
     await stop.wait()
     server.close()
+
+
+def _tls(cert_file: Path, key_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert_file, key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"--tls-cert-file {cert_file}: cannot be used: {error}") from error
+    return context
 
 
 def _stop_from_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

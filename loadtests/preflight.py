@@ -10,12 +10,14 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import ssl
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+from loadtests.tls import make_context, reason_of
 from loadtests.workload import COMPLETIONS_PATH, EndpointSpec, read_headers
 from probes.errors import TargetError
 from probes.finding import Finding
@@ -167,13 +169,23 @@ def judge_replicas(seen: JsonObject | None, *, expected: int, subject: str) -> F
     )
 
 
+def _link(parts: SplitResult, endpoint: EndpointSpec) -> http.client.HTTPConnection:
+    if parts.scheme == "https":
+        context = make_context(endpoint.ca_file)
+        return http.client.HTTPSConnection(parts.netloc, timeout=endpoint.connect_timeout_s, context=context)
+    return http.client.HTTPConnection(parts.netloc, timeout=endpoint.connect_timeout_s)
+
+
 def ask(url: str, endpoint: EndpointSpec, method: str, path: str, body: str | None) -> Reply | None:
     """Ask once, before the load; None: there is something, but it did not answer whole in time."""
     parts = urlsplit(url)
     headers = {"Content-Type": "application/json"} | read_headers(endpoint)
-    link = http.client.HTTPConnection(parts.netloc, timeout=endpoint.connect_timeout_s)
+    link = _link(parts, endpoint)
     try:
         link.connect()
+    except ssl.SSLError as error:
+        link.close()
+        raise TargetError(f"{url}: no TLS there: {reason_of(error, parts.hostname or '')}") from error
     except OSError as error:
         raise TargetError(f"{url}: cannot be reached: {error.strerror or error}; is it running?") from error
     try:

@@ -1,42 +1,46 @@
 """One HTTP exchange in gevent's event loop: connect, send, and read with the kernel's receive timestamps.
 
 No greenlet per request and no task switch per token: a callback in the hub takes what a socket has, asks the
-kernel when it came, and counts it. Callbacks must never block and never raise.
+kernel when it came, and counts it. Callbacks must never block.
 
-A kernel stamp is that of the last segment in a read. So a read with one event is exact; of a read with
-several, only the last event's time is known, and the others lie between the hub's previous look and it. (The
-end of a connection counts as a segment; a stream that ends with it right after content has failed anyway.)
+The end of a connection counts as a segment for the kernel's stamps; a stream that ends with it right after
+content has failed anyway.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import socket
 import struct
 import time
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import gevent
-
+from loadtests.answer_head import judge_head, retry_after_s
 from loadtests.completion import DETAIL_CHARS_MAX, Completion
-from loadtests.connections import SO_TIMESTAMPNS, Connections, RawSocket
+from loadtests.connections import SO_TIMESTAMPNS, Connections, Link
+from loadtests.event_times import EventTimes
+from loadtests.poll_clock import READ, WRITE
 from loadtests.server_sent_events import EventDecoder, EventTooLongError
 from loadtests.stream import AnswerDecoder, BadHttpError
+from loadtests.tls import TlsError, TlsLayer
 from probes.request import Request
 
 READ_BYTES = 256 * 1024
 BODY_BYTES_MAX = 32 * 1024 * 1024
-GAP_US_MAX = 2**32 - 1  # what one place of the array holds: more than any time-out allows
+_UNWANTED_BYTES_MAX = 64 * 1024  # of a body that only serves to show what came instead of an answer
 _ANCILLARY_BYTES = 64
 _STAMP = struct.Struct("@qq")
-_READ, _WRITE = 1, 2
-_WOULD_BLOCK = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 _buffer = bytearray(READ_BYTES)
 _view = memoryview(_buffer)
+_buffers = (_buffer,)
+_now_ns = time.time_ns
+_unpack_stamp = _STAMP.unpack_from
+# The chunk's size line of a read that is one whole chunk, by the read's length; empty: none has that length.
+_SIZE_LINES = [b""] * 4096
+for _size in range(1, 4080):
+    _line = b"%x\r\n" % _size
+    _SIZE_LINES[len(_line) + _size + 2] = _line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class Errand:
     request_id: str
     keeps_text: bool = False  # whether the answer's text is wanted, for the next turn of a conversation
     hang_up_after_events: int | None = None  # None: the client stays to the end
+    session: int | None = None  # user or conversation that it belongs to; None: it stands alone
+    turn: int | None = None
 
 
 class Exchange:
@@ -63,25 +69,33 @@ class Exchange:
         self._target = connections.target
         self._polls = connections.polls
         self._on_end = on_end
-        self._sock: Any = None
-        self._watcher: Any = None
-        self._unsent = memoryview(b"")
+        self._link: Link | None = None  # None: not begun, or ended
+        self._recvmsg_into: Any = None
+        self._request = b""
         self._answer = AnswerDecoder()
         self._events = EventDecoder()
         self._completion = Completion(keeps_text=errand.keeps_text)
         self._is_event_stream = False
+        self._frame: tuple[bytes, bytes] | None = None  # None: the next read has to be taken apart
         self._body = bytearray()
         self._begun_s = time.monotonic()
         self._deadline_s = self._begun_s + self._target.timeout_s
         self._connect_ms: float | None = None
+        self._tls_ms: float | None = None
         self._is_connecting = False
         self._t_sent_ns: int | None = None
-        self._t_first_ns: int | None = None
-        self._t_last_ns: int | None = None
-        self._first_uncertain_ns = self._last_uncertain_ns = 0
-        self._gaps_us = array("I")  # no object per token
-        self._reads = self._unstamped = self._coalesced = 0
+        self._times = EventTimes()
+        self._reads = self._unstamped = 0
         self._lag_ns_max = 0
+        self._bytes_left = self._target.bytes_max
+        self._events_stop = min(
+            errand.hang_up_after_events or self._target.events_max, self._target.events_max
+        )
+
+    @property
+    def events(self) -> int:
+        """Return how many events with content have come so far."""
+        return self._completion.events
 
     @property
     def text(self) -> str:
@@ -96,90 +110,174 @@ class Exchange:
             f"Accept-Encoding: identity\r\nx-request-id: {errand.request_id}\r\n"
             f"Content-Length: {len(errand.body)}\r\n{target.head_fields}\r\n"
         )
-        self._unsent = memoryview(head.encode("latin-1") + errand.body)
+        self._request = head.encode("latin-1") + errand.body
         try:
-            self._sock = self._connections.take() if target.reuses_connections else None
-            if self._sock is not None:
-                self._watch(_READ, self._on_readable)
-                self._send()
+            self._link = self._connections.take() if target.reuses_connections else None
+            if self._link is not None:
+                self._send_request()
             else:
-                self._connect()
+                self._link = Link(target)
+                self._is_connecting = True
+                self._link.connect(target.address)
+                self._watch(WRITE, self._on_connected)
         except OSError as error:
-            self._fail_with(error)
-
-    def _connect(self) -> None:
-        self._sock = RawSocket(self._target.family, socket.SOCK_STREAM)
-        self._sock.setblocking(False)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.setsockopt(
-            socket.SOL_SOCKET, SO_TIMESTAMPNS, 1
-        )  # before connecting: the first read counts
-        self._is_connecting = True
-        code = self._sock.connect_ex(self._target.address)
-        if code not in (0, errno.EINPROGRESS):
-            raise OSError(code, os.strerror(code))
-        self._watch(_WRITE, self._on_connected)
+            self._on_fault(error)
 
     def _watch(self, events: int, callback: Callable[[], None]) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
-        self._watcher = gevent.get_hub().loop.io(self._sock.fileno(), events)
-        self._watcher.start(self._guarded, callback)
+        assert self._link is not None
+        self._polls.watch(self._link.fd, events, callback, self._on_fault)
 
-    def _guarded(self, callback: Callable[[], None]) -> None:
-        """Let no fault of ours escape into the hub: the request would neither end nor be counted."""
-        try:
-            callback()
-        except OSError as error:
+    def _on_fault(self, error: Exception) -> None:
+        """End with what a callback has raised: a request must end and be counted, whatever happens."""
+        if self.row is not None:
+            return
+        if isinstance(error, OSError):
             self._fail_with(error)
-        except Exception as error:
+        elif isinstance(error, TlsError):
+            self.fail("tls_failed", str(error))
+        else:
             self.fail("client_bug", f"{type(error).__name__}: {error}")
 
     def _on_connected(self) -> None:
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
-        self._is_connecting = False
+        assert self._link is not None
+        if not self._link.is_connected():
+            return
         self._connect_ms = (time.monotonic() - self._begun_s) * 1000
-        self._watch(_READ, self._on_readable)
-        self._send()
+        context = self._target.tls
+        if context is None:
+            self._is_connecting = False
+            self._send_request()
+            return
+        self._link.tls = TlsLayer(context, self._target.server_name)
+        self._shake(b"")
 
-    def _send(self) -> None:
-        if self._t_sent_ns is None:
-            self._t_sent_ns = time.time_ns()
+    def _shake(self, data: bytes) -> None:
+        """Go on with the TLS handshake."""
+        link = self._link
+        assert link is not None
+        assert link.tls is not None
         try:
-            sent = self._sock.send(self._unsent)
+            is_done = link.tls.shake(data)
+        finally:
+            is_sent = link.send(link.tls.to_send())  # if it failed, the server is told so
+        if not is_done:
+            self._watch(READ if is_sent else READ | WRITE, self._on_shaking)
+            return
+        self._is_connecting = False
+        assert self._connect_ms is not None
+        self._tls_ms = (time.monotonic() - self._begun_s) * 1000 - self._connect_ms
+        self._send_request()
+
+    def _on_shaking(self) -> None:
+        assert self._link is not None
+        try:
+            data = self._link.sock.recv(READ_BYTES)
         except BlockingIOError:
-            sent = 0
-        self._unsent = self._unsent[sent:]
-        if self._unsent:  # a long prompt and a slow reader
-            self._watch(_READ | _WRITE, self._on_ready)
+            self._shake(b"")
+            return
+        if not data:
+            raise TlsError("the server closed the connection in the TLS handshake; is it http://?")
+        self._shake(data)
+
+    def _send_request(self) -> None:
+        link, request = self._link, self._request
+        assert link is not None
+        self._request = b""
+        self._recvmsg_into = link.sock.recvmsg_into
+        if link.tls is not None:
+            request = link.tls.encrypt(request)
+        self._t_sent_ns = time.time_ns()
+        self._watch_reading(is_sent=link.send(request))
+
+    def _watch_reading(self, *, is_sent: bool) -> None:
+        assert self._link is not None
+        if not is_sent:  # a long prompt and a slow reader
+            self._watch(READ | WRITE, self._on_ready)
+        else:
+            self._watch(READ, self._on_readable if self._link.tls is None else self._on_readable_tls)
 
     def _on_ready(self) -> None:
-        """Go on sending; an answer that comes before all is sent is read afterwards or fails the sending."""
-        self._send()
-        if not self._unsent:
-            self._watch(_READ, self._on_readable)
+        """Go on sending; an answer that comes before all is sent is read as well."""
+        assert self._link is not None
+        if self._link.send(b""):
+            self._watch_reading(is_sent=True)
+        elif self._link.tls is None:
+            self._on_readable()
+        else:
+            self._on_readable_tls()
+
+    def _receive(self) -> tuple[int, int, int | None]:
+        """Read once; return the count of bytes, 0 at the end, the time now, and the kernel's stamp if any.
+
+        Raises:
+            BlockingIOError: there is nothing.
+        """
+        count, ancillary, _, _ = self._recvmsg_into(_buffers, _ANCILLARY_BYTES)
+        now_ns = _now_ns()
+        if not count:
+            return 0, now_ns, None
+        self._reads += 1
+        self._bytes_left -= count
+        if ancillary and ancillary[0][1] == SO_TIMESTAMPNS and len(ancillary[0][2]) >= 16:
+            seconds, nanoseconds = _unpack_stamp(ancillary[0][2])
+            stamp_ns = seconds * 1_000_000_000 + nanoseconds
+            if now_ns - stamp_ns > self._lag_ns_max:
+                self._lag_ns_max = now_ns - stamp_ns
+            return count, now_ns, stamp_ns
+        self._unstamped += 1
+        return count, now_ns, None
 
     def _on_readable(self) -> None:
         try:
-            count, ancillary, _, _ = self._sock.recvmsg_into((_buffer,), _ANCILLARY_BYTES)
+            count, now_ns, stamp_ns = self._receive()
         except BlockingIOError:
             return
-        now_ns = time.time_ns()
+        frame = self._frame
+        if frame is not None and stamp_ns is not None and count < 4096:
+            # The usual case: the read is one chunk that holds one event like the one before. Nothing is
+            # copied but its text, and no decoder has anything to remember.
+            line, (before, after) = _SIZE_LINES[count], frame
+            at = len(line) + len(before)
+            if (
+                line
+                and _buffer.startswith(line)
+                and _buffer.startswith(before, len(line), at)
+                and _buffer.endswith(after, at, count)
+                and self._completion.take_text(bytes(_view[at : count - len(after)]))
+            ):
+                self._times.note_one(stamp_ns)
+                if self._completion.events >= self._events_stop or self._bytes_left < 0:
+                    self._stop_at_limits(stamp_ns)
+                return
+        if count:
+            self._take(bytes(_view[:count]), stamp_ns or now_ns, is_exact=stamp_ns is not None)
+        else:
+            self._on_closed(now_ns)
+
+    def _on_readable_tls(self) -> None:
+        link = self._link
+        assert link is not None
+        assert link.tls is not None
+        tls = link.tls
+        try:
+            count, now_ns, stamp_ns = self._receive()
+        except BlockingIOError:
+            return
         if not count:
             self._on_closed(now_ns)
             return
-        stamp_ns = _stamp_of(ancillary)
-        if stamp_ns is None:
-            self._unstamped += 1
-        elif now_ns - stamp_ns > self._lag_ns_max:
-            self._lag_ns_max = now_ns - stamp_ns
-        self._reads += 1
-        self._take(bytes(_view[:count]), stamp_ns or now_ns, is_stamped=stamp_ns is not None)
+        data = tls.decrypt(_view[:count])
+        if not link.send(tls.to_send()):  # what TLS itself has to say
+            self._watch_reading(is_sent=False)
+        if data:
+            is_exact = stamp_ns is not None and not tls.has_more
+            self._take(data, stamp_ns or now_ns, is_exact=is_exact)
+        if self.row is None and tls.fault:
+            self.fail("tls_failed", tls.fault, t_end_ns=now_ns)
+        elif self.row is None and tls.is_ended:
+            self._on_closed(now_ns)
 
-    def _take(self, data: bytes, stamp_ns: int, *, is_stamped: bool) -> None:
+    def _take(self, data: bytes, stamp_ns: int, *, is_exact: bool) -> None:
         try:
             contents, has_more_after = self._count(self._answer.feed(data))
         except BadHttpError as error:
@@ -188,13 +286,36 @@ class Exchange:
         except EventTooLongError as error:
             self.fail("bad_event", str(error), t_end_ns=stamp_ns)
             return
+        answer = self._answer
         if contents:
-            self._note_times(contents, stamp_ns, is_exact=is_stamped and not has_more_after)
-        if self._answer.is_complete and self.row is None:
+            is_last = not (has_more_after or answer.has_begun_more or self._events.is_mid_event)
+            is_exact = is_exact and is_last and not answer.is_complete
+            uncertain_ns = 0 if is_exact and contents == 1 else self._uncertain_ns(stamp_ns)
+            self._times.note(contents, stamp_ns, is_exact=is_exact, uncertain_ns=uncertain_ns)
+        if answer.is_complete and self.row is None:
             self._end_whole(stamp_ns)
-        limit = self.errand.hang_up_after_events
-        if limit is not None and self.row is None and self._completion.events >= limit:
-            self.hang_up(f"after {self._completion.events} events, as the workload wants", t_end_ns=stamp_ns)
+        if self.row is None:
+            self._stop_at_limits(stamp_ns)
+            self._frame = self._next_frame()
+
+    def _next_frame(self) -> tuple[bytes, bytes] | None:
+        """Return what the next chunk begins and ends with, if only its text and size can be new in it."""
+        if not (self._is_event_stream and self._answer.is_between_chunks and self._events.is_between_events):
+            return None
+        found = self._completion.frame
+        return None if found is None else (found[0], found[1] + b"\r\n")
+
+    def _stop_at_limits(self, stamp_ns: int) -> None:
+        """Leave where the workload wants it, or where an answer goes beyond all measure."""
+        target, events = self._target, self._completion.events
+        after = self.errand.hang_up_after_events
+        if after is not None and events >= after:
+            self.hang_up(f"after {events} events, as the workload wants", t_end_ns=stamp_ns)
+        elif events >= target.events_max:
+            self.fail("too_long", f"{events} events and no end (limits.events_max)", t_end_ns=stamp_ns)
+        elif self._bytes_left < 0:
+            detail = f"more than {target.bytes_max} bytes and no end (limits.bytes_max)"
+            self.fail("too_long", detail, t_end_ns=stamp_ns)
 
     def hang_up(self, detail: str, *, t_end_ns: int | None = None) -> None:
         """Leave on purpose; who leaves before any content came has not been served."""
@@ -203,10 +324,8 @@ class Exchange:
     def _count(self, pieces: list[bytes]) -> tuple[int, bool]:
         """Return how many events with content these pieces hold, and whether another event comes after."""
         if not self._is_event_stream:
-            if not self._choose_form():
-                self._body += b"".join(pieces)
-                if len(self._body) > BODY_BYTES_MAX:
-                    raise BadHttpError(f"an answer of more than {BODY_BYTES_MAX} bytes")
+            if not self._is_wanted_stream():
+                self._keep(pieces)
                 return 0, False
             self._is_event_stream = True
         contents, has_content = 0, True
@@ -216,25 +335,24 @@ class Exchange:
                 contents += has_content
         return contents, not has_content
 
-    def _choose_form(self) -> bool:
+    def _keep(self, pieces: list[bytes]) -> None:
+        """Keep a body that is no event stream; of one that nobody wants, only what shows what it is."""
+        self._body += b"".join(pieces)
+        if len(self._body) > BODY_BYTES_MAX:
+            raise BadHttpError(f"an answer of more than {BODY_BYTES_MAX} bytes")
         head = self._answer.head
-        if head is None or head.status != 200 or not self._target.is_streamed:
-            return False
-        return head.fields.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+        if head is not None and len(self._body) > _UNWANTED_BYTES_MAX:
+            kind, detail = self._judge_head()
+            if kind is not None:
+                self.fail(kind, detail)
 
-    def _note_times(self, contents: int, stamp_ns: int, *, is_exact: bool) -> None:
-        self._last_uncertain_ns = 0 if is_exact else self._uncertain_ns(stamp_ns)
-        if contents > 1:
-            self._coalesced += 1
-        if self._t_first_ns is None or self._t_last_ns is None:
-            self._t_first_ns = stamp_ns
-            if contents > 1 or not is_exact:
-                self._first_uncertain_ns = self._uncertain_ns(stamp_ns)
-        else:
-            self._gaps_us.append(min(max(0, stamp_ns - self._t_last_ns) // 1000, GAP_US_MAX))
-        if contents > 1:  # they came somewhere in this gap; 0 says "together with the one before"
-            self._gaps_us.extend([0] * (contents - 1))
-        self._t_last_ns = stamp_ns
+    def _is_wanted_stream(self) -> bool:
+        return self._answer.head is not None and self._target.is_streamed and self._judge_head()[0] is None
+
+    def _judge_head(self) -> tuple[str | None, str]:
+        assert self._answer.head is not None
+        shown = bytes(self._body[:DETAIL_CHARS_MAX]).decode("utf-8", "replace")
+        return judge_head(self._answer.head, is_streamed=self._target.is_streamed, shown=shown)
 
     def _uncertain_ns(self, stamp_ns: int) -> int:
         """Return how much earlier than its stamp something in this read may have come."""
@@ -242,50 +360,47 @@ class Exchange:
         return max(0, stamp_ns - max(self._polls.looked_before_ns, self._t_sent_ns))
 
     def _on_closed(self, now_ns: int) -> None:
-        if self._answer.end_of_connection():
-            self._end_whole(now_ns)
-        elif self._answer.head is None:
+        tls = None if self._link is None else self._link.tls
+        if tls is not None and not tls.is_ended and not self._answer.is_complete:
+            cause = "the connection was closed without TLS saying so"
+        else:
+            cause = "the connection was closed"
+            if self._answer.end_of_connection():
+                self._end_whole(now_ns)
+                return
+        if self._answer.head is None:
             self.fail("closed", "the server closed the connection without an answer", t_end_ns=now_ns)
         else:
-            events = self._completion.events
-            self.fail("truncated", f"the connection was closed after {events} events", t_end_ns=now_ns)
+            self.fail("truncated", f"{cause} after {self._completion.events} events", t_end_ns=now_ns)
 
     def _end_whole(self, t_end_ns: int) -> None:
         """Judge an answer that is whole as HTTP has it."""
-        head = self._answer.head
-        assert head is not None
-        kind, detail = self._judge_head(head.status, head.fields)
+        kind, detail = self._judge_head()
         if kind is None and not self._is_event_stream and self._completion.take_whole(bytes(self._body)):
-            self._t_first_ns = self._t_last_ns = t_end_ns
+            self._times.note_one(t_end_ns)
         if kind is None:
             kind, detail = self._completion.judge_whole(
-                is_streamed=self._is_event_stream, output_tokens=self.errand.output_tokens
+                is_streamed=self._is_event_stream,
+                output_tokens=self.errand.output_tokens,
+                sends_done=self._target.sends_done,
             )
         self._finish(kind, detail, t_end_ns)
 
-    def _judge_head(self, status: int, fields: dict[str, str]) -> tuple[str | None, str]:
-        shown = bytes(self._body[:DETAIL_CHARS_MAX]).decode("utf-8", "replace")
-        if status != 200:
-            retry_after = fields.get("retry-after")
-            extra = f" (Retry-After: {retry_after})" if retry_after else ""
-            return _kind_of_status(status), f"HTTP {status}{extra}: {shown}"
-        if fields.get("content-encoding", "identity").lower() != "identity":
-            return "content_type", f"content-encoding {fields['content-encoding']!r} was not asked for"
-        wanted = "text/event-stream" if self._target.is_streamed else "application/json"
-        got = fields.get("content-type", "").partition(";")[0].strip().lower()
-        if got != wanted:
-            return "content_type", f"wanted {wanted}, got {got!r}: {shown}"
-        return None, ""
-
     def check_deadlines(self, now_s: float) -> None:
         """Give up what has taken too long."""
-        begun = self._begun_s
-        if now_s >= self._deadline_s:
-            self.fail("timeout", f"no end within {self._target.timeout_s:g} s")
-        elif self._is_connecting and now_s - begun >= self._target.connect_timeout_s:
-            self.fail("connect_timeout", f"no connection within {self._target.connect_timeout_s:g} s")
-        elif not self._reads and now_s - begun >= self._target.first_byte_timeout_s:
-            self.fail("first_byte_timeout", f"no byte within {self._target.first_byte_timeout_s:g} s")
+        target, taken_s = self._target, now_s - self._begun_s
+        if self._is_connecting and taken_s >= min(target.connect_timeout_s, target.timeout_s):
+            if self._connect_ms is None:
+                self.fail("connect_timeout", f"no connection within {target.connect_timeout_s:g} s")
+            else:
+                detail = (
+                    f"connected, but no TLS handshake within {target.connect_timeout_s:g} s; is it http://?"
+                )
+                self.fail("tls_failed", detail)
+        elif now_s >= self._deadline_s:
+            self.fail("timeout", f"no end within {target.timeout_s:g} s")
+        elif not self._reads and taken_s >= target.first_byte_timeout_s:
+            self.fail("first_byte_timeout", f"no byte within {target.first_byte_timeout_s:g} s")
 
     def _fail_with(self, error: OSError) -> None:
         detail = f"{error.strerror or error} after {self._completion.events} events"
@@ -293,6 +408,8 @@ class Exchange:
             self.fail("client_limit", f"this machine cannot open one more connection: {error.strerror}")
         elif error.errno == errno.ECONNREFUSED:
             self.fail("refused", detail)
+        elif self._is_connecting and self._connect_ms is not None:
+            self.fail("tls_failed", f"{error.strerror or error} in the TLS handshake")
         elif self._is_connecting or self._t_sent_ns is None:
             self.fail("connect_failed", detail)
         else:
@@ -304,32 +421,37 @@ class Exchange:
             self._finish(kind, detail, t_end_ns or time.time_ns())
 
     def _finish(self, kind: str | None, detail: str, t_end_ns: int) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
-        if self._sock is not None:
-            may_stay = kind is None and self._answer.keeps_alive and self._target.reuses_connections
-            self._connections.give_back(self._sock) if may_stay else self._sock.close()
+        link, self._link = self._link, None
+        if link is not None:
+            self._polls.forget(link.fd)
+            is_sound = link.tls is None or not (link.tls.is_ended or link.tls.fault)
+            may_stay = kind is None and is_sound and self._answer.keeps_alive
+            self._connections.give_back(
+                link
+            ) if may_stay and self._target.reuses_connections else link.close()
         self.row = self._make_row(kind, detail, t_end_ns)
         self._on_end(self)
 
     def _make_row(self, kind: str | None, detail: str, t_end_ns: int) -> Request:
-        head, completion = self._answer.head, self._completion
+        head, completion, times = self._answer.head, self._completion, self._times
         return Request(
             index=self.errand.index,
             worker=self.errand.worker,
             endpoint=self._target.url,
             t_intended_ns=self.errand.t_intended_ns,
             t_sent_ns=self._t_sent_ns,
-            t_first_ns=self._t_first_ns,
-            t_last_ns=self._t_last_ns,
+            t_first_ns=times.t_first_ns,
+            t_last_ns=times.t_last_ns,
             t_end_ns=t_end_ns,
             connect_ms=self._connect_ms,
+            tls_ms=self._tls_ms,
             status=None if head is None else head.status,
             error=kind,
             error_detail=_recordable(detail[:DETAIL_CHARS_MAX]),
-            retry_after_s=None if head is None else _retry_after_s(head.fields.get("retry-after", "")),
+            retry_after_s=retry_after_s(head),
             is_hung_up=kind == "hung_up",
+            session=self.errand.session,
+            turn=self.errand.turn,
             replica="" if head is None else head.fields.get("x-replica", "")[:100],
             finish_reason=_recordable(completion.finish_reason[:100]),
             is_done=completion.is_done,
@@ -340,35 +462,17 @@ class Exchange:
             tokens_cached=completion.tokens_cached,
             choices=completion.choices,
             events_garbled=completion.garbled,
-            gaps_us=tuple(self._gaps_us),
+            gaps_us=tuple(times.gaps_us),
+            gaps_censored=times.gaps_censored,
             reads=self._reads,
             reads_unstamped=self._unstamped,
-            reads_coalesced=self._coalesced,
+            reads_coalesced=times.coalesced,
             lag_ms_max=self._lag_ns_max / 1e6,
-            first_uncertain_ms=self._first_uncertain_ns / 1e6,
-            last_uncertain_ms=self._last_uncertain_ns / 1e6,
+            first_uncertain_ms=times.first_uncertain_ns / 1e6,
+            last_uncertain_ms=times.last_uncertain_ns / 1e6,
         )
-
-
-def _stamp_of(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= _STAMP.size:
-            seconds, nanoseconds = _STAMP.unpack_from(data)
-            return int(seconds) * 1_000_000_000 + int(nanoseconds)
-    return None
 
 
 def _recordable(text: str) -> str:
     """Return a server's words without lone surrogates, which JSON can name and no file can hold."""
     return text.encode("utf-8", "replace").decode()
-
-
-def _retry_after_s(value: str) -> float | None:
-    """Return the seconds that Retry-After names; a date is left to the error's detail."""
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
-
-
-def _kind_of_status(status: int) -> str:
-    if status == 429:
-        return "http_429"
-    return {2: "content_type", 3: "redirect", 4: "http_4xx"}.get(status // 100, "http_5xx")

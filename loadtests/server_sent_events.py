@@ -28,6 +28,11 @@ class EventDecoder:
         """Whether the stream has stopped inside an event, which the standard says to drop."""
         return bool(self._data or self._line)
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether the next byte begins an event, and nothing from before has a say in it."""
+        return not (self._line or self._data or self._is_at_start or self._ended_with_return)
+
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of each event that ``piece`` completes.
 

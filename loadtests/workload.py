@@ -16,6 +16,7 @@ from loadtests.arrivals import Arrivals, Think
 from loadtests.baseline_spec import BaselineSpec, as_baseline
 from loadtests.prompt_spec import ConstantSize, PromptClassSpec, PromptSpec, SizeSpec
 from loadtests.prompts import PromptClass, Size
+from loadtests.stream import BYTES_MAX_DEFAULT, EVENTS_MAX_DEFAULT
 from probes.errors import ConfigError
 from probes.slo import Slo
 from probes.slo_spec import SloSpec, to_slos
@@ -88,15 +89,18 @@ CALIBRATION_DEFAULT = CalibrationSpec()
 class EndpointSpec(Spec):
     """Where the traffic goes. Without ``url`` the built-in simulated endpoint is started for the run."""
 
-    url: Annotated[str | None, Field(description="as http://host:8000; /v1 at its end may be left out")] = (
-        None
-    )
+    url: Annotated[
+        str | None, Field(description="as http://host:8000 or https://host; /v1 at its end may be left out")
+    ] = None
     model: Annotated[str | None, Field(description="without it the first that /v1/models names")] = None
     replicas: Annotated[
         int | None, Field(ge=1, le=200, description="how many must serve before the load (x-replica)")
     ] = None
     api_key_env: Annotated[str | None, Field(description="environment variable that holds the key")] = None
     api_key_file: Annotated[str | None, Field(description="file that holds the key")] = None
+    ca_file: Annotated[
+        str | None, Field(description="https: certificates (PEM) to trust instead of the system's")
+    ] = None
     stream: Annotated[bool, Field(description="whether answers are streamed")] = True
     body: dict[str, JsonValue] = Field(
         default_factory=dict, description="more fields for every request's body"
@@ -155,6 +159,20 @@ class EndpointSpec(Spec):
         return self
 
 
+class LimitsSpec(Spec):
+    """How far one answer may go; a server that never ends must cost bounded time and memory."""
+
+    events_max: Annotated[
+        int, Field(ge=1, le=100_000_000, description="events with content of one answer")
+    ] = EVENTS_MAX_DEFAULT
+    bytes_max: Annotated[int, Field(ge=1024, description="bytes of one answer, with what frames it")] = (
+        BYTES_MAX_DEFAULT
+    )
+
+
+LIMITS_DEFAULT = LimitsSpec()
+
+
 class WorkloadSpec(Spec):
     """A load test."""
 
@@ -172,6 +190,7 @@ class WorkloadSpec(Spec):
     hang_ups: HangUpSpec | None = None
     endpoint: EndpointSpec = EndpointSpec()
     calibration: CalibrationSpec = CalibrationSpec()
+    limits: LimitsSpec = LimitsSpec()
     slos: tuple[SloSpec, ...] = ()
     in_flight_max: Annotated[
         int, Field(ge=1, le=100_000, description="an arrival beyond it is dropped, and counted as failed")
@@ -218,6 +237,7 @@ class WorkloadSpec(Spec):
             hang_ups=self.hang_ups,
             endpoint=self.endpoint,
             calibration=self.calibration,
+            limits=self.limits,
             slos=to_slos(self.slos),
             in_flight_max=self.in_flight_max,
             failed_share_max=self.failed_share_max,
@@ -247,6 +267,7 @@ class Workload:
     session: Sessions | None = None  # None: every arrival is one request
     hang_ups: HangUpSpec | None = None  # None: nobody hangs up
     calibration: CalibrationSpec = CALIBRATION_DEFAULT
+    limits: LimitsSpec = LIMITS_DEFAULT
 
     @property
     def is_chained(self) -> bool:
@@ -264,7 +285,11 @@ def load_workload(path: Path) -> WorkloadSpec:
     data, folder = spec.model_dump(exclude_unset=True), path.resolve().parent
     keys = [key for key in ("arrivals", "prompt", "classes", "baseline") if key in data]
     files = {key: _anchored(data[key], folder) for key in keys}
-    return WorkloadSpec.model_validate(data | files)
+    spec = WorkloadSpec.model_validate(data | files)
+    if spec.endpoint.ca_file is None:
+        return spec
+    ca_file = str(folder / Path(spec.endpoint.ca_file).expanduser())
+    return spec.model_copy(update={"endpoint": spec.endpoint.model_copy(update={"ca_file": ca_file})})
 
 
 def _anchored(data: JsonValue, folder: Path) -> JsonValue:
@@ -312,10 +337,8 @@ def check_url(url: str) -> str:
         port = parts.port
     except ValueError as error:
         raise ValueError(f"not an address: {error}") from error
-    if parts.scheme == "https":
-        raise ValueError("https is not supported yet; give the http address behind the TLS")
-    if parts.scheme != "http" or not parts.hostname or port == 0:
-        raise ValueError("wanted an address such as http://host:8000")
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("wanted an address such as http://host:8000 or https://host")
     if parts.username or parts.query or parts.fragment:
         raise ValueError("user, query and fragment do not belong in an endpoint's address")
     return url.rstrip("/").removesuffix("/v1")

@@ -37,7 +37,8 @@ def late_ms(request: Request) -> float:
     """How late the client itself sent the request; waiting for a connection is the server's."""
     if request.t_sent_ns is None:
         return 0.0
-    return max(0.0, (request.t_sent_ns - request.t_intended_ns) / 1e6 - (request.connect_ms or 0.0))
+    waited_ms = (request.connect_ms or 0.0) + (request.tls_ms or 0.0)
+    return max(0.0, (request.t_sent_ns - request.t_intended_ns) / 1e6 - waited_ms)
 
 
 def _tpot_slack_ms(request: Request) -> tuple[float, float]:

@@ -47,6 +47,8 @@ class Request:
     retry_after_s: float | None = None  # what a refusal asks for; None: nothing, or a date
     choices: int = 1  # answers to the one prompt (``n``)
     tokens_cached: int | None = None  # of ``tokens_in``, as the server's ``usage`` says
+    tls_ms: float | None = None  # of the TLS handshake, after ``connect_ms``; None: none was made
+    gaps_censored: int = 0  # of ``gaps_us``, those known only as lying within an interval
     events_garbled: int = 0  # content with U+FFFD: cut UTF-8 in the server, or what the model said
 
     @property

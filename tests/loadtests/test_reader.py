@@ -12,83 +12,13 @@ from pathlib import Path
 import gevent
 import pytest
 
-from loadtests.connections import Connections, Target
 from loadtests.control import PLANTED, run_controls
 from loadtests.poll_clock import TICK_S, PollClock
-from loadtests.reader import Errand, Exchange
+from loadtests.reader import Exchange
 from probes.request import Request
 from probes.slo import percentile
+from tests.loadtests.clients import TOKENS, Client, errand, target
 from tests.loadtests.endpoints import endpoint, raw_server
-
-TOKENS = 12
-
-
-def target(port: int, **changes: object) -> Target:
-    fields: dict[str, object] = {
-        "url": f"http://127.0.0.1:{port}",
-        "host": f"127.0.0.1:{port}",
-        "family": socket.AF_INET,
-        "address": ("127.0.0.1", port),
-        "path": "/v1/chat/completions",
-        "head_fields": "",
-        "is_streamed": True,
-        "timeout_s": 5.0,
-        "connect_timeout_s": 2.0,
-        "first_byte_timeout_s": 5.0,
-        "reuses_connections": True,
-    }
-    return Target(**fields | changes)  # type: ignore[arg-type]
-
-
-class Client:
-    """Makes requests with the reader, many at a time, in this thread's hub."""
-
-    def __init__(self, polls: PollClock) -> None:
-        self.polls = polls
-        self.connections = Connections(target(0), polls)
-        self.rows: list[Request] = []
-
-    def to(self, port: int, **changes: object) -> Client:
-        """Send what comes next to this port."""
-        self.connections.target = target(port, **changes)
-        return self
-
-    def run(
-        self, count: int = 1, *, gap_s: float = 0.0, timeout_s: float = 10.0, size: int = 0
-    ) -> list[Request]:
-        self.rows, exchanges = [], []
-        for index in range(count):
-            exchanges.append(Exchange(errand(index, size), self.connections, self.take))
-            exchanges[-1].begin()
-            gevent.sleep(gap_s)
-        deadline = time.monotonic() + timeout_s
-        while len(self.rows) < count and time.monotonic() < deadline:
-            gevent.sleep(0.01)
-            for exchange in exchanges:
-                exchange.check_deadlines(time.monotonic())
-        return sorted(self.rows, key=lambda row: row.index)
-
-    def take(self, exchange: Exchange) -> None:
-        assert exchange.row is not None
-        self.rows.append(exchange.row)
-
-
-def errand(index: int, size: int = 0) -> Errand:
-    messages = [{"role": "user", "content": f"hello {index}" + " x" * size}]
-    body = {
-        "messages": messages,
-        "max_tokens": TOKENS,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    return Errand(
-        index=index,
-        worker=0,
-        t_intended_ns=time.time_ns(),
-        body=json.dumps(body).encode(),
-        output_tokens=TOKENS,
-        request_id=str(index),
-    )
 
 
 @pytest.fixture

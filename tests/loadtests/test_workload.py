@@ -41,8 +41,8 @@ def test_every_example_is_valid_and_promises_something(path: Path) -> None:
         (GOOD.replace("duration_s: 5", "duration_s: soon"), "workload.yaml:3: duration_s: got 'soon'"),
         ("name: x\nduration_s: 5\n", "arrivals: this key is missing"),
         (
-            GOOD + "endpoint:\n  url: https://x\n",
-            "workload.yaml:5: endpoint.url: got 'https://x'; https is not",
+            GOOD + "endpoint:\n  url: ftp://x\n",
+            "workload.yaml:5: endpoint.url: got 'ftp://x'; wanted an address such as http",
         ),
         (GOOD.replace("rate_per_s: 2", "users: 2"), "workload.yaml:2: arrivals.users: unknown key"),
         (GOOD.replace("poisson", "gamma"), "give either cv or shape"),
