@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from burnin.fleet.network.designs import split
 from burnin.fleet.network.part import NIC_SIDE, Part
-from burnin.fleet.network.reading import SAME_LEVEL, SLOW_FROM, Reading
+from burnin.fleet.network.reading import SAME_LEVEL, Reading
+from burnin.fleet.network.references import SLOW_FROM
 from burnin.fleet.network.search import Plan, Search
 from burnin.fleet.network.settle import may_meet
 from burnin.fleet.network.solver import Evidence, tolerance

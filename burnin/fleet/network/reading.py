@@ -1,20 +1,19 @@
 """What one trial says: how much slower than the like of it, or what else went wrong.
 
-The reference is the fastest level that several trials alike reach: parts can only slow a collective down, so
-where most groups hold a bad part the median is a figure of sick groups. Only complete sweeps are judged, each
-size by itself, the worst iteration beside the mean; never the best of anything.
+Only complete sweeps are judged, each size by itself, the worst iteration beside the mean; never the best of
+anything.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from burnin.fleet.network.attribution import FAILED, HUNG, SLOW, SOCKETS, WRONG
-from burnin.fleet.network.part import SHARED, Part, parts_of, path_class, scope_of
+from burnin.fleet.network.part import Part, parts_of, path_class, scope_of
+from burnin.fleet.network.references import SLOW_FROM, Key, References
 from burnin.fleet.network.trial import FULL, RAIL, Sweep, TrialResult
 from burnin.fleet.topology import Topology
 
@@ -22,17 +21,12 @@ from burnin.fleet.topology import Topology
 # the natural logarithm of the ratio to the reference and stays below the others. What failed and what hung
 # are equal: whichever came first ended the trial, and hid the other.
 LEVEL = {SOCKETS: 20.0, WRONG: 30.0, FAILED: 40.0, HUNG: 40.0}
-SLOW_FROM = 0.08  # 8 %: a practical floor above what trials alike differ by on healthy fabrics (1 to 2 %)
 # What is tolerated where latency counts, and over gloo on cores that others use too. Chosen, not measured.
 LARGE_BYTES, MEDIUM_BYTES = 1 << 25, 1 << 20
 MEDIUM_FROM, SMALL_FROM, GLOO_FROM = 0.25, 0.7, 1.4
 SAME_LEVEL = 0.07  # levels closer than this are not told apart
 DIP_FROM = 0.22  # of the worst iteration below what is usual
-AGREE_WITHIN = 0.05  # trials that reach the reference
-AGREE_SHARE_MIN, TRUST_SHARE_MIN = 0.05, 0.25
-FEW_ALIKE = 6
 GLOO = "gloo"
-ALIKE_SIZE = 1 / 8  # numbers of hosts that differ by less are alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,58 +72,85 @@ class Reading:
         return bool(self.fault)
 
 
-_Key = tuple[str, int, str, str, str, int]
+Facts = tuple[TrialResult, frozenset[str], frozenset[Part], tuple[Key, ...]]
+Bucket = tuple[tuple[Key, ...], int]
 
 
-Facts = dict[str, tuple[frozenset[str], frozenset[Part], tuple[_Key, ...]]]
+@dataclass(slots=True)
+class Reader:
+    """Judges results as they come, and earlier ones again where what they are compared with has moved."""
+
+    topology: Topology
+    floors: Sequence[BusbwFloor] = ()
+    main: str = FULL  # the path that stands for the whole one, where some rails are left out
+    readings: list[Reading] = field(default_factory=list)
+    _facts: list[Facts] = field(default_factory=list)
+    _references: References = field(default_factory=References)
+    # Results that are judged by the same references, and those by which they were judged last.
+    _buckets: dict[Bucket, list[int]] = field(default_factory=dict)
+    _told: dict[Bucket, tuple[object, ...]] = field(default_factory=dict)
+
+    def read(self, results: Iterable[TrialResult]) -> bool:
+        """Add readings of some more results, in their order; say whether earlier ones changed."""
+        first = len(self.readings)
+        for index, result in enumerate(results, first):
+            hosts, parts = frozenset(result.trial.hosts), parts_of(result.trial, self.topology)
+            keys = tuple(_key(result, sweep, self.topology) for sweep in result.sweeps)
+            self._facts.append((result, hosts, parts, keys))
+            self._buckets.setdefault((keys, len(hosts)), []).append(index)
+            if result.state == "done" and result.is_complete:
+                self._references.add(result, keys, hosts, parts)
+        judged: dict[int, Reading] = {}
+        for bucket, members in self._buckets.items():
+            told = self._references_of(bucket)
+            has_moved = self._told.get(bucket) != told
+            self._told[bucket] = told
+            wanted = members if has_moved else members[bisect.bisect_left(members, first) :]
+            judged |= {index: self._read(*self._facts[index]) for index in wanted}
+        for index, reading in sorted(judged.items()):
+            if index < first:
+                self.readings[index] = reading
+            else:
+                self.readings.append(reading)
+        return any(index < first for index in judged)
+
+    def _references_of(self, bucket: Bucket) -> tuple[object, ...]:
+        keys, hosts = bucket
+        common = self._references.common(keys[0], hosts) if keys else None
+        return common, *(self._references.of(key, hosts) for key in keys)
+
+    def _read(
+        self, result: TrialResult, hosts: frozenset[str], parts: frozenset[Part], keys: Sequence[Key]
+    ) -> Reading:
+        is_about_rails = result.trial.path.startswith(RAIL)
+        floors = () if is_about_rails else self.floors  # they are stated for all rails together
+        level, fault, dip = _judge(result, keys, self._references, floors)
+        is_compared = keys and fault in ("", SLOW)
+        common = self._references.common(keys[0], len(hosts)) if is_compared else frozenset()
+        return Reading(
+            result=result,
+            hosts=hosts,
+            parts=parts - common,
+            common=common,
+            level=level,
+            fault=fault,
+            dip=dip,
+            is_main=not is_about_rails or result.trial.path == self.main,
+            blamed=frozenset(result.blamed) & hosts,
+        )
 
 
 def read_all(
-    results: Iterable[TrialResult],
-    topology: Topology,
-    floors: Sequence[BusbwFloor] = (),
-    *,
-    main: str = FULL,
-    facts: Facts | None = None,
+    results: Iterable[TrialResult], topology: Topology, floors: Sequence[BusbwFloor] = ()
 ) -> list[Reading]:
-    """Return a reading for every result, in its order; ``facts`` keeps what is the same in every call.
-
-    ``main`` is the path that stands for the whole one, where some rails are left out.
-    """
-    results = list(results)
-    facts = {} if facts is None else facts
-    for result in results:
-        if result.trial.id not in facts:
-            keys = tuple(_key(result, sweep, topology) for sweep in result.sweeps)
-            facts[result.trial.id] = frozenset(result.trial.hosts), parts_of(result.trial, topology), keys
-    references = _References(results, facts)
-    return [_read(result, facts, references, floors, main) for result in results]
-
-
-def _read(
-    result: TrialResult, facts: Facts, references: _References, floors: Sequence[BusbwFloor], main: str
-) -> Reading:
-    trial = result.trial
-    is_about_rails = trial.path.startswith(RAIL)
-    floors = () if is_about_rails else floors  # they are stated for all rails together
-    hosts, parts, keys = facts[trial.id]
-    level, fault, dip = _judge(result, keys, references, floors)
-    common = references.common(keys[0], len(hosts)) if keys and fault in ("", SLOW) else frozenset()
-    return Reading(
-        result=result,
-        hosts=hosts,
-        parts=parts - common,
-        common=common,
-        level=level,
-        fault=fault,
-        dip=dip,
-        is_main=not is_about_rails or trial.path == main,
-        blamed=frozenset(result.blamed) & hosts,
-    )
+    """Return a reading for every result, in its order."""
+    reader = Reader(topology, floors)
+    reader.read(results)
+    return reader.readings
 
 
 def _judge(
-    result: TrialResult, keys: Sequence[_Key], references: _References, floors: Sequence[BusbwFloor]
+    result: TrialResult, keys: Sequence[Key], references: References, floors: Sequence[BusbwFloor]
 ) -> tuple[float | None, str, bool]:
     if result.state == "not run":
         return None, "", False
@@ -146,7 +167,7 @@ def _judge(
 
 
 def _judge_speed(
-    result: TrialResult, keys: Sequence[_Key], references: _References, floors: Sequence[BusbwFloor]
+    result: TrialResult, keys: Sequence[Key], references: References, floors: Sequence[BusbwFloor]
 ) -> tuple[float | None, str, bool]:
     levels: list[float] = []
     is_known, dip = True, False
@@ -192,62 +213,7 @@ def _floor(sweep: Sweep, hosts: int, floors: Sequence[BusbwFloor]) -> float | No
     return max(found, default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reference:
-    busbw_gbps: float
-    steadiness: float  # usual logarithm of the worst iteration over the mean
-    unrest: float  # what that usually differs by, robustly
-    is_trusted: bool  # enough of the trials alike reach it
-
-
-class _References:
-    """What healthy trials reach, from all trials alike."""
-
-    def __init__(self, results: Sequence[TrialResult], facts: Facts) -> None:
-        self._figures: dict[_Key, dict[int, dict[frozenset[str], list[tuple[float, float]]]]] = {}
-        self._parts: dict[_Key, dict[int, frozenset[Part]]] = {}
-        self._common: dict[tuple[_Key, int], frozenset[Part]] = {}
-        self._known: dict[tuple[_Key, int], _Reference | None] = {}
-        for result in results:
-            if result.state != "done" or not result.is_complete:
-                continue
-            for sweep, key in zip(result.sweeps, facts[result.trial.id][2], strict=True):
-                steadiness = math.log(max(sweep.busbw_worst_gbps, 1e-9) / max(sweep.busbw_gbps, 1e-9))
-                by_size = self._figures.setdefault(key, {})
-                hosts, parts, _ = facts[result.trial.id]
-                by_group = by_size.setdefault(len(hosts), {})
-                by_group.setdefault(hosts, []).append((sweep.busbw_gbps, steadiness))
-                self._note_parts(key, len(hosts), parts)
-
-    def _note_parts(self, key: _Key, hosts: int, parts: frozenset[Part]) -> None:
-        by_size = self._parts.setdefault(key, {})
-        shared = by_size[hosts] if hosts in by_size else frozenset(p for p in parts if p.kind in SHARED)
-        by_size[hosts] = shared & parts
-
-    def common(self, key: _Key, hosts: int) -> frozenset[Part]:
-        """Return what hosts share and every trial alike goes through."""
-        if (key, hosts) not in self._common:
-            margin = hosts * ALIKE_SIZE
-            found = [p for size, p in self._parts.get(key, {}).items() if abs(size - hosts) <= margin]
-            self._common[key, hosts] = frozenset.intersection(*found) if found else frozenset()
-        return self._common[key, hosts]
-
-    def of(self, key: _Key, hosts: int) -> _Reference | None:
-        """Return what a sweep among so many hosts should reach; None: too few are alike."""
-        if (key, hosts) not in self._known:
-            margin = hosts * ALIKE_SIZE
-            # A group counts once, however often it ran: it must not become its own reference.
-            near = [
-                (statistics.median(b for b, _ in figures), statistics.median(s for _, s in figures))
-                for size, groups in self._figures.get(key, {}).items()
-                if abs(size - hosts) <= margin
-                for figures in groups.values()
-            ]
-            self._known[key, hosts] = _reference(near)
-        return self._known[key, hosts]
-
-
-def _key(result: TrialResult, sweep: Sweep, topology: Topology) -> _Key:
+def _key(result: TrialResult, sweep: Sweep, topology: Topology) -> Key:
     """Return what must be equal for two sweeps to be alike, but for the number of hosts."""
     trial = result.trial
     models = "+".join(sorted({topology.model.get(host, "") for host in trial.hosts}))
@@ -260,25 +226,3 @@ def _key(result: TrialResult, sweep: Sweep, topology: Topology) -> _Key:
         models,
         ranks,
     )
-
-
-def _reference(figures: Sequence[tuple[float, float]]) -> _Reference | None:
-    """Return the fastest level that several figures agree on."""
-    if len(figures) < 3:
-        return None
-    speeds = sorted(busbw for busbw, _ in figures if busbw > 0)
-    few = len(speeds) < FEW_ALIKE  # of three pairs among three hosts a bad host leaves one that is well
-    needed = 1 if few else max(2, math.ceil(AGREE_SHARE_MIN * len(figures)))
-    for last in range(len(speeds) - 1, needed - 2, -1):
-        first = bisect.bisect_left(speeds, speeds[last] * math.exp(-AGREE_WITHIN))
-        if last - first + 1 >= needed:
-            level = statistics.median(speeds[first : last + 1])
-            reaching = len(speeds) - bisect.bisect_left(speeds, level * math.exp(-SLOW_FROM))
-            usual = statistics.median(steadiness for _, steadiness in figures)
-            return _Reference(
-                busbw_gbps=level,
-                steadiness=usual,
-                unrest=1.4826 * statistics.median(abs(steadiness - usual) for _, steadiness in figures),
-                is_trusted=reaching >= TRUST_SHARE_MIN * len(figures),
-            )
-    return None

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from burnin.fleet.network.part import NIC_SIDE, SIDES, Part, path_class, scope_of
-from burnin.fleet.network.reading import BusbwFloor, Facts, Reading, read_all
-from burnin.fleet.network.solver import Evidence, weigh
+from burnin.fleet.network.reading import BusbwFloor, Reader, Reading
+from burnin.fleet.network.solver import Evidence, weigh, weigh_more
 from burnin.fleet.network.trial import ALL_REDUCE, FULL, PAIRWISE, RAIL, RoundRunner, Trial, TrialResult
 from burnin.fleet.topology import Topology
 
@@ -54,17 +54,21 @@ class Search:
     node_seconds: float = 0.0
     is_cut_short: bool = False
     _is_final: bool = False
-    _facts: Facts = field(default_factory=dict)
-    _weighed: tuple[int, Evidence] | None = None
+    _reader: Reader | None = None
+    _evidence: Evidence | None = None
 
     def evidence(self) -> Evidence:
         """Return what all results so far say together."""
-        if self._weighed is None or self._weighed[0] != len(self.results):
-            readings = read_all(
-                self.results, self.topology, self.limits.floors, main=self.path, facts=self._facts
-            )
-            self._weighed = (len(self.results), weigh(readings, self.topology.fabric, self.given))
-        return self._weighed[1]
+        if self._reader is None:
+            self._reader = Reader(self.topology, self.limits.floors, self.path)
+        reader, first = self._reader, len(self._reader.readings)
+        if self._evidence is None or first != len(self.results):
+            have_moved = reader.read(self.results[first:])
+            if self._evidence is None or have_moved:
+                self._evidence = weigh(reader.readings, self.topology.fabric, self.given)
+            else:
+                self._evidence = weigh_more(self._evidence, reader.readings[first:])
+        return self._evidence
 
     @property
     def rails(self) -> tuple[int, ...]:
@@ -98,6 +102,7 @@ class Search:
     def run(self, plans: Sequence[Plan]) -> dict[int, Reading]:
         """Run what is wanted, in as many rounds as it takes, with controls; readings go by number of plan."""
         wanted: dict[str, int] = {}
+        since = len(self.results)
         left = list(enumerate(self._on_its_path(plan) for plan in plans))
         while left and self.has_room():
             now, left = _pack(left)
@@ -105,7 +110,7 @@ class Search:
             wanted |= {trial.id: index for trial, (index, _) in zip(trials, now, strict=True)}
             controls = self._number(self._controls([plan for _, plan in now]), first=len(trials))
             self._run_round([*trials, *controls])
-        found = {reading.result.trial.id: reading for reading in self.evidence().readings}
+        found = {reading.result.trial.id: reading for reading in self.evidence().readings[since:]}
         return {index: found[trial_id] for trial_id, index in wanted.items()}
 
     def _on_its_path(self, plan: Plan) -> Plan:

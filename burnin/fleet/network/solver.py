@@ -13,10 +13,11 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from burnin.fleet.network.part import DOMAIN, LEAF, OUTWARD, SIDES, Part
-from burnin.fleet.network.reading import SAME_LEVEL, SLOW_FROM, Reading
+from burnin.fleet.network.reading import SAME_LEVEL, Reading
+from burnin.fleet.network.references import SLOW_FROM
 
 SHARED_HOSTS_MIN = 4  # so many hosts must be bad without a good one before what they share is to blame
 INTERVAL_Z = 1.96
@@ -59,6 +60,23 @@ def weigh(
 ) -> Evidence:
     """Return what the readings say together, and what other trials have shown of parts before."""
     evidence = Evidence(readings=readings, topology_fabric=fabric, upper=dict(given or {}))
+    _note(evidence, readings)
+    _blame_shared(evidence)
+    _blame_hosts(evidence)
+    return evidence
+
+
+def weigh_more(evidence: Evidence, more: Sequence[Reading]) -> Evidence:
+    """Return what the readings say together with some more, where none of the earlier ones has changed."""
+    evidence = replace(evidence, shared={}, accused={}, solo={})
+    _note(evidence, more)
+    _blame_shared(evidence)
+    _blame_hosts(evidence)
+    return evidence
+
+
+def _note(evidence: Evidence, readings: Iterable[Reading]) -> None:
+    """Note which part took part in what, and how bad it is at most."""
     for reading in readings:
         if not reading.is_main:
             continue
@@ -71,9 +89,6 @@ def weigh(
             evidence.tried.setdefault(part, []).append(reading)
         for part in reading.common:  # it works, at a speed that these trials cannot tell
             evidence.upper[part] = min(evidence.upper.get(part, math.inf), WORKS)
-    _blame_shared(evidence)
-    _blame_hosts(evidence)
-    return evidence
 
 
 def tolerance(level: float) -> float:
