@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -107,6 +108,63 @@ def test_no_text_at_all_can_break_the_file(texts: list[str], tmp_path: Path) -> 
     names = [case.get("name") for case in suite_of(recorded(tmp_path, rows)).iter("testcase")]
 
     assert len(set(names)) == len(texts)
+
+
+# What junit-10.xsd of Jenkins' xunit plugin allows: attributes, those that must be there, and children.
+_TEXT = ({"type", "message"}, set(), set())
+JENKINS: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "testsuites": ({"name", "time", "tests", "failures", "errors"}, set(), {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "group", "time", "skipped", "timestamp", "hostname", "id"}
+        | {"package", "file", "log", "url"},
+        {"name", "tests", "failures", "errors"},
+        {"testsuite", "properties", "testcase", "system-out", "system-err"},
+    ),
+    "properties": (set(), set(), {"property"}),
+    "property": ({"name", "value"}, {"name", "value"}, set()),
+    "testcase": (
+        {"name", "time", "classname", "group"},
+        {"name"},
+        {"skipped", "error", "failure", "system-out", "system-err"},
+    ),
+    "failure": _TEXT,
+    "error": _TEXT,
+    "skipped": _TEXT,
+}
+SUREFIRE_TIME = r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?"
+
+
+def complaints_of_jenkins(element: ElementTree.Element) -> list[str]:
+    """Return all by which an element and those in it break the schema."""
+    allowed, needed, children = JENKINS[element.tag]
+    found = [f"{element.tag}: attribute {name}" for name in set(element.keys()) - allowed]
+    found += [f"{element.tag}: lacks {name}" for name in needed - set(element.keys())]
+    if element.tag == "testsuite" and not re.fullmatch(SUREFIRE_TIME, element.get("time", "")):
+        found.append(f"time {element.get('time')!r}")
+    for child in element:
+        found += [f"{element.tag}: child {child.tag}"] if child.tag not in children else []
+        found += complaints_of_jenkins(child)
+    return found
+
+
+def test_the_file_keeps_the_schema_of_jenkins(tmp_path: Path) -> None:
+    hostile = [finding(text, text, outcome, text) for text in TEXTS for outcome in (*Outcome, None)]
+    runs = [game_day(tmp_path / "a"), recorded(tmp_path / "b", hostile), recorded(tmp_path / "c", [])]
+
+    assert [complaints_of_jenkins(ElementTree.fromstring(render_junit(run).encode())) for run in runs] == [
+        [],
+        [],
+        [],
+    ]
+
+
+def test_the_schema_of_jenkins_would_be_seen_to_break() -> None:
+    broken = ElementTree.fromstring(
+        '<testsuites skipped="1"><testsuite name="a"><x/></testsuite></testsuites>'
+    )
+    broken[0].remove(broken[0][0])
+
+    assert complaints_of_jenkins(broken) != []
 
 
 def test_a_very_large_run_keeps_what_did_not_pass_within_the_limits_of_parsers(tmp_path: Path) -> None:
