@@ -1,4 +1,4 @@
-"""The pytest plugin as its users meet it: in a pytest of its own, with real loads, and where nobody wants it."""
+"""The pytest plugin as its users meet it: in a pytest of its own, with real loads, and unwanted."""
 
 from __future__ import annotations
 
@@ -105,7 +105,13 @@ def test_a_workload_with_a_typo_is_an_error_that_names_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(0, ""), (4, "{}"), (0, '{"run": "r", "outcome": "inconclusive", "findings": []}'), (3, '{"run": "r", "outcome": "pass", "findings": []}'), (0, "[1]")],
+    [
+        (0, ""),
+        (4, "{}"),
+        (0, '{"run": "r", "outcome": "inconclusive", "findings": []}'),
+        (3, '{"run": "r", "outcome": "pass", "findings": []}'),
+        (0, "[1]"),
+    ],
 )
 def test_whatever_is_not_a_verdict_is_an_error(code: int, said: str) -> None:
     with pytest.raises(InconclusiveError):
@@ -116,5 +122,7 @@ def test_pytest_finds_the_plugin_in_an_installed_overproof() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     shipped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
 
-    assert project["project"]["entry-points"]["pytest11"] == {"overproof": overproof_pytest.__name__}
+    assert project["project"]["entry-points"]["pytest11"] == {
+        overproof_pytest.__name__: overproof_pytest.__name__
+    }
     assert Path(overproof_pytest.__file__).name in shipped
