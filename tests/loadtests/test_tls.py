@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +21,10 @@ from loadtests.preflight import ask
 from loadtests.reader import Exchange
 from loadtests.tls import TlsError, TlsLayer, make_context
 from loadtests.workload import EndpointSpec
+from probes.child import python_module
 from probes.errors import ConfigError, TargetError
 from probes.metric import percentile
+from reports.table import read_requests
 from tests.loadtests.certificates import Authority, make_authority
 from tests.loadtests.clients import TOKENS, Client, errand
 from tests.loadtests.endpoints import endpoint, raw_server
@@ -358,3 +361,31 @@ def test_old_versions_are_not_spoken(authority: Authority) -> None:
 
     with pytest.raises(TlsError, match=r"protocol|version"):
         layer.shake(b"\x16\x03\x01\x00\x2a\x02\x00\x00\x26\x03\x01" + bytes(32) + b"\x00\xc0\x13\x00")
+
+
+def test_a_whole_run_goes_over_tls_to_an_authority_that_the_workload_names(
+    tmp_path: Path, authority: Authority
+) -> None:
+    certificate, done = authority.certificate("good"), []
+    workload = tmp_path / "workload.yaml"
+    with endpoint("--decode-step-ms", "5", "--tls-cert-file", str(certificate)) as running:
+        for ca_file in (f"  ca_file: {authority.file}\n", ""):
+            workload.write_text(
+                "name: tls\narrivals: {kind: constant, rate_per_s: 20}\nduration_s: 1\n"
+                f"endpoint:\n  url: https://127.0.0.1:{running.port}\n{ca_file}"
+            )
+            done.append(load_run(workload))
+    good, unknown = done
+    rows = read_requests(Path(good.stdout.splitlines()[-1]))
+
+    assert [row.error for row in rows] == [None] * 20
+    assert all(row.tls_ms is not None for row in rows if row.connect_ms is not None)
+    assert any(row.tls_ms is not None for row in rows)
+    assert unknown.returncode == 3
+    assert "no known authority" in unknown.stderr
+
+
+def load_run(workload: Path) -> subprocess.CompletedProcess[str]:
+    command = python_module("overproof", "load", "run", str(workload), "--no-calibration")
+    out = ("--out", str(workload.parent))
+    return subprocess.run([*command, *out], capture_output=True, text=True, timeout=60, check=False)
