@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from loadtests.task_solving import solve, spoil
+from loadtests.tasks import OPENING
 from probes.json_types import JsonObject
 
 _TEXT = (
@@ -17,6 +19,10 @@ _TEXT = (
 WORDS = tuple(_TEXT.split())
 _SUM = re.compile(r"(\d{1,12}) \+ (\d{1,12}) =")
 OUTPUT_TOKENS_DEFAULT = 64
+_PIECE = re.compile(r"\s*\S+")
+_LOOP = (" and", " then", " once", " more")
+_SHORT_SHARE = 0.4  # of an answer that stops too early
+_ENDLESS_TOKENS = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,35 @@ def answer_tokens(prompt: str, *, count: int, is_wrong: bool = False) -> list[st
     return words
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What is said to one request."""
+
+    tokens: Sequence[str]  # said again and again where ``count`` is more
+    count: int
+    finish_reason: str
+
+    def token(self, position: int) -> str:
+        """Return one token."""
+        return self.tokens[position % len(self.tokens)]
+
+
+def make_reply(ask: Ask, *, fault: str | None) -> Reply:
+    """Return what to say: the answer to a checked task and no more, else as many tokens as were asked for."""
+    if fault == "loop":
+        return Reply(tokens=_LOOP, count=_ENDLESS_TOKENS, finish_reason="length")
+    answer = solve(ask.prompt) if ask.prompt.startswith(OPENING) else None
+    if answer is None:
+        tokens = answer_tokens(ask.prompt, count=ask.output_tokens, is_wrong=fault == "wrong")
+        reason = "length"
+    else:
+        whole = _PIECE.findall(spoil(answer) if fault == "wrong" else answer)
+        tokens, reason = whole[: ask.output_tokens], "stop" if len(whole) <= ask.output_tokens else "length"
+    if fault == "short":
+        tokens, reason = tokens[: max(1, int(len(tokens) * _SHORT_SHARE))], "stop"
+    return Reply(tokens=tokens, count=len(tokens), finish_reason=reason)
+
+
 def models_document(model: str) -> JsonObject:
     """Return the answer to ``GET /v1/models``."""
     return {"object": "list", "data": [{"id": model, "object": "model", "owned_by": "overproof"}]}
@@ -84,7 +119,7 @@ def usage_document(input_tokens: int, output_tokens: int) -> JsonObject:
     }
 
 
-def completion_document(ask: Ask, tokens: Sequence[str], *, answer_id: str, created: int) -> JsonObject:
+def completion_document(ask: Ask, reply: Reply, *, answer_id: str, created: int) -> JsonObject:
     """Return a whole answer that is not streamed."""
     return {
         "id": answer_id,
@@ -94,11 +129,11 @@ def completion_document(ask: Ask, tokens: Sequence[str], *, answer_id: str, crea
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "".join(tokens)},
-                "finish_reason": "length",
+                "message": {"role": "assistant", "content": "".join(reply.tokens)},
+                "finish_reason": reply.finish_reason,
             }
         ],
-        "usage": usage_document(ask.input_tokens, len(tokens)),
+        "usage": usage_document(ask.input_tokens, reply.count),
     }
 
 
@@ -132,9 +167,9 @@ class StreamText:
         """Return the event of one token."""
         return self._before + json.dumps(text).encode()[1:-1] + self._after
 
-    def ending(self, output_tokens: int) -> Iterator[bytes]:
+    def ending(self, output_tokens: int, *, finish_reason: str = "length") -> Iterator[bytes]:
         """Yield what follows the last token: finish reason, usage where asked for, and ``[DONE]``."""
-        yield self._event({}, "length")
+        yield self._event({}, finish_reason)
         if self._ask.wants_usage:
             usage = usage_document(self._ask.input_tokens, output_tokens)
             yield self._render(self._head | {"choices": [], "usage": usage})

@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--prefill-tokens-per-s", type=float, default=_LIMITS.prefill_tokens_per_s, help="Prompt speed.")
     add("--decode-step-ms", type=float, default=_LIMITS.decode_step_s * 1000, help="Time of one step.")
     add("--start-delay-s", type=float, default=0.0, help="Time until /health answers 200.")
-    add("--fault", action="append", default=[], metavar="KIND:SHARE", help="May be repeated; see below.")
+    add("--fault", action="append", default=[], metavar="KIND:SHARE@LOAD", help="May be repeated; see below.")
     add("--tls-cert-file", type=Path, default=None, help="Serve TLS with this certificate (PEM).")
     add("--tls-key-file", type=Path, default=None, help="Its private key (PEM); else it is in the same file.")
     add("--sends-file", type=Path, default=None, help="NDJSON file that receives the true send times.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from loadtests.answers import Ask, StreamText, answer_tokens, completion_document
+from loadtests.answers import Ask, Reply, StreamText, completion_document, make_reply
 from loadtests.batching import Batch, BatchLimits, Sequence
 from loadtests.misbehaviour import SLOW_STRIDE, Misbehaviour, choose
 from probes.event import to_json_line
@@ -58,7 +58,7 @@ class Answer:
     ask: Ask
     listener: Listener
     sequence: Sequence
-    tokens: list[str]
+    reply: Reply
     text: StreamText
     number: int
     request_id: str
@@ -69,7 +69,7 @@ class Answer:
     def spoils_at(self) -> int | None:
         """After how many tokens this answer goes wrong; None: it does not."""
         if self.fault in ("cut", "close", "reset", "hang"):
-            return max(1, int(len(self.tokens) * _SPOILED_AFTER_SHARE))
+            return max(1, int(self.reply.count * _SPOILED_AFTER_SHARE))
         return None
 
 
@@ -94,21 +94,27 @@ class Service:
     def next_fault(self) -> tuple[int, str | None]:
         """Return the number of the request that just came and the fault that hits it."""
         number, self._numbers = self._numbers, self._numbers + 1
-        return number, choose(self.settings.faults, seed=self.settings.seed, number=number)
+        return number, choose(self.settings.faults, seed=self.settings.seed, number=number, load=self.load)
+
+    @property
+    def load(self) -> float:
+        """Return how many slots would be taken with one request more, as a share; above 1 some wait."""
+        return (len(self._batch.running) + len(self._batch.queue) + 1) / self.settings.limits.slots
 
     def submit(
         self, ask: Ask, listener: Listener, *, number: int, fault: str | None, request_id: str
     ) -> Answer | None:
         """Queue a request; None: the queue is full."""
         stride = SLOW_STRIDE if fault == "slow" else 1
-        sequence = Sequence(input_tokens=ask.input_tokens, output_tokens=ask.output_tokens, stride=stride)
+        reply = make_reply(ask, fault=fault)
+        sequence = Sequence(input_tokens=ask.input_tokens, output_tokens=reply.count, stride=stride)
         if not self._batch.submit(sequence):
             return None
         answer = Answer(
             ask=ask,
             listener=listener,
             sequence=sequence,
-            tokens=answer_tokens(ask.prompt, count=ask.output_tokens, is_wrong=fault == "wrong"),
+            reply=reply,
             text=StreamText(ask, answer_id=f"chatcmpl-{number}", created=int(time.time())),
             number=number,
             request_id=request_id,
@@ -156,7 +162,7 @@ class Service:
             self._finish(answer)
 
     def _send_token(self, answer: Answer, produced: int) -> None:
-        data = answer.text.token(answer.tokens[produced - 1])
+        data = answer.text.token(answer.reply.token(produced - 1))
         if produced == 1:
             data = answer.text.role() + data
         if self._sends is not None:
@@ -178,13 +184,15 @@ class Service:
             return
         count = answer.sequence.produced
         if answer.ask.is_streamed:
-            answer.listener.send_part(b"".join(answer.text.ending(count)))
+            answer.listener.send_part(
+                b"".join(answer.text.ending(count, finish_reason=answer.reply.finish_reason))
+            )
             answer.listener.send_end()
         else:
             answer.listener.send_document(
                 completion_document(
                     answer.ask,
-                    answer.tokens,
+                    answer.reply,
                     answer_id=f"chatcmpl-{answer.number}",
                     created=int(time.time()),
                 )

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from loadtests.grading import grade
+from loadtests.tasks import KINDS, make_task
 from tests.loadtests.endpoints import ask, endpoint
 
 MESSAGES = [{"role": "user", "content": "What is 20 + 22 = ?"}]
@@ -192,3 +194,26 @@ def test_it_leaves_when_its_parent_goes_or_asks(how: str) -> None:
             running.child.send_signal(signal.SIGTERM)
 
         assert running.child.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checked_task_is_answered_rightly_streamed_or_not_and_wrongly_on_demand(kind: str) -> None:
+    task = make_task(3, kind=kind, difficulty=2, seed=5)
+    messages = [{"role": "user", "content": task.prompt}]
+    with (
+        endpoint("--decode-step-ms", "1") as good,
+        endpoint("--fault", "wrong") as wrong,
+        endpoint("--fault", "short") as short,
+    ):
+        whole = json.loads(ask(good.port, messages=messages, max_tokens=256)[2])["choices"][0]
+        streamed = text_of(ask(good.port, messages=messages, max_tokens=256, stream=True)[2])
+        off, cut = (
+            json.loads(ask(one.port, messages=messages, max_tokens=256)[2])["choices"][0]
+            for one in (wrong, short)
+        )
+
+    assert whole["finish_reason"] == off["finish_reason"] == cut["finish_reason"] == "stop"
+    assert whole["message"]["content"] == streamed
+    assert grade(task, streamed).is_right
+    assert not grade(task, off["message"]["content"]).is_right
+    assert not grade(task, cut["message"]["content"]).is_right
