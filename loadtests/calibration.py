@@ -18,10 +18,11 @@ from probes.outcome import Outcome
 EVENT = "load.calibrated"
 ERROR_MS_MAX = 1.0
 REQUESTS_MIN = 100  # for a p99 that is more than the worst of few
-# More of the golden endpoint's own times than this may not be uncertain by half a millisecond.
+# Of more times than this it may not be open whether the client or the golden endpoint was late.
 UNSURE_SHARE_MAX = 0.01
 CLOCK_STEP_MS_MAX = 0.5
 FAILED_SHARE_MAX = 0.01
+TLS_WEIGHT = 2.0  # of an event read by TLS, in the CPU time that a plain one costs, with room to spare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Reading:
     gap_error_ms_max: float | None = None
     jitter_ms_p50: float | None = None  # of the golden endpoint against its own plan
     jitter_ms_p99: float | None = None
-    unsure_share: float = 0.0  # of its events, those whose write took longer than 0.5 ms
+    unsure_share: float = 0.0  # of all times, those that slow writes of the endpoint may explain
     lag_ms_p99: float | None = None  # longest wait of received data for the client, of each request
     cpu_us_per_event: float | None = None
     endpoint_cpu_share: float | None = None
@@ -126,12 +127,15 @@ def judge_calibration(
     error_ms_max: float = ERROR_MS_MAX,
     is_skipped: bool = False,
     needs_timing: bool = True,
+    is_tls: bool = False,
 ) -> Finding:
     """Each load process was certified, right before its load, for at least what it then had to read.
 
     Without calibration nothing is known of the client's error, and where promises are about times that is
-    missing evidence. Where none is (``needs_timing``), it does not matter.
+    missing evidence. Where none is (``needs_timing``), it does not matter. The golden endpoint speaks plain
+    HTTP; what a run reads by TLS (``is_tls``) counts for more.
     """
+    used = {worker: _weighed(one, is_tls=is_tls) for worker, one in used.items()}
     by_worker = {worker: [one for one in readings if one.worker == worker] for worker in used}
     doubts = {
         worker: doubt
@@ -163,6 +167,10 @@ def judge_calibration(
         },
         next_step="" if outcome is not Outcome.INCONCLUSIVE else _next_step(is_skipped, doubts),
     )
+
+
+def _weighed(used: Busiest, *, is_tls: bool) -> Busiest:
+    return replace(used, events_per_s=used.events_per_s * TLS_WEIGHT) if is_tls else used
 
 
 def _doubt(found: Sequence[Reading], used: Busiest, *, error_ms_max: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from loadtests.arrivals import Arrivals, schedule
+from loadtests.calibration import TLS_WEIGHT
 from loadtests.prompts import Prompts
 from loadtests.rates import Wave
 from loadtests.workload import Workload
@@ -41,6 +42,8 @@ def need_of(workload: Workload, *, seed: int, workers: int = 1) -> Need:
     else:
         rate = _peak_per_s(workload, seed=seed) * _mean_turns(workload)
         events_per_s, streams = rate * tokens, rate * (_FIRST_S + tokens * _GAP_S)
+    if (workload.endpoint.url or "").startswith("https:"):
+        events_per_s *= TLS_WEIGHT
     said = workload.calibration
     events_per_s = said.events_per_s or max(EVENTS_PER_S_MIN, _MARGIN * events_per_s)
     wanted = said.streams or max(STREAMS_MIN, math.ceil(_MARGIN * streams))

@@ -93,6 +93,7 @@ def _judge_calibration(run: Run, workload: Workload, requests: list[Request]) ->
         error_ms_max=workload.calibration.error_ms_max,
         is_skipped=workload.calibration.is_skipped,
         needs_timing=any(slo.metric != GOODPUT for slo in workload.slos),
+        is_tls=any(request.endpoint.startswith("https:") for request in requests),
     )
 
 

@@ -1,8 +1,8 @@
 """How far a client's times are from the truth: its rows beside the golden endpoint's record.
 
 The true time to first token runs from the kernel's stamp of the request to the write of the first event; a
-true gap from write to write. Where a write took long, the truth is an interval, and only what lies outside
-of it is held against the client.
+true gap from write to write. Where a write took long, an event may have left late in it: an error that this
+explains is not held against the client, but nothing is known then either, and such events are counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 from loadtests.golden_record import GoldenRecord, GoldenStream
 from probes.metric import percentile
 
-UNSURE_NS = 500_000  # an event whose time is surer than this can certify an error of a millisecond
+UNSURE_MS = 0.5  # an error that is smaller needs no explaining
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,7 @@ class TimingError:
     gap_true: Spread
     gap_heard: Spread
     jitter: Spread  # how late the endpoint sent, against its own plan
-    unsure: Spread  # how long its slow writes took: so long their times are uncertain
-    unsure_share: float  # of all its events, those whose time is uncertain by more than 0.5 ms
+    unsure_share: float  # of all times, those off by more than 0.5 ms for which a slow write may be the cause
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -66,17 +65,18 @@ def timing_error(golden: GoldenRecord, heard: Mapping[str, Heard]) -> TimingErro
     """Compare event by event what was sent with what was heard; ``heard`` is by request id."""
     ttft_error: list[float] = []
     gap_error: list[float] = []
+    unsure = 0
     pairs = [(s, heard[s.request_id]) for s in golden.streams if s.request_id in heard]
     whole = [(s, h) for s, h in pairs if s.sends_ns and len(h.gaps_us) == len(s.sends_ns) - 1]
     for stream, one in whole:
         slow = dict(stream.slow)
         true_ns = stream.sends_ns[0] - stream.t_received_ns
         heard_ns = one.t_first_ns - one.t_sent_ns
-        ttft_error.append(abs(_outside(heard_ns - true_ns, 0, slow.get(0, 0))) / 1e6)
-        gap_error += _gap_errors(stream, one, slow)
-    sends = [stream.sends_ns for stream in golden.streams]
-    events = sum(map(len, sends))
-    unsure = [length for stream in golden.streams for _, length in stream.slow]
+        error_ms, is_unsure = _explained((heard_ns - true_ns) / 1e6, 0.0, slow.get(0, 0) / 1e6)
+        ttft_error.append(error_ms)
+        errors, unsure_gaps = _gap_errors(stream, one, slow)
+        gap_error += errors
+        unsure += is_unsure + unsure_gaps
     return TimingError(
         matched=len(whole),
         unmatched=len(set(heard) | {s.request_id for s in golden.streams}) - len(whole),
@@ -87,8 +87,7 @@ def timing_error(golden: GoldenRecord, heard: Mapping[str, Heard]) -> TimingErro
         gap_true=spread((b - a) / 1e6 for s, _ in whole for a, b in _pairs(s.sends_ns)),
         gap_heard=spread(gap / 1e3 for _, h in whole for gap in h.gaps_us),
         jitter=spread(late / 1e6 for stream in golden.streams for late in _late_ns(stream)),
-        unsure=spread(length / 1e6 for length in unsure),
-        unsure_share=sum(length > UNSURE_NS for length in unsure) / max(1, events),
+        unsure_share=unsure / max(1, len(ttft_error) + len(gap_error)),
     )
 
 
@@ -96,22 +95,24 @@ def _pairs(sends: Sequence[int]) -> Iterable[tuple[int, int]]:
     return pairwise(sends)
 
 
-def _gap_errors(stream: GoldenStream, heard: Heard, slow: Mapping[int, int]) -> list[float]:
-    """Return the error of each gap, in ms."""
+def _gap_errors(stream: GoldenStream, heard: Heard, slow: Mapping[int, int]) -> tuple[list[float], int]:
+    """Return the error of each gap, in ms, and how many slow writes may explain."""
     errors = [
         gap / 1e3 - (b - a) / 1e6 for gap, (a, b) in zip(heard.gaps_us, _pairs(stream.sends_ns), strict=True)
     ]
-    for at, length in slow.items():  # the later the event really was, the shorter the gap after it
-        if at:
-            errors[at - 1] = _outside(errors[at - 1], 0, length / 1e6)
-        if at < len(errors):
-            errors[at] = _outside(errors[at], -length / 1e6, 0)
-    return [abs(error) for error in errors]
+    unsure = 0
+    for number in {at + side for at in slow for side in (-1, 0)}:
+        if 0 <= number < len(errors):  # the later its first event really was, the shorter a gap
+            shorter, longer = slow.get(number, 0) / 1e6, slow.get(number + 1, 0) / 1e6
+            errors[number], is_unsure = _explained(errors[number], -shorter, longer)
+            unsure += is_unsure
+    return [abs(error) for error in errors], unsure
 
 
-def _outside(error: float, least: float, most: float) -> float:
-    """Return how far an error lies outside what the truth leaves open."""
-    return max(0.0, error - most) - max(0.0, least - error)
+def _explained(error: float, least: float, most: float) -> tuple[float, bool]:
+    """Return what is left of an error if slow writes explain what they can, and whether that matters."""
+    left = max(0.0, error - most, least - error)
+    return (left, True) if abs(error) > UNSURE_MS and left < abs(error) else (abs(error), False)
 
 
 def _late_ns(stream: GoldenStream) -> Iterable[int]:

@@ -135,6 +135,7 @@ def test_a_run_within_what_was_certified_passes() -> None:
     ("found", "says"),
     [
         (judge(GOOD, events_per_s=2200), "it read 2,200 events/s, beyond the 2,100"),
+        (judge(GOOD, events_per_s=1100, is_tls=True), "it read 2,200 events/s, beyond the 2,100"),
         (judge(GOOD, streams=65), "it had 65 streams open, beyond the 64"),
         (judge(), "it was not calibrated"),
         (judge(replace(GOOD, worker=1)), "it was not calibrated"),
@@ -182,6 +183,7 @@ def test_errors_are_told_event_by_event_and_a_slow_write_is_not_the_clients() ->
     )
     assert (exact.ttft_error.most, exact.gap_error.most, exact.unmatched) == (0, 0, 0)
     assert (wrong.ttft_error.most, wrong.gap_error.most) == (2, 10)
+    assert (exact.unsure_share, wrong.unsure_share) == (0.5, 0)  # 2 gaps of 4 times
     assert (cut.matched, cut.unmatched) == (0, 1)
     assert timing_error(golden, {"b": right}).unmatched == 2
 
