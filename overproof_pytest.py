@@ -2,8 +2,8 @@
 
 It is loaded into every pytest of the environment that has overproof, so it imports nothing but pytest and the
 standard library, does nothing until it is asked to, and lives in a module with a name of its own: importing
-it must not occupy names such as ``reports`` in somebody else's project. The load runs in a process of its own,
-started as a user would. It is asked by
+it must not occupy names such as ``reports`` in somebody else's project. The load runs in a process of its
+own, started as a user would. It is asked by
 
 - naming a workload file, or the folder that it lies in, on pytest's command line;
 - the option ``--overproof GLOB`` or the ini setting ``overproof_workloads``, from pytest's root folder.

@@ -33,6 +33,13 @@ def run(
             help="Find out right before the load how well this client measures.",
         ),
     ] = True,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve this run's figures to Prometheus on loopback; 0: any port."),
+    ] = None,
+    metrics_url: Annotated[
+        str | None, typer.Option(help="The server's own metrics page, to be recorded beside the load.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of arrivals and prompts.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -48,7 +55,16 @@ def run(
     if lifeline:
         stop_with_parent()
     spec = override(load_workload(workload), url=endpoint, duration_s=duration_s, calibrates=calibrates)
-    recorded = run_load(LoadRequest(spec=spec, out=out, seed=seed, path=path, is_quiet=as_json), finish)
+    request = LoadRequest(
+        spec=spec,
+        out=out,
+        seed=seed,
+        path=path,
+        is_quiet=as_json,
+        metrics_port=metrics_port,
+        metrics_url=metrics_url,
+    )
+    recorded = run_load(request, finish)
     print_result(recorded, as_json=as_json)
     return recorded.outcome
 

@@ -13,6 +13,7 @@ from loadtests.inputs import EVENT as INPUTS
 from loadtests.preflight import EVENT_REPLICAS, judge_replicas
 from loadtests.prompt_scale import judge_prompt_size
 from loadtests.regression import judge_baseline
+from loadtests.server_metrics import judge_server_metrics
 from loadtests.sessions import judge_chains
 from loadtests.workload import Workload, WorkloadSpec
 from probes.event import Event
@@ -49,6 +50,7 @@ def judge_run(run: Run) -> list[Finding]:
         *judge_prompt_size(run),
         *_judge_replicas(run, workload, subject=subject),
         judge_controls(run.events_of(plans.READY)),
+        *judge_server_metrics(run),
     ]
     return [*findings, *judge_baseline(run, requests, findings)]
 

@@ -20,10 +20,12 @@ from loadtests.inputs import check_inputs
 from loadtests.judging import judge_run
 from loadtests.plan import LoadPlan, write_plan
 from loadtests.preflight import EVENT_REPLICAS, check_endpoint, count_replicas, require_replicas
+from loadtests.prometheus_page import SERVED, prometheus_page
 from loadtests.prompt_scale import EVENT as PROMPT_SCALE
 from loadtests.prompt_scale import PromptScale, find_scale, to_event
 from loadtests.prompts import WordScale
 from loadtests.regression import keep_baseline
+from loadtests.server_metrics import check_metrics_url, server_metrics
 from loadtests.workload import WorkloadSpec, read_headers
 from probes.child import end_child, python_module, start_child, watch_lifeline
 from probes.errors import ConfigError, RecordError, TargetError
@@ -50,6 +52,8 @@ class LoadRequest:
     seed: int
     path: Path | None = None  # None: a top-level run with a name of its own
     is_quiet: bool = False
+    metrics_port: int | None = None  # of our own figures, for Prometheus; None: not served
+    metrics_url: str | None = None  # of the server's own metrics; None: not asked for
 
 
 class Finish:
@@ -77,6 +81,8 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         RecordError: the disk is full.
     """
     read_headers(request.spec.endpoint)  # a missing key is an error before anything is touched
+    if request.metrics_url is not None:
+        check_metrics_url(request.metrics_url)
     workload = request.spec.to_workload()
     inputs = check_inputs(workload, seed=request.seed)
     writer = create_run(
@@ -91,7 +97,10 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         recording(writer, judge_run),
         Progress("load", quiet=request.is_quiet) as progress,
         _endpoint(request, writer, progress) as url,
+        prometheus_page(request.metrics_port, writer.path) as metrics_port,
     ):
+        if metrics_port is not None:
+            writer.event("load", SERVED, port=metrics_port)
         progress.step("endpoint", "running", url)
         model = check_endpoint(url, request.spec.endpoint)
         writer.event("load", "endpoint.answered", url=url, model=model)
@@ -116,7 +125,8 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
             model=model,
             words=found.scale,
         )
-        _drive(plan, writer, progress, finish)
+        with server_metrics(request.metrics_url, writer):
+            _drive(plan, writer, progress, finish)
     return load_run(writer.path)
 
 

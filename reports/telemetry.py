@@ -18,6 +18,15 @@ _QUALIFIERS = ("format", "dtype", "size_bytes", "pattern", "path", "phase")
 _TITLES = {
     "is_serving": "Replicas that serve",
     "replicas_ready": "Replicas that serve",
+    "server_running": "The server's own count: requests that it works on",
+    "server_waiting": "The server's own count: requests that wait in its queue",
+    "server_kv_cache_pct": "The server's own figure: KV cache in use",
+    "server_cache_hit_pct": "The server's own figure: prompt tokens found in its cache",
+    "server_generated_token_rate": "The server's own figure: output tokens per second",
+    "server_prompt_token_rate": "The server's own figure: prompt tokens per second",
+    "server_preemption_rate": "The server's own figure: preemptions per second",
+    "server_ttft_ms_mean": "The server's own figure: mean time to first token",
+    "server_itl_ms_mean": "The server's own figure: mean time between tokens",
     "tflops": "Matrix products",
     "busy_tflops": "Matrix products while the device was busy",
     "busy_pct": "Share of time that the device was busy",
@@ -44,7 +53,7 @@ _UNITS = {
 _NOT_DRAWN = frozenset(
     {"t_ns", "pid", "start_time", "port", "seed", "index", "iteration", "products", "is_routed"}
     | {"arrivals", "ended", "failed", "dropped", "events", "in_flight", "lag_ms_max", "lateness_ms_max"}
-    | {"clock_step_ms", "xid"}
+    | {"clock_step_ms", "xid", "scrape_ms"}
 )
 PANELS_MAX = 16
 LINES_MAX = 16  # more lines than this cannot be told apart; the extremes are kept
