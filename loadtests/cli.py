@@ -35,7 +35,7 @@ def run(
     ] = True,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve this run's figures to Prometheus on loopback; 0: any port."),
+        typer.Option(min=0, max=65535, help="Serve this run's figures to Prometheus on loopback; 0: any."),
     ] = None,
     metrics_url: Annotated[
         str | None, typer.Option(help="The server's own metrics page, to be recorded beside the load.")

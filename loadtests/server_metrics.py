@@ -132,12 +132,14 @@ def _deadline(
 ) -> Iterator[None]:
     """Shut the connection once the time for all of the answer is up: each byte may come just in time."""
 
+    link.connect()
+    connected = link.sock  # the link itself forgets it when the answer has no length
+
     def shut() -> None:
         is_late.set()
-        with contextlib.suppress(OSError, AttributeError):
-            link.sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            connected.shutdown(socket.SHUT_RDWR)
 
-    link.connect()
     timer = threading.Timer(deadline_s, shut)
     timer.daemon = True
     timer.start()

@@ -158,6 +158,7 @@ def answer(data: bytes, *, pause_s: float = 0.0, pieces: int = 1) -> Callable[[s
     return behave
 
 
+NOBODY = "http://127.0.0.1:1/metrics"
 OK = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
@@ -202,10 +203,9 @@ def test_what_is_no_address_is_a_usage_error(url: str) -> None:
 
 
 def test_a_page_that_nobody_serves_leaves_rows_that_say_so_and_a_finding(tmp_path: Path) -> None:
-    with create_run(tmp_path, kind="load", spec={}, seed=1) as writer:
-        with server_metrics("http://127.0.0.1:1/metrics", writer):
-            series = writer.path / "series" / "server.ndjson"
-            assert wait_until(lambda: any(read_ndjson(series)), timeout_s=20)
+    with create_run(tmp_path, kind="load", spec={}, seed=1) as writer, server_metrics(NOBODY, writer):
+        series = writer.path / "series" / "server.ndjson"
+        assert wait_until(lambda: any(read_ndjson(series)), timeout_s=20)
     [found] = judge_server_metrics(load_run(writer.path))
 
     assert found.outcome is None
@@ -235,9 +235,9 @@ def test_the_page_of_a_run_shows_the_last_whole_row_of_each_load_process(tmp_pat
 
 def test_a_port_that_is_taken_is_a_usage_error(tmp_path: Path) -> None:
     with prometheus_page(0, tmp_path) as port:
-        with pytest.raises(ConfigError, match=f"--metrics-port {port}: cannot be listened on"):
-            with prometheus_page(port, tmp_path):
-                pass
+        taken = prometheus_page(port, tmp_path)
+        with pytest.raises(ConfigError, match=f"--metrics-port {port}: cannot be listened on"), taken:
+            pass
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
 
@@ -245,7 +245,7 @@ def test_a_port_that_is_taken_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_run_records_the_servers_metrics_and_serves_its_own(tmp_path: Path) -> None:
     workload = tmp_path / "w.yaml"
     workload.write_text(
-        "name: w\narrivals: {kind: constant, rate_per_s: 20}\nduration_s: 4\ncalibrate_prompts: false\n"
+        "name: w\narrivals: {kind: constant, rate_per_s: 20}\nduration_s: 3\ncalibrate_prompts: false\n"
         "calibration: {is_skipped: true}\nslos: [{metric: goodput, objective: 0.5}]\n"
     )
     began = time.monotonic()
