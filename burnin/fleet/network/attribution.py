@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from burnin.fleet.network.meetings import Meetings
 from burnin.fleet.network.trial import Trial, TrialResult
 
 # Kinds of parts.
@@ -67,6 +68,7 @@ class NetworkOutcome:
     # Pairs that never exchanged data through parts that are well.
     untested_pairs: tuple[tuple[str, str], ...] = field(default=())  # at most PAIRS_LISTED_MAX of them
     untested_pairs_count: int = 0
+    untested: Meetings = field(default_factory=lambda: Meetings(()))  # all of them
     # Trials that nothing could be compared with: too few alike, and no floor stated.
     unjudged: tuple[str, ...] = ()
     # Bad trials that nothing accused explains; whoever was in them has been retested.

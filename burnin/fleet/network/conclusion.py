@@ -30,10 +30,11 @@ from burnin.fleet.network.attribution import (
     hosts_of,
 )
 from burnin.fleet.network.contrast import Contrasts
-from burnin.fleet.network.coverage import Meetings, all_pairs, met_in
+from burnin.fleet.network.coverage import met_in
 from burnin.fleet.network.detour import hidden_adapters, is_well_without
 from burnin.fleet.network.inquiry import Inquiry
 from burnin.fleet.network.intermittent import Retested
+from burnin.fleet.network.meetings import Meetings, all_pairs
 from burnin.fleet.network.pair_search import PairFindings
 from burnin.fleet.network.part import LEAF, NIC_SIDE, NVLINK_SIDE, OUTWARD, SIDES, Part
 from burnin.fleet.network.reading import Reading
@@ -73,6 +74,7 @@ def conclude(fleet: Fleet, inquiries: Sequence[Inquiry]) -> NetworkOutcome:
         untested_hosts=tuple(host.name for host in fleet.hosts if host.name not in tested),
         uncompared_hosts=tuple(host.name for host in fleet.hosts if host.name in tested - compared),
         untested_parts=tuple(_untested_parts(inquiries, found)),
+        untested=untested,
         untested_pairs=tuple(itertools.islice(untested.pairs(), PAIRS_LISTED_MAX)),
         untested_pairs_count=untested.count(),
         unjudged=tuple(r.result.trial.id for r in readings if r.level is None and len(r.hosts) > 1),

@@ -51,7 +51,8 @@ def begin_detour(fleet: Fleet, detour: Detour, inquiries: Sequence[Inquiry], *, 
         if not any(inquiry.is_accused(host) for inquiry in accused)
     ]
     well = main.testable()
-    others = [well & set(names) for fabric, names in sorted(members.items()) if fabric not in detour.fabrics]
+    bad = {part.name for part in main.search.evidence().shared}
+    others = [well & set(names) for fabric, names in sorted(members.items()) if fabric not in bad]
     main.search.rng(f"detour {sorted(detour.off)}").shuffle(others)
     compared = sorted(set().union(*sorted(others, key=lambda names: -len(names))[:COMPARED_WITH]))
     given = {part: level for part, level in main.good_parts().items() if part.name not in detour.fabrics}
@@ -92,15 +93,17 @@ def _begin(
     rounds_max: int,
 ) -> Inquiry:
     before = inquiries[-1].search
+    topology = topology_of(fleet, hosts, seed=before.seed)
+    taking_part = {*topology.hosts, *topology.fabric.values(), *topology.nvlink_domain.values()}
     search = Search(
-        topology=topology_of(fleet, hosts, seed=before.seed),
+        topology=topology,
         run_round=before.run_round,
         seed=before.seed,
         limits=before.limits,
         rounds_max=rounds_max,
         recorded=before.recorded,
         off=off,
-        given=given,
+        given={part: level for part, level in given.items() if part.name in taking_part},
         rounds=before.rounds,
         node_seconds=before.node_seconds,
     )

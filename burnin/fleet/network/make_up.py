@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from burnin.fleet.network.coverage import Meetings, all_pairs, gather, met_in
+from burnin.fleet.network.coverage import gather, met_in
 from burnin.fleet.network.depth import Depth
 from burnin.fleet.network.inquiry import Inquiry
+from burnin.fleet.network.meetings import Meetings, all_pairs
 from burnin.fleet.network.part import LEAF, OUTWARD
 from burnin.fleet.network.reading import Reading
 from burnin.fleet.network.screening import resolve, run_groups

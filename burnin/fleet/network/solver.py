@@ -158,6 +158,8 @@ def candidates_of(evidence: Evidence, reading: Reading) -> list[Part]:
     assert reading.level is not None
     least = max(SLOW_FROM, reading.level - tolerance(reading.level))
     able = [part for part in sorted(reading.parts) if evidence.upper.get(part, math.inf) >= least]
+    if not able:
+        return _never_well(evidence, reading)
     # Blame by name does not convict by itself, but it narrows down whom to test next.
     named = [part for part in able if part.name in reading.blamed]
     shared = [p for p in able if p in evidence.shared]
@@ -167,6 +169,15 @@ def candidates_of(evidence: Evidence, reading: Reading) -> list[Part]:
     # What is shared and was never well can still turn out to be it: a host is not alone to blame.
     doubtful = [p for p in able if p.kind in (LEAF, DOMAIN) and _is_doubtful(evidence, p)]
     return hosts + (doubtful if not named else [])
+
+
+def _never_well(evidence: Evidence, reading: Reading) -> list[Part]:
+    """Return the hosts that were never well, in a trial that was worse than the best of each of its parts.
+
+    What dips all the time is bad in every trial, in some more than in others.
+    """
+    never = [part for part in sorted(reading.parts) if not evidence.is_good(part)]
+    return never if all(part.kind in SIDES for part in never) else []
 
 
 def _is_doubtful(evidence: Evidence, part: Part) -> bool:

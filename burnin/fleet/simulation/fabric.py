@@ -64,6 +64,7 @@ class SimulatedNetwork:
     clock_s: float = 0.0
     _spread: dict[str, float] = field(default_factory=dict)
     _by_host: dict[str, list[Fault]] = field(default_factory=dict)
+    _shared: list[Fault] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         rng = random.Random(f"{self.seed} hosts")
@@ -71,6 +72,7 @@ class SimulatedNetwork:
         for fault in self.faults:
             for host in fault.hosts[:1] if fault.kind not in PAIR_KINDS else fault.hosts:
                 self._by_host.setdefault(host, []).append(fault)
+        self._shared = [fault for fault in self.faults if fault.kind in (BAD_LEAF, BAD_UPLINK, BAD_RAIL)]
 
     def __call__(self, trials: Sequence[Trial]) -> list[TrialResult]:
         """Run the trials of a round side by side; the clock goes on by the longest."""
@@ -79,6 +81,15 @@ class SimulatedNetwork:
         results = [self.run(trial) for trial in trials]
         self.clock_s += max((result.seconds for result in results), default=0.0)
         return results
+
+    def meets_fault(self, trial: Trial) -> bool:
+        """Say whether anything that is bad is in the way of a trial's data."""
+        return any(True for _ in self._faults_met(trial))
+
+    def healthy_seconds(self, trial: Trial) -> float:
+        """Return how long a trial takes that meets no fault."""
+        sweeps = len(trial.collectives) * len(SIZES_BYTES)
+        return START_S + (1 + SMALLER_SHARE) * self.sweep_s * sweeps
 
     def run(self, trial: Trial) -> TrialResult:
         """Run one trial; the same trial of the same fleet gives the same result."""
@@ -104,7 +115,7 @@ class SimulatedNetwork:
             sweeps=tuple(sweeps),
             is_complete=True,
             transport="NET/Socket" if is_on_sockets else "NET/IB" if uses_nics else "P2P",
-            seconds=START_S + (1 + SMALLER_SHARE) * self.sweep_s * len(sweeps),
+            seconds=self.healthy_seconds(trial),
         )
 
     def _faults_met(self, trial: Trial) -> Iterator[Fault]:
@@ -126,9 +137,11 @@ class SimulatedNetwork:
             yield from self._shared_faults(trial, rails)
 
     def _shared_faults(self, trial: Trial, rails: set[int] | None) -> Iterator[Fault]:
+        if not self._shared:
+            return
         fabrics = {self.topology.fabric.get(host) for host in trial.hosts}
         switches = {name for host in trial.hosts for name in self.topology.rails.get(host, ())}
-        for fault in self.faults:
+        for fault in self._shared:
             on_rail = rails is None or fault.rail is None or fault.rail in rails
             is_met = {
                 BAD_LEAF: on_rail and (fault.switch in switches or fault.switch in fabrics),

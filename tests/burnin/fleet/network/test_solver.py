@@ -132,6 +132,16 @@ def test_the_slow_host_is_accused_and_its_partners_are_not() -> None:
     assert [part.name for part in evidence.accused] == ["n1"]
 
 
+def test_a_host_that_is_bad_each_time_and_never_alike_is_accused() -> None:
+    levels = [370, 330, 290, 250]  # a link that dips so often that no trial goes without
+    trials = [_result(n, ("n1", f"n{10 + n}"), level) for n, level in enumerate(levels)]
+
+    evidence = weigh(_read([*_healthy(), *trials]), {})
+
+    assert [part.name for part in evidence.accused] == ["n1"]
+    assert len(evidence.solo[next(iter(evidence.accused))]) == len(levels)
+
+
 def test_one_bad_trial_accuses_nobody() -> None:
     results = [*_healthy(), _result(1, ("n1", "n10"), 300)]
 
