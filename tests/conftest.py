@@ -13,7 +13,13 @@ import pytest
 # Carried by every process that a test starts, however far down, so that leftovers can be found.
 _MARK = "OVERPROOF_TEST_SESSION"
 _SESSION = secrets.token_hex(8)
-_PACKAGES = {"sshd": "openssh-server", "srun": "slurm-client", "munged": "munge", "ip": "iproute2"}
+_PACKAGES = {
+    "sshd": "openssh-server",
+    "srun": "slurm-client",
+    "munged": "munge",
+    "ip": "iproute2",
+    "dockerd": "docker.io",
+}
 _left_out: dict[str, list[str]] = defaultdict(list)
 
 

@@ -59,6 +59,9 @@ class SshHost:
 
     def processes(self) -> list[str]:
         """Return what runs in it beside sshd itself: processes that live in its process namespace."""
+        return [command for _, command in self._inside()]
+
+    def _inside(self, *, with_listener: bool = False) -> list[tuple[int, str]]:
         listener = self._listener()
         if listener is None:
             return []
@@ -66,13 +69,22 @@ class SshHost:
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if (folder / "ns" / "pid").readlink() == space and int(folder.name) != listener:
-                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip())
-        return [command for command in found if command]
+                if (folder / "ns" / "pid").readlink() == space and (
+                    with_listener or int(folder.name) != listener
+                ):
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                    found.append((int(folder.name), command))
+        return [(pid, command) for pid, command in found if command]
 
     def programs(self) -> list[str]:
         """Return the commands of what runs in it, without the processes of sshd."""
         return [command for command in self.processes() if not command.startswith("sshd")]
+
+    def end_programs(self) -> None:
+        """Kill what ``programs`` lists, with a signal that nobody can catch."""
+        for pid, command in self._inside():
+            if not command.startswith("sshd"):
+                os.kill(pid, signal.SIGKILL)
 
     def _listener(self) -> int | None:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -87,14 +99,9 @@ class SshHost:
 
     def signal_sshd(self, number: signal.Signals) -> None:
         """Send a signal to every process of sshd in it."""
-        listener = self._listener()
-        assert listener is not None
-        space = Path(f"/proc/{listener}/ns/pid").readlink()
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                is_here = (folder / "ns" / "pid").readlink() == space
-                if is_here and (folder / "comm").read_text().startswith("sshd"):
-                    os.kill(int(folder.name), number)
+        for pid, command in self._inside(with_listener=True):
+            if command.startswith("sshd"):
+                os.kill(pid, number)
 
     def stop(self) -> None:
         """Switch it off."""

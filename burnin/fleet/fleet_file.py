@@ -24,6 +24,7 @@ LISTED = "listed"
 Label = Annotated[str, Field(min_length=1, max_length=120)]
 _BY_TAG = {"docker", "podman", "nerdctl"}  # programs that fetch an image by its name
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+_FIXED = re.compile(r"(?:^|@)sha256:[0-9a-f]{64}$")  # an image that no registry knows goes by its own number
 _PLACES = ("rack", "pdu", "hall", "switch", "nvlink_domain", "rails")
 
 
@@ -70,7 +71,7 @@ class HostsSpec(PlaceSpec):
     @field_validator("wrapper")
     @classmethod
     def _names_its_image_by_digest(cls, words: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if words and Path(words[0]).name in _BY_TAG and not any(_DIGEST.search(word) for word in words):
+        if words and Path(words[0]).name in _BY_TAG and not any(_FIXED.search(word) for word in words):
             raise ValueError(
                 "name the image by digest, as NAME@sha256:... (a tag may mean another image tomorrow);"
                 " `docker inspect --format '{{index .RepoDigests 0}}' IMAGE` prints it"

@@ -21,9 +21,11 @@ SILENCE_S = 10  # of the line in the midst of what is sent; the connection is go
 FIRST_WITHIN_S = 60  # for the second step to come at all
 _END = b"\0"
 
-# No quotes that a shell could take for its own, no backslash, no exclamation mark, no line break.
+# No quotes that a shell could take for its own, no backslash, no exclamation mark, no line break. In a
+# container it may be the first process, from which the kernel keeps every signal that it has not asked for.
 _FIRST = (
-    f"import os,signal;signal.alarm({FIRST_WITHIN_S});"
+    "import os,signal;signal.signal(signal.SIGALRM,lambda number,frame:os._exit(1));"
+    f"signal.alarm({FIRST_WITHIN_S});"
     'exec(b"".join(iter(lambda:os.read(0,1).rstrip(bytes(1)),b"")))'
 )
 _SECOND = f'''
