@@ -186,6 +186,29 @@ def baseline(
 
 
 @app.command()
+def history(
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="Folder of runs.")] = Path("runs"),
+    html: Annotated[Path | None, typer.Option(help="File that receives a page with plots.")] = None,
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="Runs to look at, the latest.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show all runs of a folder, workload by workload, what changed between them, and the trend."""
+    from reports.history import build_history, history_document, render_lines
+
+    groups = build_history(runs, last=last)
+    if html is not None:
+        from reports.history_page import render_history
+        from reports.record import write_atomically
+
+        try:
+            write_atomically(html, render_history(groups, folder=str(runs)))
+        except OSError as error:
+            raise ConfigError(f"--html {html}: cannot be written: {error.strerror}") from error
+    text = json.dumps(history_document(groups)) if as_json else "\n".join(render_lines(groups))
+    sys.stdout.write(text + "\n")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder that receives the three runs.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 1,

@@ -40,13 +40,13 @@ def render_html(run: Run) -> str:
 def render_sheet(sheet: Sheet) -> str:
     """Fill the template with what a report says."""
     scripts = (
-        _read("vendor/uplot/uPlot.iife.min.js"),
-        _read("templates/timeline.js"),
-        _read("templates/report.js"),
+        template_text("vendor/uplot/uPlot.iife.min.js"),
+        template_text("templates/timeline.js"),
+        template_text("templates/report.js"),
     )
-    style = _read("vendor/uplot/uPlot.min.css") + _read("templates/report.css")
+    style = template_text("vendor/uplot/uPlot.min.css") + template_text("templates/report.css")
     return (
-        _environment()
+        report_environment()
         .get_template("report.html.j2")
         .render(
             sheet=sheet,
@@ -60,7 +60,8 @@ def render_sheet(sheet: Sheet) -> str:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def report_environment() -> jinja2.Environment:
+    """Return the templates, escaping whatever came from outside."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -92,7 +93,8 @@ def outcome_word(finding: Finding) -> str:
 
 
 @functools.cache
-def _read(name: str) -> str:
+def template_text(name: str) -> str:
+    """Return a file of ours that goes into a page as it is."""
     return (_HERE / name).read_text(encoding="utf-8").strip()
 
 
