@@ -26,7 +26,7 @@ class KnownHosts:
     by_name: dict[str, list[str]] = field(default_factory=dict)  # name -> "type key"
     by_pattern: list[tuple[str, str]] = field(default_factory=list)  # comma-separated patterns
     by_hash: list[tuple[str, str]] = field(default_factory=list)
-    authorities: list[str] = field(default_factory=list)  # patterns
+    authorities: list[tuple[str, str]] = field(default_factory=list)  # patterns, "type key"
     revoked: set[str] = field(default_factory=set)  # "type key"
 
     def keys_of(self, name: str, port: int) -> list[paramiko.PKey]:
@@ -42,10 +42,10 @@ class KnownHosts:
         """Say whether somebody has declared this key bad."""
         return f"{key.get_name()} {key.get_base64()}" in self.revoked
 
-    def has_authority(self, name: str, port: int) -> bool:
-        """Say whether a certificate authority vouches for this host; this client knows no certificates."""
+    def authorities_of(self, name: str, port: int) -> frozenset[str]:
+        """Return the keys, as "type key", of those whose certificates vouch for this host."""
         token = host_token(name, port)
-        return any(_matches(patterns, token) for patterns in self.authorities)
+        return frozenset(key for patterns, key in self.authorities if _matches(patterns, token))
 
 
 def host_token(name: str, port: int) -> str:
@@ -65,7 +65,7 @@ def load_known_hosts(paths: Iterable[Path]) -> KnownHosts:
         if marker == _REVOKED:
             known.revoked.add(key)
         elif marker == _AUTHORITY:
-            known.authorities.append(patterns)
+            known.authorities.append((patterns, key))
         elif patterns.startswith(_HASHED):
             known.by_hash.append((patterns, key))
         elif any(sign in patterns for sign in "*?!"):

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from probes.child import signal_group
 from probes.errors import TargetError
+from probes.host_certificate import read_certificate, why_not_vouched
 from probes.known_hosts import SSH_PORT, KnownHosts, fingerprint, load_known_hosts
 from probes.ssh_config import Route, SshTarget, find_route, jump_target, load_ssh_config
 
@@ -129,7 +130,8 @@ class SshConnections:
         port = route.port if route.key_name == route.address else SSH_PORT
         keys = known.keys_of(route.key_name, port)
         client = paramiko.SSHClient()
-        client.set_missing_host_key_policy(_OnlyKnown(route, known, keys, port))
+        authorities = known.authorities_of(route.key_name, port)
+        client.set_missing_host_key_policy(_OnlyKnown(route, known, keys, authorities))
         files = [file for file in route.identity_files if Path(file).exists()]
         left_s = _left(deadline)
         try:
@@ -146,7 +148,9 @@ class SshConnections:
                     channel_timeout=left_s,
                     allow_agent=route.is_agent_asked and _has_agent(),
                     look_for_keys=not route.identity_files,
-                    transport_factory=lambda sock, **rest: _transport(sock, keys, **rest),
+                    transport_factory=lambda sock, **rest: _transport(
+                        sock, keys, with_certificates=bool(authorities), **rest
+                    ),
                 )
         except BaseException:  # a login that failed leaves its thread alive until it is closed
             client.close()
@@ -171,14 +175,16 @@ class SshConnections:
 class _OnlyKnown(paramiko.MissingHostKeyPolicy):
     """Decides on every key: paramiko itself is told of none, since it looks at one type of key only."""
 
-    def __init__(self, route: Route, known: KnownHosts, keys: Sequence[paramiko.PKey], port: int) -> None:
-        self._route, self._known, self._keys, self._port = route, known, keys, port
+    def __init__(
+        self, route: Route, known: KnownHosts, keys: Sequence[paramiko.PKey], authorities: Set[str]
+    ) -> None:
+        self._route, self._known, self._keys, self._authorities = route, known, keys, authorities
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        """Return where the key is the known one.
+        """Return where the key is the known one, or has a certificate of an authority that is known for it.
 
         Raises:
-            NotLetIn: it is not, or somebody declared it bad.
+            NotLetIn: neither is so, or somebody declared it bad.
         """
         del client, hostname
         where, shown = _where(self._route), f"{key.get_name()} {fingerprint(key)}"
@@ -188,24 +194,51 @@ class _OnlyKnown(paramiko.MissingHostKeyPolicy):
             )
         if key in self._keys:
             return
+        why = self._why_not_vouched(key)
+        if why is None:
+            return
         if self._keys:
             wanted = ", ".join(f"{known.get_name()} {fingerprint(known)}" for known in self._keys)
             raise NotLetIn(
                 f"{where}: its key has changed: expected {wanted}, got {shown}; somebody may be in between:"
                 f" {_COMPARE}, then remove the old one with ssh-keygen -R"
             )
-        authority = "; the certificate authority in known_hosts is not used" * self._known.has_authority(
-            self._route.key_name, self._port
-        )
         raise NotLetIn(
-            f"{where}: its key is not known: {shown}{authority}; {_COMPARE},"
+            f"{where}: its key is not known: {shown}{why}; {_COMPARE},"
             f" then add it to {self._route.known_hosts_files[0]}"
         )
 
+    def _why_not_vouched(self, key: paramiko.PKey) -> str | None:
+        """Return why no authority vouches for a key, as the end of a sentence; None: one does."""
+        if not self._authorities:
+            return ""
+        certificate = read_certificate(key)
+        if certificate is None:
+            return "; known_hosts has an authority for it, and it showed no certificate (HostCertificate)"
+        why = why_not_vouched(
+            certificate,
+            name=self._route.key_name,
+            authorities=self._authorities,
+            revoked=self._known.revoked,
+            now_s=time.time(),
+        )
+        return None if why is None else f"; its certificate {why}"
 
-def _transport(sock: Any, keys: Sequence[paramiko.PKey], **rest: Any) -> paramiko.Transport:
+
+class _CertificatesFirst(paramiko.Transport):
+    """A transport that asks for a key with a certificate before one without."""
+
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        names = super().preferred_keys
+        return tuple(sorted(names, key=lambda name: "-cert-" not in name))
+
+
+def _transport(
+    sock: Any, keys: Sequence[paramiko.PKey], *, with_certificates: bool, **rest: Any
+) -> paramiko.Transport:
     """Return a transport that asks the host for a key of a type that we know of it."""
-    transport = paramiko.Transport(sock, **rest)
+    transport = (_CertificatesFirst if with_certificates else paramiko.Transport)(sock, **rest)
     transport.daemon = True
     transport.sock.settimeout(POLL_S)
     options = transport.get_security_options()

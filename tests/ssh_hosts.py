@@ -57,6 +57,26 @@ class SshHost:
         """Return type and key, as known_hosts wants them."""
         return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
 
+    def certify(self, authority: Path) -> None:
+        """Have its sshd show a certificate that this key signs for its address, from the next login on."""
+        words = [
+            "-s",
+            str(authority),
+            "-I",
+            self.name,
+            "-h",
+            "-n",
+            self.address,
+            str(self.folder / "host_key.pub"),
+        ]
+        subprocess.run(["ssh-keygen", "-q", *words], check=True)
+        config = self.folder / "sshd_config"
+        config.write_text(f"{config.read_text()}HostCertificate {self.folder}/host_key-cert.pub\n")
+        listener = self._listener()
+        assert listener is not None
+        os.kill(listener, signal.SIGHUP)
+        assert wait_until(lambda: _answers(self.address), timeout_s=10)
+
     def processes(self) -> list[str]:
         """Return what runs in it beside sshd itself: processes that live in its process namespace."""
         return [command for _, command in self._inside()]

@@ -71,13 +71,14 @@ def test_a_torn_hash_matches_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.needs("ssh-keygen")
 def test_a_revoked_key_and_an_authority_are_told_apart_from_known_keys(tmp_path: Path, key: str) -> None:
-    known = _load(tmp_path, f"@revoked * {key}", f"@cert-authority *.gpu {_make(tmp_path / 'ca')}")
+    authority = _make(tmp_path / "ca")
+    known = _load(tmp_path, f"@revoked * {key}", f"@cert-authority *.gpu {authority} comment")
     parsed = paramiko.Ed25519Key(filename=str(tmp_path / "key"))
 
     assert known.is_revoked(parsed)
     assert known.keys_of("n1.gpu", 22) == []
-    assert known.has_authority("n1.gpu", 22)
-    assert not known.has_authority("other", 22)
+    assert known.authorities_of("n1.gpu", 22) == {authority}
+    assert known.authorities_of("other", 22) == frozenset()
 
 
 @pytest.mark.needs("ssh-keygen")

@@ -197,3 +197,29 @@ def test_a_server_that_never_greets_is_given_up_in_time(user: Path) -> None:
             _say(host, within_s=1.0)
 
     assert time.monotonic() - began < 4
+
+
+def test_a_host_is_let_in_by_the_certificate_of_a_known_authority_and_by_nothing_less(
+    hosts: SshHosts, user: Path, tmp_path: Path
+) -> None:
+    authority, other = (_make_key(tmp_path / name) for name in ("ca", "other"))
+    host = hosts.start("certified", is_known=False)
+    known = user / "known_hosts"
+    before = known.read_text()
+    known.write_text(f"{before}@cert-authority 10.* {authority}\n")
+
+    with pytest.raises(NotLetIn, match="it showed no certificate"):
+        _say(_host(hosts, "certified"))
+    host.certify(tmp_path / "ca")
+    assert _say(_host(hosts, "certified"))[1] == "certified"
+    known.write_text(f"{before}@cert-authority 10.* {other}\n")
+    with pytest.raises(NotLetIn, match="its certificate is by no authority that known_hosts has for it"):
+        _say(_host(hosts, "certified"))
+    known.write_text(f"{before}@cert-authority 10.* {authority}\n@revoked * {host.host_key()}\n")
+    with pytest.raises(NotLetIn, match="is revoked"):
+        _say(_host(hosts, "certified"))
+
+
+def _make_key(path: Path) -> str:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return " ".join(path.with_suffix(".pub").read_text().split()[:2])
