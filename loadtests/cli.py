@@ -40,21 +40,31 @@ def run(
     metrics_url: Annotated[
         str | None, typer.Option(help="The server's own metrics page, to be recorded beside the load.")
     ] = None,
+    is_dry: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would be sent and cost at most, and send nothing."),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of arrivals and prompts.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     path: Annotated[Path | None, typer.Option(hidden=True, help="The run's own folder.")] = None,
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
-) -> Outcome:
+) -> Outcome | None:
     """Send the workload's requests at its rate, whatever the endpoint does, and judge the answers."""
     from loadtests.load_run import Finish, LoadRequest, run_load, stop_with_parent
     from loadtests.workload import load_workload, override
     from reports.terminal import print_result
 
+    spec = override(load_workload(workload), url=endpoint, duration_s=duration_s, calibrates=calibrates)
+    if is_dry:
+        from loadtests.dry_run import plan_dry, render_dry
+
+        dry = plan_dry(spec, seed=seed)
+        typer.echo(render_dry(dry, as_json=as_json))
+        return None
     finish = Finish()
     if lifeline:
         stop_with_parent()
-    spec = override(load_workload(workload), url=endpoint, duration_s=duration_s, calibrates=calibrates)
     request = LoadRequest(
         spec=spec,
         out=out,

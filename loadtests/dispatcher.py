@@ -12,7 +12,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import gevent
@@ -20,11 +20,14 @@ import gevent.event
 
 from loadtests.arrivals import schedule, share_of
 from loadtests.connections import Connections, Target
+from loadtests.guards import Guards, Stop
 from loadtests.plan import LoadPlan
 from loadtests.poll_clock import PollClock
 from loadtests.prompts import Prompt, Prompts, make_body
 from loadtests.reader import Errand, Exchange
 from loadtests.sessions import Chain
+from loadtests.spending import Tokens
+from loadtests.task_requests import TEXT_CHARS_MAX, choices_of, task_body, task_prompt
 from loadtests.tls import make_context
 from loadtests.workload import COMPLETIONS_PATH, HangUpSpec
 from probes.errors import TargetError
@@ -66,12 +69,23 @@ class Dispatcher:
         self._in_flight: set[Exchange] = set()
         self._woken = gevent.event.Event()  # something is due that was not before, or the run is to finish
         self._is_finishing = False
+        self._repeats = self._workload.guards.repeats_share > 0
         self._prompts = Prompts(self._workload.prompts, seed=plan.seed, scale=plan.words)
         self._share = share_of(
             schedule(self._workload.arrivals, duration_s=self._workload.duration_s, seed=plan.seed),
             worker=worker,
             workers=workers,
         )
+        self.guards = Guards(
+            self._workload.guards,
+            slos=self._workload.slos,
+            choices=choices_of(self._workload.endpoint),
+            workers=workers,
+            seed=plan.seed,
+            spent=Tokens(sent=plan.tokens_sent, received=plan.tokens_received),
+        )
+        self.stop: Stop | None = None  # the guard that has ended the load
+        self._guarded_until_s: float | None = None  # None: no end but the schedule's
         self._ready: deque[Errand] = deque()  # prepared, in order
         self._bytes_ready = 0
         self._chains: dict[int, Chain] = {}  # by the index of their request that is wanted or under way
@@ -99,6 +113,9 @@ class Dispatcher:
         """Send every arrival of the share at its time, counted from ``t0_ns`` of the wall clock."""
         self._t0_ns = t0_ns
         self._t0_s = time.monotonic() + (t0_ns - time.time_ns()) / 1e9
+        seconds = self._workload.guards.seconds_max
+        if seconds is not None:
+            self._guarded_until_s = self._t0_s + seconds
         watch = gevent.spawn(self._watch_deadlines)
         try:
             while not self.is_finishing:
@@ -160,13 +177,23 @@ class Dispatcher:
             chain = Chain(self._workload, number, seed=self._plan.seed)
             self._chains[chain.index] = chain
             index = chain.index
-        prompt = self._prompts.prompt(index, row=arrival.row)
+        task = self._task_at(index)
+        prompt = self._prompts.prompt(index, row=arrival.row) if task is None else self._task_prompt(task)
         errand = self._errand(index, self._t0_ns + round(arrival.at_s * 1e9), prompt)
         self._ready.append(errand)
         self._bytes_ready += len(errand.body)
         return True
 
+    def _task_at(self, index: int) -> int | None:
+        tasks = self._workload.tasks
+        return None if tasks is None else tasks.number_at(index, seed=self._plan.seed)
+
+    def _task_prompt(self, number: int) -> Prompt:
+        return task_prompt(self._plan, number)
+
     def _errand(self, index: int, t_intended_ns: int, prompt: Prompt) -> Errand:
+        if self._task_at(index) is not None:
+            return self._task_errand(index, t_intended_ns, prompt)
         chain = self._chains.get(index)
         endpoint, hang_up = self._workload.endpoint, self._hang_up(index)
         body = make_body(
@@ -185,8 +212,24 @@ class Dispatcher:
             body=body,
             output_tokens=prompt.output_tokens,
             request_id=f"{self._plan.run.name}-{index}",
-            keeps_text=self._workload.session is not None,
+            keeps_text=self._workload.session is not None
+            or self.guards.watches(index, output_tokens=prompt.output_tokens),
             hang_up_after_events=None if hang_up is None else hang_up.after_events,
+            session=None if chain is None else chain.number,
+            turn=None if chain is None else chain.turn,
+        )
+
+    def _task_errand(self, index: int, t_intended_ns: int, prompt: Prompt) -> Errand:
+        """Return the request of a checked task: nobody hangs up on it, and its text is kept."""
+        chain = self._chains.get(index)
+        return Errand(
+            index=index,
+            worker=self._worker,
+            t_intended_ns=t_intended_ns,
+            body=task_body(self._plan, prompt),
+            output_tokens=prompt.output_tokens,
+            request_id=f"{self._plan.run.name}-{index}",
+            keeps_text=True,
             session=None if chain is None else chain.number,
             turn=None if chain is None else chain.turn,
         )
@@ -194,7 +237,9 @@ class Dispatcher:
     def _hang_up(self, index: int) -> HangUpSpec | None:
         """Return how this request's client leaves; None: it stays to the end."""
         kind = self._workload.hang_ups
-        if kind is None or random.Random(f"hang-up:{self._plan.seed}:{index}").random() >= kind.share:
+        if kind is None or self._task_at(index) is not None:
+            return None
+        if random.Random(f"hang-up:{self._plan.seed}:{index}").random() >= kind.share:
             return None
         return kind
 
@@ -205,13 +250,20 @@ class Dispatcher:
             if due_ns >= self._t0_ns + round(self._workload.duration_s * 1e9):
                 continue
             self._chains[chain.index] = chain
-            prompt = self._prompts.prompt(chain.index, is_follow_up=chain.is_follow_up)
+            number = self._task_at(chain.index)
+            if number is None:
+                prompt = self._prompts.prompt(chain.index, is_follow_up=chain.is_follow_up)
+            else:
+                prompt = self._task_prompt(number)
             heapq.heappush(self._follow_ups, (due_ns, chain.index, self._errand(chain.index, due_ns, prompt)))
 
     def _dispatch(self, errand: Errand, *, late_ms: float) -> None:
+        is_dropped = len(self._in_flight) >= self._workload.in_flight_max
+        if not is_dropped and not self._may_send(errand):
+            return
         self.counts.arrivals += 1
         self.counts.lateness_ms_max = max(self.counts.lateness_ms_max, late_ms)
-        if len(self._in_flight) >= self._workload.in_flight_max:
+        if is_dropped:
             self.counts.dropped += 1
             self._finish_row(_dropped(errand, self._plan.url, self._workload.in_flight_max), "")
             return
@@ -223,6 +275,21 @@ class Dispatcher:
             gevent.spawn_later(hang_up.patience_s, exchange.hang_up, patience)
         exchange.begin()
 
+    def _may_send(self, errand: Errand) -> bool:
+        if self.stop is None:
+            self._stop(
+                self.guards.admit(
+                    errand.index, body_bytes=len(errand.body), output_tokens=errand.output_tokens
+                )
+            )
+        return self.stop is None
+
+    def _stop(self, stop: Stop | None) -> None:
+        """Send no more where a guard wants it; the first one stands in the record."""
+        if stop is not None and self.stop is None:
+            self.stop = stop
+            self.finish()
+
     def _on_end(self, exchange: Exchange) -> None:
         self._in_flight.discard(exchange)
         assert exchange.row is not None
@@ -232,6 +299,9 @@ class Dispatcher:
 
     def _finish_row(self, row: Request, text: str) -> None:
         """Note a row, and what follows from it."""
+        number = self._task_at(row.index)
+        if number is not None:
+            row = replace(row, task=number, text=text[:TEXT_CHARS_MAX])
         chain = self._chains.pop(row.index, None)
         if chain is not None:
             chain.history.append({"role": "assistant", "content": text})
@@ -247,10 +317,13 @@ class Dispatcher:
         counts.failed += row.error is not None and not row.is_hung_up
         counts.events += row.events
         counts.lag_ms_max = max(counts.lag_ms_max, row.lag_ms_max)
+        self._stop(self.guards.take(row))
         self._on_row(row)
 
     def drain(self, *, timeout_s: float) -> None:
         """Wait for what is under way; what is left after the time is ended as ``abandoned``."""
+        if self._guarded_until_s is not None:
+            timeout_s = min(timeout_s, max(0.0, self._guarded_until_s - time.monotonic()))
         watch = gevent.spawn(self._watch_deadlines)
         self._drained.clear()
         if self._in_flight:
@@ -270,6 +343,18 @@ class Dispatcher:
             now_s = time.monotonic()
             for exchange in list(self._in_flight):
                 exchange.check_deadlines(now_s)
+                self._look_at(exchange)
+            if self._guarded_until_s is not None and now_s >= self._guarded_until_s:
+                self._stop(Stop(guard="seconds", detail=f"{self._workload.guards.seconds_max:g} s are over"))
+
+    def _look_at(self, exchange: Exchange) -> None:
+        """End an answer that goes on beyond its limit, or in circles."""
+        errand = exchange.errand
+        fault = self.guards.look(
+            exchange, output_tokens=errand.output_tokens, is_watched=errand.keeps_text and self._repeats
+        )
+        if fault is not None:
+            exchange.fail(*fault)
 
 
 def _dropped(errand: Errand, url: str, in_flight_max: int) -> Request:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtests import plan as plans
+from loadtests.answers_evidence import judge_tasks
 from loadtests.arrivals import arrival_times_s
 from loadtests.busiest import busiest_by_worker
 from loadtests.calibration import EVENT as CALIBRATED
 from loadtests.calibration import judge_calibration, reading_from_json
+from loadtests.guards import judge_guards
 from loadtests.inputs import EVENT as INPUTS
 from loadtests.preflight import EVENT_REPLICAS, judge_replicas
 from loadtests.prompt_scale import judge_prompt_size
@@ -38,8 +40,10 @@ def judge_run(run: Run) -> list[Finding]:
     requests = read_requests(run.path)
     subject = f"endpoint:{requests[0].endpoint if requests else workload.endpoint.url or 'simulated'}"
     client = "client:load"
+    promises = [*judge_slos(workload.slos, requests), *judge_tasks(run, workload, requests, subject=subject)]
     findings = [
-        *judge_slos(workload.slos, requests),
+        *promises,
+        *_judge_guards(run, workload, promises, subject=subject),
         judge_errors(
             requests, slos=workload.slos, subject=subject, failed_share_max=workload.failed_share_max
         ),
@@ -53,6 +57,12 @@ def judge_run(run: Run) -> list[Finding]:
         *judge_server_metrics(run),
     ]
     return [*findings, *judge_baseline(run, requests, findings)]
+
+
+def _judge_guards(run: Run, workload: Workload, promises: list[Finding], *, subject: str) -> list[Finding]:
+    if not workload.guards.is_any:
+        return []
+    return [judge_guards(run.events_of(plans.GUARD), spec=workload.guards, decided=promises, subject=subject)]
 
 
 def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, subject: str) -> Finding:

@@ -10,11 +10,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 from loadtests import plan as plans
+from loadtests.allowed_hosts import check_host
 from loadtests.inputs import EVENT as INPUTS
 from loadtests.inputs import check_inputs
 from loadtests.judging import judge_run
@@ -80,6 +81,8 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         TargetError: the endpoint cannot be reached or is none.
         RecordError: the disk is full.
     """
+    if request.spec.endpoint.url is not None:
+        check_host(request.spec.endpoint.url, request.spec.allowed_hosts)
     read_headers(request.spec.endpoint)  # a missing key is an error before anything is touched
     if request.metrics_url is not None:
         check_metrics_url(request.metrics_url)
@@ -124,7 +127,10 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
             url=url,
             model=model,
             words=found.scale,
+            tokens_sent=sum(found.found_tokens),
         )
+        if workload.tasks is not None:
+            plan = _ask_idle(plan, writer, progress, finish)
         with server_metrics(request.metrics_url, writer):
             _drive(plan, writer, progress, finish)
     return load_run(writer.path)
@@ -161,6 +167,31 @@ def _first_line(child: subprocess.Popen[str]) -> JsonObject:
         raise TargetError(f"the built-in endpoint did not start within {_ENDPOINT_START_S:g} s")
     said: JsonObject = json.loads(line)
     return said
+
+
+def _ask_idle(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Finish) -> LoadPlan:
+    """Ask the checked tasks before anything else is asked; return the plan with what that cost."""
+    tasks = plan.workload.tasks
+    assert tasks is not None
+    progress.step("tasks", "running", f"{tasks.count} tasks while the endpoint is idle")
+    log_path = writer.path / "idle.log"
+    with log_path.open("w") as log:
+        command = python_module("loadtests.idle_phase", str(write_plan(plan).resolve()))
+        child = start_child(command, stdout=log, stderr=log, cwd=_PACKAGE_ROOT)
+        try:
+            deadline = time.monotonic() + _CHILD_START_S + tasks.idle_s_max + plan.workload.endpoint.timeout_s
+            while child.poll() is None and time.monotonic() < deadline and not finish.is_asked:
+                time.sleep(_POLL_S)
+        finally:
+            end_child(child)
+    ended = [row for row in read_ndjson(plan.run / "events.ndjson") if row.get("kind") == plans.IDLE_ENDED]
+    if not ended:
+        if child.returncode and not finish.is_asked:
+            raise ConfigError(_last_line(log_path))
+        return plan
+    data = ended[-1]["data"]
+    progress.step("tasks", "done", f"{data['asked']} asked")
+    return replace(plan, tokens_sent=data["tokens_in"], tokens_received=data["tokens_out"])
 
 
 def _locust_command() -> list[str]:

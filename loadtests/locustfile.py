@@ -80,7 +80,15 @@ class Load:
             "load", plans.ARRIVALS_ENDED, worker=self.worker, arrivals=arrivals, is_early=is_early
         )
         self.dispatcher.drain(timeout_s=self._plan.workload.endpoint.timeout_s + 1)
+        self._tell_guards()
         self.end("drained")
+
+    def _tell_guards(self) -> None:
+        stop = self.dispatcher.stop
+        if stop is not None:
+            self._writer.event("load", plans.GUARD, worker=self.worker, guard=stop.guard, detail=stop.detail)
+        spent = self.dispatcher.guards.spending.to_json()
+        self._writer.event("load", plans.SPENT, worker=self.worker, **spent)
 
     def _prove(self) -> None:
         results = run_controls(self._target)

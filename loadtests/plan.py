@@ -21,6 +21,10 @@ READY = "load.ready"  # the positive controls are done
 STARTED = "load.started"  # t0_ns: the moment the schedule counts from
 ARRIVALS_ENDED = "load.arrivals_ended"
 ENDED = "load.ended"  # every request has its row
+GUARD = "load.guard"  # nothing more is sent: a guard of the workload wants it
+SPENT = "load.spent"  # what this worker's requests cost
+IDLE_ENDED = "load.idle_ended"  # the checked tasks have been asked before the load
+IDLE_ANSWERS = "idle-answers"  # the series of their answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class LoadPlan:
     url: str
     model: str
     words: WordScale = field(default_factory=WordScale)  # how many words make a token, at this endpoint
+    tokens_sent: int = 0  # before the load, on account of its budget
+    tokens_received: int = 0
 
     @property
     def workload(self) -> Workload:
@@ -49,6 +55,8 @@ def write_plan(plan: LoadPlan) -> Path:
         "seed": plan.seed,
         "url": plan.url,
         "model": plan.model,
+        "tokens_sent": plan.tokens_sent,
+        "tokens_received": plan.tokens_received,
         "words": {
             "tokens_per_word": plan.words.tokens_per_word,
             "tokens_extra": plan.words.tokens_extra,
@@ -73,6 +81,8 @@ def load_plan(path: Path) -> LoadPlan:
             url=data["url"],
             model=data["model"],
             words=WordScale(**data["words"]),
+            tokens_sent=data.get("tokens_sent", 0),
+            tokens_received=data.get("tokens_received", 0),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a load plan: {error}") from error

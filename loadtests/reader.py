@@ -102,6 +102,10 @@ class Exchange:
         """Return what was answered so far, where the errand asked to keep it."""
         return "".join(self._completion.texts)
 
+    def tail(self, chars: int) -> str:
+        """Return the end of what was answered so far, where it is kept."""
+        return "".join(self._completion.texts[-chars:])[-chars:]
+
     def begin(self) -> None:
         """Send the request on an idle connection or on a new one."""
         target, errand = self._target, self.errand

@@ -14,10 +14,14 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from loadtests.arrival_spec import ArrivalsSpec, ThinkSpec
 from loadtests.arrivals import Arrivals, Think
 from loadtests.baseline_spec import BaselineSpec, as_baseline
+from loadtests.guard_spec import GuardsSpec
 from loadtests.prompt_spec import ConstantSize, PromptClassSpec, PromptSpec, SizeSpec
 from loadtests.prompts import PromptClass, Size
 from loadtests.stream import BYTES_MAX_DEFAULT, EVENTS_MAX_DEFAULT
+from loadtests.task_spec import TasksSpec
+from loadtests.tasks import TaskPlan
 from probes.errors import ConfigError
+from probes.metric import ITL
 from probes.slo import Slo
 from probes.slo_spec import SloSpec, to_slos
 from probes.spec import Spec, load_spec
@@ -120,6 +124,9 @@ class EndpointSpec(Spec):
     sends_done: Annotated[
         bool, Field(description="whether a stream ends with [DONE]; without it the finish_reason must do")
     ] = True
+    batch_invariant: Annotated[
+        bool, Field(description="the server promises equal text for equal prompts, whatever else it serves")
+    ] = False
     reuse_connections: Annotated[bool, Field(description="keep connections, or one per request")] = True
 
     @field_validator("url")
@@ -171,6 +178,7 @@ class LimitsSpec(Spec):
 
 
 LIMITS_DEFAULT = LimitsSpec()
+GUARDS_DEFAULT = GuardsSpec()
 
 
 class WorkloadSpec(Spec):
@@ -191,6 +199,13 @@ class WorkloadSpec(Spec):
     endpoint: EndpointSpec = EndpointSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     limits: LimitsSpec = LimitsSpec()
+    tasks: Annotated[
+        TasksSpec | None, Field(description="requests with a known answer, checked when idle and under load")
+    ] = None
+    guards: GuardsSpec = GuardsSpec()
+    allowed_hosts: Annotated[
+        tuple[str, ...], Field(description="patterns of host or host:port; any other endpoint is refused")
+    ] = ()
     slos: tuple[SloSpec, ...] = ()
     in_flight_max: Annotated[
         int, Field(ge=1, le=100_000, description="an arrival beyond it is dropped, and counted as failed")
@@ -221,6 +236,24 @@ class WorkloadSpec(Spec):
             raise ValueError("a trace says itself what is asked; session does not go with it")
         if self.hang_ups is not None and not self.endpoint.stream:
             raise ValueError("nobody hangs up in the middle of an answer that is not streamed")
+        if self.session is not None and self.tasks is not None:
+            raise ValueError("a task stands alone; session does not go with tasks")
+        if self.endpoint.batch_invariant and (self.tasks is None or self.endpoint.body.get("temperature", 0)):
+            raise ValueError("batch_invariant is checked with tasks at temperature 0")
+        return self
+
+    @model_validator(mode="after")
+    def _has_guarded_slos(self) -> WorkloadSpec:
+        metrics = {slo.name: slo.metric for slo in to_slos(self.slos)}
+        for name in self.guards.slos:
+            if name not in metrics:
+                raise ValueError(
+                    f"guards.slos: no SLO is named {name!r}; there are {', '.join(metrics) or 'none'}"
+                )
+            if metrics[name] == ITL:
+                raise ValueError(
+                    f"guards.slos: {name!r} has many values per request; guard by goodput instead"
+                )
         return self
 
     def to_workload(self) -> Workload:
@@ -238,6 +271,9 @@ class WorkloadSpec(Spec):
             endpoint=self.endpoint,
             calibration=self.calibration,
             limits=self.limits,
+            tasks=None if self.tasks is None else self.tasks.to_plan(),
+            guards=self.guards,
+            allowed_hosts=self.allowed_hosts,
             slos=to_slos(self.slos),
             in_flight_max=self.in_flight_max,
             failed_share_max=self.failed_share_max,
@@ -268,6 +304,9 @@ class Workload:
     hang_ups: HangUpSpec | None = None  # None: nobody hangs up
     calibration: CalibrationSpec = CALIBRATION_DEFAULT
     limits: LimitsSpec = LIMITS_DEFAULT
+    tasks: TaskPlan | None = None  # None: no request has a known answer
+    guards: GuardsSpec = GUARDS_DEFAULT
+    allowed_hosts: tuple[str, ...] = ()  # empty: any
 
     @property
     def is_chained(self) -> bool:

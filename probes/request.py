@@ -49,6 +49,8 @@ class Request:
     tokens_cached: int | None = None  # of ``tokens_in``, as the server's ``usage`` says
     tls_ms: float | None = None  # of the TLS handshake, after ``connect_ms``; None: none was made
     gaps_censored: int = 0  # of ``gaps_us``, those known only as lying within an interval
+    task: int | None = None  # number of the checked task that it asks; None: an ordinary request
+    text: str = ""  # what was answered, of checked tasks only
     events_garbled: int = 0  # content with U+FFFD: cut UTF-8 in the server, or what the model said
 
     @property

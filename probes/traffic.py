@@ -34,6 +34,8 @@ ERRORS: dict[str, str] = {
     "first_byte_timeout": "no byte within first_byte_timeout_s",
     "timeout": "no end within timeout_s",
     "too_long": "the answer did not end within limits.events_max and limits.bytes_max",
+    "runaway": "the answer went on beyond the number of tokens asked for, and was ended by the client",
+    "repetition": "the answer said the same over and over; the client ended it (guards.repeats_share)",
     "redirect": "HTTP 3xx; redirects are not followed",
     "http_429": "HTTP 429: turned away for load",
     "http_4xx": "HTTP 4xx",
