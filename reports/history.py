@@ -20,7 +20,7 @@ from reports.verdict import KIND_TITLES
 from reports.verdict import SIGNS as SIGNS
 
 SCHEMA_VERSION = 1
-BASE_RUNS_MAX = 10  # the latest run is compared with so many before it
+BASE_RUNS_MAX = 10  # the latest run is compared with so many before it, those that passed if any did
 # Shown in the terminal, where there is no room for all of them.
 SHOWN = {"ttft_ms_p50": "ttft p50", "ttft_ms_p90": "ttft p90", "itl_ms_p90": "itl p90"} | {
     "error_share": "errors",
@@ -120,7 +120,9 @@ def _trend(runs: Sequence[RunFigures]) -> tuple[Comparison | None, str]:
     *earlier, latest = runs
     if latest.kind != "load":
         return None, ""
-    base = [run for run in earlier if run.load == latest.load and not run.problems][-BASE_RUNS_MAX:]
+    alike = [run for run in earlier if run.load == latest.load and not run.problems]
+    passed = [run for run in alike if run.outcome == Outcome.PASS.value]
+    base = (passed or alike)[-BASE_RUNS_MAX:]  # beside runs that failed, another bad one would look usual
     if not base:
         return None, "no earlier run of the same load to compare the latest with"
     return compare(base, latest), ""
@@ -137,7 +139,10 @@ def trend_text(trend: Comparison) -> str:
     ]
     unclear = sum(change.direction is Direction.UNCLEAR for change in trend.changes)
     words = ", ".join(told) or "nothing is surely better or worse"
-    return f"latest beside {len(trend.base)} before it: {words}" + (f"; {unclear} unclear" if unclear else "")
+    passed = " that passed" if all(run.outcome == Outcome.PASS.value for run in trend.base) else ""
+    return f"latest beside {len(trend.base)} before it{passed}: {words}" + (
+        f"; {unclear} unclear" if unclear else ""
+    )
 
 
 def render_lines(groups: Sequence[Group]) -> Iterator[str]:
@@ -152,9 +157,9 @@ def render_lines(groups: Sequence[Group]) -> Iterator[str]:
             outcome = f"{SIGNS[entry.outcome]} {entry.outcome}"
             yield f"  {entry.started}  {outcome:<14}{cells}"
             for text in entry.changed:
-                yield one_line(f"      changed: {text}", 200)
+                yield f"      ◆ {one_line(text, 200)}"
         if group.trend_text:
-            yield one_line(f"  {group.trend_text}", 400)
+            yield f"  {one_line(group.trend_text, 400)}"
         yield ""
 
 

@@ -31,6 +31,8 @@ from reports.table import read_requests
 SCHEMA_VERSION = 1
 # So many values must lie beyond a percentile, or it says nothing: p99 needs 500.
 TAIL_VALUES_MIN = 5
+# The rule that counts right answers to checked tasks, idle and under load.
+CORRECTNESS_RULE = "answers-right"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +138,21 @@ def measure(
         promises=list(spec.get("slos") or ()),
         problems=[*problems, *(_problem(finding) for finding in findings if _is_doubtful(finding))],
         requests=len(requests),
-        figures=figures_of(requests, slos),
+        figures=figures_of(requests, slos) | _correctness(findings),
     )
+
+
+def _correctness(findings: Sequence[Finding]) -> dict[str, Figure]:
+    """Return the share of checked answers that were right under load, as their rule counted them."""
+    counted = [f.evidence.get("load") for f in findings if f.rule == CORRECTNESS_RULE]
+    tables = [table for table in counted if isinstance(table, dict) and table.get("answers")]
+    answers = sum(int(table["answers"]) for table in tables)
+    if not answers:
+        return {}
+    right = sum(int(table["right"]) for table in tables)
+    return {
+        "correctness": Figure(value=right / answers, spread=_least_spread(right, answers), values=answers)
+    }
 
 
 def _endpoint(run: Run, answered: JsonObject) -> str:
@@ -224,12 +239,17 @@ def _at(ordered: Sequence[tuple[int, int]], ends: Sequence[int], share: float) -
 
 
 def _share(blocks: Sequence[Sequence[Request]], is_counted: Callable[[Request], bool]) -> Figure:
-    """Return a share; one of 0 or 1 is as uncertain as if two more had come of either kind."""
+    """Return a share; one of 0 or 1 is uncertain too."""
     pairs: list[Pair] = [(float(sum(map(is_counted, block))), float(len(block))) for block in blocks]
     total = sum(count for _, count in pairs)
-    pulled = (sum(top for top, _ in pairs) + 2) / (total + 4)
-    floor = math.sqrt(pulled * (1 - pulled) / (total + 4))
+    floor = _least_spread(sum(top for top, _ in pairs), total)
     return Figure(value=ratio(pairs), spread=max(ratio_spread(pairs), floor), values=round(total))
+
+
+def _least_spread(top: float, total: float) -> float:
+    """Return the standard error of a share if every one were independent, pulled away from 0 and 1."""
+    pulled = (top + 2) / (total + 4)
+    return math.sqrt(pulled * (1 - pulled) / (total + 4))
 
 
 def _token_rate(blocks: Sequence[Sequence[Request]]) -> Figure | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -45,11 +46,10 @@ def test_fail_is_a_failure_inconclusive_an_error_and_a_fixture_gives_the_run(tmp
     loads = tmp_path / "loadtests" / "workloads"
     write(loads, "undecided", objective=0.9999)
     (loads / "compose.yaml").write_text("services: {}\n")
+    good = write(tmp_path / "workloads", "gate")
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
     (loads / "test_own.py").write_text(
-        "def test_the_run_is_at_hand(overproof_run):\n"
-        f"    run = overproof_run({str(write(tmp_path / 'other', 'good'))!r}, '--duration-s', '1')\n"
-        "    assert run.outcome == 'pass', run.findings\n"
-        "    assert (run.path / 'report.html').exists()\n"
+        example.replace("workloads/gate.yaml", str(good)).replace('"5"', '"1"')
     )
     impossible = "- {metric: ttft_ms, statistic: p50, bound: 0.001}"
     write(loads, "broken", objective=0.9, more=impossible)

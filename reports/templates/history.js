@@ -22,7 +22,7 @@
     ctx.textAlign = "center"; ctx.font = "700 " + font(11 * ratio);
     group.outcomes.forEach((outcome, index) => {
       ctx.fillStyle = ink(outcome);
-      ctx.fillText(signs[outcome] || "", chart.valToPos(index, "x", true), bbox.top + bbox.height - 4 * ratio);
+      ctx.fillText(signs[outcome] || "", chart.valToPos(index, "x", true), bbox.top + 10 * ratio);
     });
     ctx.restore();
   };
@@ -47,7 +47,7 @@
         width: widthOf(holder), height: 140, padding: [6, 14, 0, 0],
         cursor: { sync: { key: "history-" + place.dataset.group }, drag: { x: false, y: false }, y: false },
         hooks: { draw: [drawMarks(group)] },
-        scales: { x: { time: false, range: () => [-0.5, group.x.length - 0.5] }, y: { range: () => [0, high * 1.15] } },
+        scales: { x: { time: false, range: () => [-0.5, group.x.length - 0.5] }, y: { range: () => [0, high * 1.35] } },
         axes: [
           { stroke: () => ink("soft"), grid: { show: false }, size: 34, font: font(11), splits: () => group.x.map((_, index) => index).filter(index => index % Math.ceil(group.x.length / 8) === 0), values: (_, ticks) => ticks.map(tick => (group.x[tick] || "").slice(5)) },
           { stroke: () => ink("soft"), grid: { stroke: () => ink("grid"), width: 1 }, ticks: { show: false }, size: 64, font: font(11) },

@@ -30,7 +30,7 @@ from tests.reports.hostile import TEXTS
 from tests.reports.load_runs import SPEC, Truth, figures, record_run, simulate
 from tests.reports.recorded import finding
 
-CALM = Truth(between=0.01, requests=600)
+CALM = Truth(between=0.01, requests=500, gaps=3)
 
 
 def overproof(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ def test_the_spread_of_blocks_is_that_of_many_runs_even_where_neighbours_are_ali
         pairs = [(float(sum(bad[a:b])), float(b - a)) for a, b in itertools.pairwise(edges)]
         return sum(bad) / len(bad), ratio_spread(pairs)
 
-    trials = [bad_share_and_spread() for _ in range(60)]
+    trials = [bad_share_and_spread() for _ in range(40)]
     mean = sum(share for share, _ in trials) / len(trials)
     truth = math.sqrt(sum((share - mean) ** 2 for share, _ in trials) / (len(trials) - 1))
     stated = math.sqrt(sum(spread**2 for _, spread in trials) / len(trials))
@@ -83,6 +83,17 @@ def test_the_figures_of_a_run_are_those_of_its_requests() -> None:
     assert set(found) <= set(KINDS)
 
 
+def test_right_answers_are_compared_where_tasks_were_checked(tmp_path: Path) -> None:
+    def checked(seed: int, right: int):  # type: ignore[no-untyped-def]
+        counts = {"idle": {"answers": 200, "right": 200}, "load": {"answers": 400, "right": right}}
+        said = [finding("answers-right", "endpoint:x", Outcome.PASS, evidence=counts)]
+        return read_figures(record_run(tmp_path, seed, Truth(between=0.01, requests=100), findings=said))
+
+    comparison = compare([checked(seed, 396 + seed % 3) for seed in range(5)], checked(9, 320))
+
+    assert directions(comparison)["correctness"] is Direction.WORSE
+
+
 def test_a_percentile_with_hardly_a_value_beyond_it_is_no_figure() -> None:
     found = figures_of(list(simulate(Truth(requests=400), 1)))
 
@@ -92,7 +103,7 @@ def test_a_percentile_with_hardly_a_value_beyond_it_is_no_figure() -> None:
 
 
 def test_a_tenth_slower_is_worse_beside_five_base_runs() -> None:
-    comparison = compare(base_of(), figures(Truth(scale=1.10, between=0.01, requests=600), 99))
+    comparison = compare(base_of(), figures(Truth(scale=1.10, between=0.01, requests=500, gaps=3), 99))
 
     assert comparison.outcome is Outcome.FAIL
     assert directions(comparison)["itl_ms_p50"] is Direction.WORSE
@@ -101,15 +112,15 @@ def test_a_tenth_slower_is_worse_beside_five_base_runs() -> None:
 
 
 def test_a_fifth_faster_is_better_and_nothing_is_worse() -> None:
-    comparison = compare(base_of(), figures(Truth(scale=0.8, between=0.01, requests=600), 99))
+    comparison = compare(base_of(), figures(Truth(scale=0.8, between=0.01, requests=500, gaps=3), 99))
 
     assert directions(comparison)["itl_ms_p50"] is Direction.BETTER
     assert Direction.WORSE not in directions(comparison).values()
 
 
 def test_like_runs_are_the_same_where_the_interval_fits_the_margin() -> None:
-    truth = Truth(between=0.003, requests=2000)
-    comparison = compare(base_of(truth, 8), figures(truth, 99))
+    truth = Truth(between=0.003, requests=1000)
+    comparison = compare(base_of(truth, 6), figures(truth, 99))
 
     assert directions(comparison)["itl_ms_p50"] is Direction.SAME
     assert directions(comparison)["error_share"] is Direction.SAME
@@ -125,7 +136,7 @@ def test_no_failure_among_few_requests_is_no_proof_that_none_would_come() -> Non
 
 
 def test_with_one_base_run_what_runs_differ_by_is_said_to_be_unknown() -> None:
-    comparison = compare(base_of(runs=1), figures(Truth(scale=1.10, between=0.01, requests=600), 99))
+    comparison = compare(base_of(runs=1), figures(Truth(scale=1.10, between=0.01, requests=500, gaps=3), 99))
 
     assert "one base run" in comparison.notes[0]
     assert set(directions(comparison).values()) == {Direction.UNCLEAR}
@@ -133,20 +144,20 @@ def test_with_one_base_run_what_runs_differ_by_is_said_to_be_unknown() -> None:
 
 
 def test_with_one_base_run_half_as_fast_again_is_worse_all_the_same() -> None:
-    comparison = compare(base_of(runs=1), figures(Truth(scale=1.5, between=0.01, requests=600), 99))
+    comparison = compare(base_of(runs=1), figures(Truth(scale=1.5, between=0.01, requests=500, gaps=3), 99))
 
     assert directions(comparison)["ttft_ms_p50"] is Direction.WORSE
 
 
 def test_a_known_deviation_between_runs_takes_the_place_of_base_runs() -> None:
-    slower = figures(Truth(scale=1.10, between=0.01, requests=600), 99)
+    slower = figures(Truth(scale=1.10, between=0.01, requests=500, gaps=3), 99)
     comparison = compare(base_of(runs=1), slower, tolerance=Tolerance(run_to_run=0.01))
 
     assert directions(comparison)["itl_ms_p50"] is Direction.WORSE
 
 
 def test_faster_answers_are_not_called_better_when_more_requests_failed() -> None:
-    broken = figures(Truth(scale=0.7, failed_share=0.2, between=0.01, requests=600), 99)
+    broken = figures(Truth(scale=0.7, failed_share=0.2, between=0.01, requests=500, gaps=3), 99)
     comparison = compare(base_of(), broken)
 
     assert directions(comparison)["error_share"] is Direction.WORSE
@@ -269,7 +280,7 @@ def test_a_run_that_cannot_be_trusted_makes_no_baseline(tmp_path: Path) -> None:
 
 def test_the_command_says_worse_and_exits_1_same_0_and_unclear_3(tmp_path: Path) -> None:
     base = [record_run(tmp_path / "runs", seed, CALM).path for seed in range(5)]
-    slow = record_run(tmp_path / "runs", 50, Truth(scale=1.4, between=0.01, requests=600)).path
+    slow = record_run(tmp_path / "runs", 50, Truth(scale=1.4, between=0.01, requests=500, gaps=3)).path
     baseline = tmp_path / "baseline.json"
 
     assert overproof("baseline", *base, "--out", baseline).returncode == 0

@@ -43,7 +43,7 @@ def test_runs_are_grouped_by_workload_and_the_latest_is_compared_with_those_befo
 
     assert [entry.outcome for entry in chat.entries] == [Outcome.PASS] * 4 + [Outcome.FAIL]
     assert chat.entries[-1].changed == ("promises",)
-    assert "latest beside 4 before it: ▼ ttft_ms_p50" in chat.trend_text
+    assert "latest beside 4 before it that passed: ▼ ttft_ms_p50" in chat.trend_text
     assert groups["Game day one replica dies"].trend_text == ""
 
 
