@@ -1,28 +1,35 @@
 """Walks one absolute schedule in an open loop: what is due is sent, however slow the answers are.
 
+Requests are prepared ahead in a greenlet and sent by the hub itself, at the alarm for their time or between
+two reads: no task switch and no turn full of reads stands between a request and its time.
+
 An arrival that finds ``in_flight_max`` requests under way is dropped, and its row says so: it is neither
 delayed in silence nor left out.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import heapq
+import math
 import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import gevent
 import gevent.event
 
+from loadtests.alarm import Alarm
 from loadtests.arrivals import schedule, share_of
 from loadtests.connections import Connections, Target
 from loadtests.guards import Guards, Stop
 from loadtests.plan import LoadPlan
-from loadtests.poll_clock import PollClock
+from loadtests.poll_clock import PollClock, nothing
 from loadtests.prompts import Prompt, Prompts, make_body
 from loadtests.reader import Errand, Exchange
 from loadtests.sessions import Chain
@@ -37,7 +44,7 @@ _DEADLINE_CHECK_S = 0.1
 _DISPATCHES_PER_TURN = 8  # of late arrivals, before the hub gets to read answers again
 _PREPARED_PER_TURN = 4  # the same, of requests prepared ahead
 _READY_MAX, _READY_BYTES_MAX = 256, 16 * 1024 * 1024  # prepared ahead
-_IDLE_S_MIN = 0.001  # nothing is prepared so shortly before something is due
+_LOOK_AGAIN_S = 0.05  # at the schedule's end, while something late is still to be sent
 
 
 @dataclass(slots=True)
@@ -93,6 +100,9 @@ class Dispatcher:
         self._follow_ups: list[tuple[int, int, Errand]] = []  # a heap: due, index, request
         self._t0_ns, self._t0_s = 0, 0.0
         self._drained = gevent.event.Event()
+        self._alarm: Alarm | None = None  # None: no walk is going on
+        self._next_due_s = math.inf
+        self._fault: Exception | None = None
 
     @property
     def in_flight(self) -> int:
@@ -117,52 +127,83 @@ class Dispatcher:
         if seconds is not None:
             self._guarded_until_s = self._t0_s + seconds
         watch = gevent.spawn(self._watch_deadlines)
+        self._alarm = Alarm(self.polls, self._send_due, self._stop_with)
+        self.polls.between = self._send_between
         try:
-            while not self.is_finishing:
-                self._take_follow_ups()
-                errand = self._next()
-                due_s = self._workload.duration_s if errand is None else self._offset_s(errand)
-                if self._wait_until(self._t0_s + due_s):
-                    continue
-                if errand is None:
-                    break
-                self._take_next()
-                self._dispatch(errand, late_ms=(time.monotonic() - self._t0_s - due_s) * 1000)
+            with _few_collections():
+                self._prepare_all()
         finally:
+            self.polls.between = nothing
+            self._alarm.close()
+            self._alarm = None
             watch.kill()
+        if self._fault is not None:
+            raise self._fault
 
-    def _offset_s(self, errand: Errand) -> float:
-        return (errand.t_intended_ns - self._t0_ns) / 1e9
+    def _prepare_all(self) -> None:
+        """Prepare what is sent later, in a greenlet of its own, until nothing more can become due."""
+        end_s = self._t0_s + self._workload.duration_s
+        count = 0
+        while not self.is_finishing:
+            self._take_follow_ups()
+            is_new = self._prepare_one()
+            self._send_due()
+            if is_new:
+                count += 1
+                if count % _PREPARED_PER_TURN == 0:
+                    gevent.sleep(0)
+                continue
+            left_s = end_s - time.monotonic()
+            if left_s <= 0 and not self._ready and not self._follow_ups:
+                return
+            self._woken.wait(max(left_s, _LOOK_AGAIN_S))
+            self._woken.clear()
 
-    def _wait_until(self, due_s: float) -> bool:
-        """Wait for a moment, and prepare what comes later meanwhile; return whether something came first."""
-        while (wait_s := due_s - time.monotonic()) > 0:
-            if self._woken.is_set():
-                self._woken.clear()
-                return True
-            if wait_s < _IDLE_S_MIN or not self._prepare_one():
-                self._woken.wait(wait_s)
-            elif len(self._ready) % _PREPARED_PER_TURN == 0:
-                gevent.sleep(0)
-        if self.counts.arrivals % _DISPATCHES_PER_TURN == 0:
-            gevent.sleep(0)
-        return self.is_finishing
+    def _send_due(self) -> None:
+        """Send what is due, and have us woken when the next is."""
+        sent = 0
+        while self._alarm is not None and not self.is_finishing:
+            errand = self._next()
+            if errand is None:
+                self._next_due_s = math.inf
+                return
+            now_s = time.monotonic()
+            due_s = self._t0_s + (errand.t_intended_ns - self._t0_ns) / 1e9
+            self._next_due_s = due_s
+            if due_s > now_s or sent == _DISPATCHES_PER_TURN:
+                self._alarm.set(due_s)
+                return
+            self._take_next()
+            self._dispatch(errand, late_ms=(now_s - due_s) * 1000)
+            sent += 1
+
+    def _send_between(self) -> None:
+        """Send what is due between two reads."""
+        if time.monotonic() >= self._next_due_s:
+            try:
+                self._send_due()
+            except Exception as error:
+                self._stop_with(error)
+
+    def _stop_with(self, error: Exception) -> None:
+        """End the walk with a fault of our own, which must not escape into the hub."""
+        self._fault = self._fault or error
+        self.finish()
 
     def _next(self) -> Errand | None:
-        """Return what is due next; None: nothing is, as far as is known now."""
-        if not self._ready:
-            self._prepare_one()
+        """Return what is due next of what is prepared; None: nothing is."""
         if self._follow_ups and (not self._ready or self._follow_ups[0][0] < self._ready[0].t_intended_ns):
             return self._follow_ups[0][2]
         return self._ready[0] if self._ready else None
 
     def _take_next(self) -> None:
         """Take away what ``_next`` returned."""
-        errand = self._next()
-        if self._follow_ups and errand is self._follow_ups[0][2]:
+        if self._follow_ups and self._next() is self._follow_ups[0][2]:
             heapq.heappop(self._follow_ups)
         else:
             self._bytes_ready -= len(self._ready.popleft().body)
+        if len(self._ready) < _READY_MAX // 2 and not self._woken.is_set():
+            self._woken.set()
 
     def _prepare_one(self) -> bool:
         """Prepare one more arrival; return False where enough is ready, or none is left."""
@@ -355,6 +396,20 @@ class Dispatcher:
         )
         if fault is not None:
             exchange.fail(*fault)
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Leave what has lived for a while out of garbage collection: that stops the schedule for milliseconds.
+
+    Nothing that a request leaves behind is part of a cycle; what others make is collected while it is young.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(2000, 10, 5000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _dropped(errand: Errand, url: str, in_flight_max: int) -> Request:

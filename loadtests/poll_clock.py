@@ -24,7 +24,7 @@ _READS_PER_WORD = 16  # sockets served before whoever has something due is asked
 _Epoll: Any = gevent.monkey.get_original("select", "epoll")  # gevent takes it away
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Stand for a callback that is not there."""
 
 
@@ -35,7 +35,7 @@ class PollClock:
         loop: Any = gevent.get_hub().loop
         self.looked_before_ns = time.time_ns()  # when the look before the current one was over
         self.busy_ns_max = 0  # longest time between two looks since it was last taken
-        self.between: Callable[[], None] = _nothing  # called between reads; must not raise
+        self.between: Callable[[], None] = nothing  # called between reads; must not raise
         self._looked_ns = self.looked_before_ns
         self._callbacks: dict[int, tuple[Callable[[], None], Callable[[Exception], None]]] = {}
         self._epoll = _Epoll()
@@ -45,7 +45,7 @@ class PollClock:
         self._ready = loop.io(self._epoll.fileno(), 1)
         self._prepare.start(self._before_look)
         self._check.start(self._after_look)
-        self._tick.start(_nothing, update=False)  # wakes the hub, which is all that it is for
+        self._tick.start(nothing, update=False)  # wakes the hub, which is all that it is for
         self._ready.start(self._serve)
 
     def watch(
