@@ -108,6 +108,18 @@ def test_each_way_of_being_broken_has_its_name(events: list[bytes], kind: str) -
     assert judge(take(*events)) == kind
 
 
+def test_a_server_that_never_sends_done_is_held_to_its_finish_reason() -> None:
+    def ended(*events: bytes) -> str | None:
+        return take(*events).judge_whole(is_streamed=True, output_tokens=9, sends_done=False)[0]
+
+    assert ended(event("a"), event(None, "stop")) is None
+    assert ended(event("a")) == "no_finish_reason"
+    assert (
+        "sends_done"
+        in take(event("a"), event(None, "stop")).judge_whole(is_streamed=True, output_tokens=9)[1]
+    )
+
+
 def test_an_answer_that_was_not_streamed_is_judged_the_same_way() -> None:
     choice = {"message": {"role": "assistant", "content": "four words of text"}, "finish_reason": "stop"}
     completion = Completion()
