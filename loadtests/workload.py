@@ -230,7 +230,7 @@ class WorkloadSpec(Spec):
 
     @model_validator(mode="after")
     def _fits_together(self) -> WorkloadSpec:
-        if self.classes and "prompt" in self.model_fields_set:
+        if self.classes and self.prompt != PromptSpec():  # a plan that travels spells out the default
             raise ValueError("give prompt or classes, not both")
         if self.session is not None and self.arrivals.kind == "trace":
             raise ValueError("a trace says itself what is asked; session does not go with it")

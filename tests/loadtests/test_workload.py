@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import loadtests
 from loadtests.inputs import check_inputs
-from loadtests.workload import check_url, load_workload, override, read_api_key, read_headers
+from loadtests.workload import WorkloadSpec, check_url, load_workload, override, read_api_key, read_headers
 from probes.errors import ConfigError
 
 EXAMPLES = sorted((Path(loadtests.__file__).parent / "workloads").glob("*.yaml"))
@@ -143,3 +144,13 @@ def test_a_workloads_files_are_found_beside_it_and_read_before_anything_is_touch
     trace.write_text(good * 3)
 
     assert check_inputs(workload, seed=1)["arrivals"] == 3
+
+
+def test_several_kinds_of_prompts_survive_the_way_to_the_load_process() -> None:
+    kind = {"weight": 1, "prompt": {"output_tokens": {"kind": "constant", "value": 9}}}
+    document = {"name": "x", "arrivals": {"kind": "constant", "rate_per_s": 1}, "duration_s": 1}
+    spec = WorkloadSpec.model_validate(document | {"classes": [kind, kind]})
+
+    assert WorkloadSpec.model_validate(spec.model_dump(mode="json")) == spec
+    with pytest.raises(ValidationError, match="prompt or classes"):
+        WorkloadSpec.model_validate(document | {"classes": [kind], "prompt": kind["prompt"]})
