@@ -117,6 +117,10 @@ class SshHost:
         """Cut the wire: from now on nothing passes, and nobody is told."""
         _ip("-n", self.namespace, "link", "set", "eth0", "down")
 
+    def mend(self) -> None:
+        """Plug the wire in again."""
+        _ip("-n", self.namespace, "link", "set", "eth0", "up")
+
     def signal_sshd(self, number: signal.Signals) -> None:
         """Send a signal to every process of sshd in it."""
         for pid, command in self._inside(with_listener=True):
@@ -138,6 +142,9 @@ class SshHosts:
     folder: Path
     hosts: dict[str, SshHost] = field(default_factory=dict)
     _network: int = field(default_factory=lambda: secrets.randbelow(200) + 20)
+    _bridge: str = field(
+        default_factory=lambda: f"op{secrets.token_hex(3)}"
+    )  # joins them with us and each other
 
     @property
     def home(self) -> Path:
@@ -164,12 +171,12 @@ class SshHosts:
         (folder / "passwd").write_text(users)
         (folder / "sshd_config").write_text(_SSHD.format(folder=folder, extra=extra))
         number, tag = len(self.hosts) + 1, secrets.token_hex(3)
-        space, link, address = f"op{tag}", f"op{tag}", f"10.{self._network}.{number}.2"
+        space, link, address = f"op{tag}", f"op{tag}", f"10.{self._network}.0.{number + 1}"
+        self._make_bridge()
         _ip("netns", "add", space)
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
-        _ip("addr", "add", f"10.{self._network}.{number}.1/30", "dev", link)
-        _ip("link", "set", link, "up")
-        _ip("-n", space, "addr", "add", f"{address}/30", "dev", "eth0")
+        _ip("link", "set", link, "master", self._bridge, "up")
+        _ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
         _ip("-n", space, "link", "set", "eth0", "up")
         sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/bin") or "/usr/sbin/sshd"
         script = _START.format(folder=folder, name=name, sshd=sshd)
@@ -190,6 +197,19 @@ class SshHosts:
                 known.write(f"{address} {host.host_key()}\n")
         return host
 
+    def _make_bridge(self) -> None:
+        if not self.hosts:
+            _ip("link", "add", self._bridge, "type", "bridge")
+            _ip("addr", "add", f"10.{self._network}.0.1/24", "dev", self._bridge)
+            _ip("link", "set", self._bridge, "up")
+
+    def stop(self) -> None:
+        """Switch all of them off."""
+        for host in self.hosts.values():
+            host.stop()
+        if self.hosts:
+            _ip("link", "del", self._bridge)
+
     def _make_key(self) -> None:
         if not self.key.exists():
             self.key.parent.mkdir(parents=True, mode=0o700)
@@ -208,8 +228,7 @@ def ssh_hosts(folder: Path) -> Iterator[SshHosts]:
     try:
         yield hosts
     finally:
-        for host in hosts.hosts.values():
-            host.stop()
+        hosts.stop()
 
 
 def _marks() -> dict[str, str]:

@@ -46,7 +46,7 @@ class TrialSettings:
     meet_within_s: float = 60.0  # for all hosts, which are ready then, to find each other
     stall_s: float = 30.0
     silence_s: float = 20.0  # after which a host is lost
-    controller_silence_s: float = 15.0  # after which a host leaves, since nobody is there any more
+    controller_silence_s: float = 10.0  # after which a host leaves, since nobody is there any more
     cpu_ranks: int = 1
     seed: int = 1
     faults: Mapping[str, Sequence[str]] = field(default_factory=dict)  # host -> what is seeded into it

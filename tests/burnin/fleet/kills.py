@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tests.ssh_hosts import SshHost, SshHosts
 
 PLAN = "device: cpu\ncpu_devices: 1\nduration_s: 6\nonly: [matmul]\nmatmul: {formats: [fp32]}\n"
 GONE_WITHIN_S = 15.0
+RANK = "burnin.node.trial_rank"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +60,52 @@ def kill_once(folder: Path, hosts: SshHosts, arguments: Sequence[str], chance: r
     began = time.monotonic()
     wait_until(lambda: any(h.programs() for h in hosts.hosts.values()), timeout_s=60, interval_s=0.02)
     time.sleep(chance.uniform(0.0, 8.0))
+    return _kill(folder, hosts, controller, began)
+
+
+def kill_among_ranks(folder: Path, hosts: SshHosts, arguments: Sequence[str]) -> Kill:
+    """Start a controller, cut one host off when a rank of a trial runs on each, kill it, and watch the hosts.
+
+    The one that was cut off hears of no end; its own sshd holds on to the connection and does not count.
+    """
+    controller = start(folder, hosts, *arguments)
+    began = time.monotonic()
+    wait_until(
+        lambda: all(_has_rank(h) for h in hosts.hosts.values()) or controller.poll() is not None, timeout_s=90
+    )
+    assert controller.poll() is None, (folder / "log").read_text()
+    cut_off = next(iter(hosts.hosts.values()))
+    cut_off.cut()
+    try:
+        return _kill(folder, hosts, controller, began, of=SshHost.programs)
+    finally:
+        cut_off.mend()
+
+
+def _has_rank(host: SshHost) -> bool:
+    return any(RANK in command for command in host.programs())
+
+
+def _kill(
+    folder: Path,
+    hosts: SshHosts,
+    controller: subprocess.Popen[bytes],
+    began: float,
+    *,
+    of: Callable[[SshHost], list[str]] = SshHost.processes,
+) -> Kill:
     after_s = time.monotonic() - began
     controller.kill()
     controller.wait(timeout=10)
-    return _look(folder, list(hosts.hosts.values()), after_s)
-
-
-def _look(folder: Path, hosts: Sequence[SshHost], after_s: float) -> Kill:
     killed = time.monotonic()
-    wait_until(lambda: not any(host.processes() for host in hosts), timeout_s=GONE_WITHIN_S + 5)
+    wait_until(lambda: not any(of(host) for host in hosts.hosts.values()), timeout_s=GONE_WITHIN_S + 5)
     run = load_run(folder / "runs" / "latest")
     said = [e.kind for path in run.path.glob("hosts/*") for e in load_run(path).events]
     return Kill(
         after_s=after_s,
         stage=said[-1] if said else (run.events[-1].kind if run.events else "nothing"),
         gone_s=time.monotonic() - killed,
-        left=tuple(command for host in hosts for command in host.processes()),
+        left=tuple(command for host in hosts.hosts.values() for command in of(host)),
         is_readable=run.state == "interrupted",
     )
 

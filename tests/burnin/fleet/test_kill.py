@@ -9,7 +9,7 @@ import pytest
 
 from reports.run import load_run
 from reports.table import read_series
-from tests.burnin.fleet.kills import GONE_WITHIN_S, complete, kill_once, write_fleet
+from tests.burnin.fleet.kills import GONE_WITHIN_S, complete, kill_among_ranks, kill_once, write_fleet
 from tests.ssh_hosts import ssh_hosts
 
 pytestmark = [pytest.mark.needs("root"), pytest.mark.needs("sshd"), pytest.mark.needs("ip")]
@@ -22,9 +22,12 @@ def test_a_controller_killed_again_and_again_leaves_nothing_and_its_run_is_compl
         for name in ("one", "two"):
             hosts.start(name)
         write_fleet(tmp_path, hosts)
-        arguments = ["fleet.yaml", "--plan", "plan.yaml", "--no-network"]
-        for _ in range(KILLS):
-            kill = kill_once(tmp_path, hosts, arguments, chance)
+        arguments = ["fleet.yaml", "--plan", "plan.yaml"]
+        for number in range(KILLS + 1):
+            if number < KILLS:
+                kill = kill_once(tmp_path, hosts, arguments, chance)
+            else:
+                kill = kill_among_ranks(tmp_path, hosts, arguments)
             assert kill.left == (), kill
             assert kill.gone_s < GONE_WITHIN_S
             assert kill.is_readable, (tmp_path / "log").read_text()
@@ -37,5 +40,10 @@ def test_a_controller_killed_again_and_again_leaves_nothing_and_its_run_is_compl
         ("one", "finished"),
         ("two", "finished"),
     }
-    assert len(list((run.path / "attempts").iterdir())) == KILLS
+    assert len(list((run.path / "attempts").iterdir())) == KILLS + 1
+    # Both hosts had finished when they worked together: they are not burned in again.
+    assert not list((run.path / "attempts" / str(KILLS + 1) / "hosts").iterdir())
     assert next(f for f in run.findings if f.rule == "completeness").outcome == "pass"
+    trials = read_series(run, "net")
+    assert trials
+    assert {row["state"] for row in trials} == {"done"}, trials
