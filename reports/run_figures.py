@@ -67,19 +67,17 @@ class RunFigures:
 
 
 # What a workload file says beside the shape of the load.
-_NOT_SHAPE = {"name", "slos", "failed_share_max", "calibration", "baseline", "duration_s", "guards"}
-_NOT_SHAPE_OF_ENDPOINT = {
-    "url",
-    "model",
-    "api_key_env",
-    "api_key_file",
-    "headers",
-    "timeout_s",
-    "ca_file",
-} | {
-    "connect_timeout_s",
-    "first_byte_timeout_s",
+_NOT_SHAPE = {
+    "name",
+    "slos",
+    "failed_share_max",
+    "calibration",
+    "baseline",
+    "duration_s",
+    "guards",
+    "allowed_hosts",
 }
+_NOT_SHAPE_OF_ENDPOINT = {"url", "model", "api_key_env", "api_key_file", "headers", "ca_file", "replicas"}
 _FILES = {"file", "pairs_file", "path"}  # by their names: the folder differs from machine to machine
 
 
@@ -343,12 +341,16 @@ def load_figures(path: Path) -> list[RunFigures]:
     Raises:
         ConfigError: there is nothing of the kind.
     """
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: no such file or folder; wanted a run, a baseline file or a folder of runs"
+        )
     if path.is_file():
         try:
             return parse_baseline(json.loads(path.read_text(encoding="utf-8")), source=str(path))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: cannot be read as a baseline: {error}") from error
-    if (path / "run.json").exists() or not path.is_dir():
+    if (path / "run.json").exists():
         return [read_figures(load_run(path))]
     found = [read_figures(run) for run in runs_in(path) if run.header.kind == "load"]
     if not found:
