@@ -25,6 +25,10 @@ class Tokens:
     def __sub__(self, other: Tokens) -> Tokens:
         return Tokens(sent=self.sent - other.sent, received=self.received - other.received)
 
+    def shared_by(self, workers: int) -> Tokens:
+        """Return one worker's share, rounded up: together they hold at least the whole."""
+        return Tokens(sent=-(-self.sent // workers), received=-(-self.received // workers))
+
     @property
     def total(self) -> int:
         """Return both together."""
@@ -81,7 +85,7 @@ class Spending:
     """What one worker has spent, and what may still come of requests under way."""
 
     def __init__(self, budget: Budget, *, workers: int = 1, spent: Tokens | None = None) -> None:
-        self.spent = spent or Tokens()  # from before: it counts on every worker
+        self.spent = (spent or Tokens()).shared_by(workers)
         self.reserved = Tokens()
         self.most_committed = Tokens()  # the largest sum of both that there was
         self._budget = budget

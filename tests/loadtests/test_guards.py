@@ -81,6 +81,16 @@ def test_money_is_counted_by_its_prices_and_shared_by_the_workers() -> None:
     assert budget.breach(Tokens(received=60_000), workers=2) == "money"
 
 
+def test_what_was_spent_before_and_the_budget_are_shared_alike_by_the_workers() -> None:
+    spendings = [
+        Spending(Budget(tokens=900), workers=3, spent=Tokens(sent=100, received=50)) for _ in range(3)
+    ]
+
+    assert sum(spending.spent.total for spending in spendings) in range(150, 157)
+    assert [spending.admit(0, Tokens(sent=249)) for spending in spendings] == [""] * 3
+    assert [spending.admit(1, Tokens(sent=1)) for spending in spendings] == ["tokens"] * 3
+
+
 def test_an_error_storm_stops_when_it_is_one_and_not_for_the_clients_own_faults() -> None:
     def stop_after(errors: list[str | None]) -> int | None:
         guards = Guards(GuardsSpec(error_storm=ErrorStormSpec(share=0.5, of_last=20)), slos=())
