@@ -98,7 +98,9 @@ def _merged(inquiries: Sequence[Inquiry], noise: float) -> list[Attribution]:
     accused_hosts = {host for a in accused(list(found.values())) for host in hosts_of(a.subject)}
 
     def is_settled(host: str, status: str) -> bool:
-        return host in accused_hosts or (status == SUSPECTED_BEHIND and is_well_without(inquiries, host))
+        return host in accused_hosts or (
+            status in (SUSPECTED_BEHIND, SUSPECTED_ALONE) and is_well_without(inquiries, host)
+        )
 
     return [
         a

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ FEW_ALIKE = 6
 ALIKE_SIZE = 1 / 8  # numbers of hosts that differ by less are alike
 # With so many figures a reference stands until there are a tenth more: what few add is far below the noise.
 STANDS_FROM, STANDS_UNTIL = 40, 1.1
+COMMON_SHARE = 0.8  # of the trials that reach the reference
 
 # Collective, size, path, scope, models and ranks of a host: what must be equal for two sweeps to be alike.
 Key = tuple[str, int, str, str, str, int]
@@ -36,6 +38,7 @@ class Reference:
     steadiness: float  # usual logarithm of the worst iteration over the mean
     unrest: float  # what that usually differs by, robustly
     is_trusted: bool  # enough of the trials alike reach it
+    common: frozenset[Part]  # that hosts share, of nearly all trials that reach it
 
 
 @dataclass(slots=True)
@@ -47,8 +50,7 @@ class References:
     _figures: dict[Key, dict[int, dict[frozenset[str], list[Figure]]]] = field(default_factory=dict)
     _middle: dict[Key, dict[int, dict[frozenset[str], Figure]]] = field(default_factory=dict)
     _counts: dict[Key, dict[int, int]] = field(default_factory=dict)
-    _parts: dict[Key, dict[int, frozenset[Part]]] = field(default_factory=dict)
-    _common: dict[Key, dict[int, frozenset[Part]]] = field(default_factory=dict)
+    _shared: dict[frozenset[str], dict[Key, frozenset[Part]]] = field(default_factory=dict)
     _known: dict[tuple[Key, int], tuple[int, Reference | None]] = field(default_factory=dict)
 
     def add(
@@ -64,23 +66,16 @@ class References:
             self._middle.setdefault(key, {}).setdefault(size, {})[hosts] = middle
             counts = self._counts.setdefault(key, {})
             counts[size] = counts.get(size, 0) + 1
-            self._note_parts(key, size, parts)
-
-    def _note_parts(self, key: Key, size: int, parts: frozenset[Part]) -> None:
-        by_size = self._parts.setdefault(key, {})
-        shared = by_size.get(size)
-        if shared is None or not shared <= parts:
-            by_size[size] = frozenset(p for p in shared or parts if p.kind in SHARED and p in parts)
-            self._common.pop(key, None)
+            shared = frozenset(part for part in parts if part.kind in SHARED)
+            self._shared.setdefault(hosts, {})[key] = shared
 
     def common(self, key: Key, hosts: int) -> frozenset[Part]:
-        """Return what hosts share and every trial alike goes through."""
-        known = self._common.setdefault(key, {})
-        if hosts not in known:
-            margin = hosts * ALIKE_SIZE
-            found = [p for size, p in self._parts.get(key, {}).items() if abs(size - hosts) <= margin]
-            known[hosts] = frozenset.intersection(*found) if found else frozenset()
-        return known[hosts]
+        """Return what hosts share and nearly all trials that reach the reference go through.
+
+        They cannot tell how fast that is: it may be what they all have to wait for.
+        """
+        reference = self.of(key, hosts)
+        return reference.common if reference is not None else frozenset()
 
     def of(self, key: Key, hosts: int) -> Reference | None:
         """Return what a sweep among so many hosts should reach; None: too few are alike."""
@@ -90,20 +85,20 @@ class References:
         known = self._known.get((key, hosts))
         if known is None or count > (known[0] * STANDS_UNTIL if known[0] >= STANDS_FROM else known[0]):
             near = [
-                middle
+                (*middle, self._shared[group][key])
                 for size, groups in self._middle.get(key, {}).items()
                 if abs(size - hosts) <= margin
-                for middle in groups.values()
+                for group, middle in groups.items()
             ]
             known = self._known[key, hosts] = count, _reference(near)
         return known[1]
 
 
-def _reference(figures: Sequence[Figure]) -> Reference | None:
+def _reference(figures: Sequence[tuple[float, float, frozenset[Part]]]) -> Reference | None:
     """Return the fastest level that several figures agree on."""
     if len(figures) < 3:
         return None
-    speeds = sorted(busbw for busbw, _ in figures if busbw > 0)
+    speeds = sorted(busbw for busbw, _, _ in figures if busbw > 0)
     few = len(speeds) < FEW_ALIKE  # of three pairs among three hosts a bad host leaves one that is well
     needed = 1 if few else max(2, math.ceil(AGREE_SHARE_MIN * len(figures)))
     for last in range(len(speeds) - 1, needed - 2, -1):
@@ -111,11 +106,18 @@ def _reference(figures: Sequence[Figure]) -> Reference | None:
         if last - first + 1 >= needed:
             level = statistics.median(speeds[first : last + 1])
             reaching = len(speeds) - bisect.bisect_left(speeds, level * math.exp(-SLOW_FROM))
-            usual = statistics.median(steadiness for _, steadiness in figures)
+            usual = statistics.median(steadiness for _, steadiness, _ in figures)
             return Reference(
                 busbw_gbps=level,
                 steadiness=usual,
-                unrest=1.4826 * statistics.median(abs(steadiness - usual) for _, steadiness in figures),
+                unrest=1.4826 * statistics.median(abs(steadiness - usual) for _, steadiness, _ in figures),
                 is_trusted=reaching >= TRUST_SHARE_MIN * len(figures),
+                common=_common([parts for busbw, _, parts in figures if busbw >= speeds[first]]),
             )
     return None
+
+
+def _common(parts: Sequence[frozenset[Part]]) -> frozenset[Part]:
+    """Return what nearly all trials go through; a few may be as slow for a reason of their own."""
+    counts = Counter(part for found in parts for part in found)
+    return frozenset(part for part, count in counts.items() if count >= COMMON_SHARE * len(parts))

@@ -89,7 +89,9 @@ def resolve(inquiry: Inquiry, depth: Depth) -> None:
 
 
 def _note_repeat(inquiry: Inquiry, before: Reading | None, now: Reading) -> None:
-    if before is not None and before.is_bad and now.is_bad and now.hosts <= before.hosts:
+    if before is None or not (before.is_bad and now.is_bad and now.hosts <= before.hosts):
+        return
+    if not inquiry.search.evidence().explains(now):  # as slow as what is accused makes it, and no more
         inquiry.pairs.reproduced.add(now.result.trial.id)
 
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from burnin.fleet.network.part import NIC_SIDE, SIDES, Part, path_class, scope_of
+from burnin.fleet.network.part import NIC_SIDE, SIDES, Part, parts_of, path_class, scope_of
 from burnin.fleet.network.reading import BusbwFloor, Reader, Reading
 from burnin.fleet.network.solver import Evidence, weigh, weigh_more
 from burnin.fleet.network.trial import ALL_REDUCE, FULL, PAIRWISE, RAIL, RoundRunner, Trial, TrialResult
@@ -190,7 +190,8 @@ class Search:
         for other in well:
             if other != host and other not in taken:
                 trial = Trial(id="", round=0, design="", hosts=(host, other), path=path)
-                if scope_of(trial, self.topology) == scope:
+                is_alike = scope_of(trial, self.topology) == scope
+                if is_alike and parts_of(trial, self.topology).isdisjoint(self.evidence().shared):
                     return trial.hosts
         return ()
 

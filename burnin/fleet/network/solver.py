@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from burnin.fleet.network.part import DOMAIN, LEAF, OUTWARD, SIDES, Part
+from burnin.fleet.network.part import DOMAIN, LEAF, OUTWARD, SHARED, SIDES, Part
 from burnin.fleet.network.reading import SAME_LEVEL, Reading
 from burnin.fleet.network.references import SLOW_FROM
 
@@ -167,7 +167,7 @@ def candidates_of(evidence: Evidence, reading: Reading) -> list[Part]:
         return shared
     hosts = [part for part in (named or able) if part.kind in SIDES]
     # What is shared and was never well can still turn out to be it: a host is not alone to blame.
-    doubtful = [p for p in able if p.kind in (LEAF, DOMAIN) and _is_doubtful(evidence, p)]
+    doubtful = [p for p in able if p.kind in SHARED and _is_doubtful(evidence, p)]
     return hosts + (doubtful if not named else [])
 
 
