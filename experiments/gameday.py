@@ -256,19 +256,22 @@ class _GameDay:
         self._start_chaos()
         assert self.chaos is not None
         deadline = time.monotonic() + self.experiment.chaos_deadline_s
-        injected_at: float | None = None
+        clock_at: float | None = None  # when recovery began to be expected
+        is_injected = False
         while True:
             self._check_children()
             has_ended = self.chaos.poll() is not None
             times = self._times()
-            if times is not None and injected_at is None:
-                injected_at = time.monotonic()
+            if times is not None and not is_injected:
+                is_injected = True
                 self._phase("during", times.t_inject_ns)
                 self.progress.step("fault", "done", "injected")
                 self.progress.step("recovery", "running")
             if times is not None:
                 self._note_moments(times)
-            if has_ended and (times is None or self._is_over(times, injected_at)):
+            if times is not None and clock_at is None and (times.t_clock_ns is not None or has_ended):
+                clock_at = time.monotonic()
+            if has_ended and (times is None or self._is_over(times, clock_at)):
                 break
             if not has_ended and time.monotonic() > deadline:
                 self._event("chaos.overran", deadline_s=self.experiment.chaos_deadline_s)
@@ -282,10 +285,10 @@ class _GameDay:
             self._phase("after", times.t_back_ns or time.time_ns())
         return times is not None
 
-    def _is_over(self, times: Times, injected_at: float | None) -> bool:
-        assert injected_at is not None
+    def _is_over(self, times: Times, clock_at: float | None) -> bool:
+        assert clock_at is not None
         longest_s = self.experiment.recovery_s + FOLLOW_EXTRA_S
-        return times.t_back_ns is not None or time.monotonic() - injected_at > longest_s
+        return times.t_back_ns is not None or time.monotonic() - clock_at > longest_s
 
     def _start_chaos(self) -> None:
         command = python_module(

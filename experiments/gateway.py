@@ -11,10 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import h11
+
+from experiments.gateway_trouble import Reset, Trouble
 
 HOST = "127.0.0.1"
 CHECK_EVERY_S = 0.5
@@ -35,8 +39,10 @@ class Backend:
     name: str
     port: int
     is_routed: bool = False  # gets requests; starts with the first good health check
+    is_draining: bool = False  # finishes what it has and gets nothing new
     in_flight: int = 0
     checks_failed: int = 0
+    failing_since: float | None = None  # of the loop's clock: when the checks that fail began to
 
 
 class ClientGone(Exception):
@@ -78,6 +84,12 @@ class Peer:
             h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()
         )
 
+    def reset(self) -> None:
+        """Cut the connection as a machine that lost its memory does; data under way is lost."""
+        linger = struct.pack("ii", 1, 0)
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         """Close the connection; data already sent still arrives."""
         self._writer.close()
@@ -91,6 +103,7 @@ class Gateway:
     def __init__(self) -> None:
         self.backends: dict[str, Backend] = {}
         self.port = 0
+        self.trouble: Trouble | None = None  # that somebody asked for
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -126,9 +139,10 @@ class Gateway:
 
     async def _check(self, backend: Backend) -> None:
         if await is_healthy(backend.port, timeout_s=CHECK_TIMEOUT_S):
-            backend.checks_failed, backend.is_routed = 0, True
+            backend.checks_failed, backend.is_routed, backend.failing_since = 0, True, None
             return
         backend.checks_failed += 1
+        backend.failing_since = backend.failing_since or asyncio.get_running_loop().time()
         if backend.checks_failed >= CHECKS_FAILED_MAX:
             backend.is_routed = False
 
@@ -140,6 +154,8 @@ class Gateway:
         try:
             while await self._serve_one(client):
                 client.http.start_next_cycle()
+        except Reset:
+            client.reset()
         except (ClientGone, h11.RemoteProtocolError, OSError, TimeoutError):
             pass  # the client left, or is none of ours to talk to
         finally:
@@ -163,10 +179,39 @@ class Gateway:
             routed = sum(backend.is_routed for backend in self.backends.values())
             await client.answer(200 if routed else 503, f"{routed} of {len(self.backends)} replicas serve")
         else:
-            await self._forward(client, request, bytes(body))
+            await self._take_or_trouble(client, request, bytes(body))
         return client.http.our_state is h11.DONE and client.http.their_state is h11.DONE
 
-    async def _forward(self, client: Peer, request: h11.Request, body: bytes) -> None:
+    def set_trouble(self, trouble: Trouble | None) -> None:
+        """Begin with this trouble instead of what there was; None: end it, also for whom it holds now."""
+        if self.trouble is not None:
+            self.trouble.over.set()
+        self.trouble = trouble
+
+    def current_trouble(self) -> Trouble | None:
+        """Return the trouble that somebody asked for, until its time is over."""
+        if self.trouble is not None and asyncio.get_running_loop().time() >= self.trouble.ends_at:
+            self.trouble = None
+        return self.trouble
+
+    async def _take_or_trouble(self, client: Peer, request: h11.Request, body: bytes) -> None:
+        trouble = self.current_trouble()
+        if trouble is None or not trouble.meets_next():
+            await self._forward(client, request, body)
+        elif trouble.kind == "error":
+            await client.answer(trouble.status, "trouble on purpose")
+        elif trouble.kind == "black-hole":
+            await trouble.swallow()
+            raise ClientGone
+        elif trouble.kind == "reset":
+            await self._forward(client, request, body, reset_after=trouble.after_events)
+        else:
+            await asyncio.sleep(trouble.latency_s)
+            await self._forward(client, request, body)
+
+    async def _forward(
+        self, client: Peer, request: h11.Request, body: bytes, *, reset_after: int | None = None
+    ) -> None:
         tried: set[str] = set()
         while (backend := self._pick(tried)) is not None:
             tried.add(backend.name)
@@ -174,7 +219,7 @@ class Gateway:
             try:
                 replica = await _connect(backend.port, timeout_s=CONNECT_TIMEOUT_S)
                 if replica is not None:
-                    await self._relay(client, backend, replica, request, body)
+                    await self._relay(client, backend, replica, request, body, reset_after)
                     return
                 backend.is_routed = False  # refused: nothing was sent, so another may have it
             finally:
@@ -183,7 +228,9 @@ class Gateway:
 
     def _pick(self, tried: set[str]) -> Backend | None:
         """Choose the routed backend with the fewest requests in flight; equals take turns."""
-        routed = [b for b in self.backends.values() if b.is_routed and b.name not in tried]
+        routed = [
+            b for b in self.backends.values() if b.is_routed and not b.is_draining and b.name not in tried
+        ]
         if not routed:
             return None
         self._turn += 1
@@ -191,10 +238,16 @@ class Gateway:
         return min(turned, key=lambda backend: backend.in_flight)
 
     async def _relay(
-        self, client: Peer, backend: Backend, replica: Peer, request: h11.Request, body: bytes
+        self,
+        client: Peer,
+        backend: Backend,
+        replica: Peer,
+        request: h11.Request,
+        body: bytes,
+        reset_after: int | None,
     ) -> None:
         """Send the request to the replica and its answer, piece by piece, to the client."""
-        has_begun = False
+        has_begun, sent = False, 0
         try:
             await replica.send(*_upstream_request(request, body))
             async for event in _answer_of(replica):
@@ -202,7 +255,9 @@ class Gateway:
                     await client.send(event)
                 except OSError as error:
                     raise ClientGone from error
-                has_begun = True
+                has_begun, sent = True, sent + 1
+                if reset_after is not None and sent > reset_after:  # the head is the first piece
+                    raise Reset
         except (h11.RemoteProtocolError, OSError, TimeoutError) as error:
             backend.is_routed = False  # until a health check says otherwise
             if has_begun:  # the client must see the cut: it cannot be repaired here

@@ -37,6 +37,7 @@ def inject_fault(fault: Fault, captured: JsonObject, folder: Path) -> JsonObject
     with Ledger(folder) as ledger, Timeline(folder, "fault") as timeline:
         entry_id = ledger.arm(fault.name, subject, captured)
         named = {"id": entry_id, "fault": fault.name, "subject": subject, "fidelity": fault.fidelity}
+        named |= {"ends_by": fault.ends_by}
         timeline.note("fault.armed", **named, captured=captured)
         fault.recheck(captured)
         t_inject_ns = time.time_ns()

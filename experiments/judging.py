@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.ledger import Entry, read_ledger
-from experiments.recovery import LAB_SERIES, Times, end_of, find_times, split_phases
+from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
 from probes.errors import SuiteError
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject
@@ -38,9 +38,7 @@ class Evidence:
     endpoint: str
     requests: list[Request]
     samples: list[JsonObject]
-    fault: JsonObject | None  # data of ``fault.injected``; None: nothing was
-    captured: JsonObject
-    is_verified: bool
+    faults: tuple[FaultSeen, ...]  # in the order of injection
     times: Times | None  # None: nothing was injected
     entries: list[Entry]
     activities: list[JsonObject]  # data of ``chaos.activity.completed``
@@ -48,6 +46,12 @@ class Evidence:
     client: list[Finding]  # what the load run says of its own client
     load_state: str
     was_steady: bool = True  # False: good traffic never came, so nothing was to be injected
+
+    @property
+    def victims_subject(self) -> str:
+        """The subject of a finding about whoever was hit: the replicas, else the gateway in front of them."""
+        names = sorted({str(victim["name"]) for fault in self.faults for victim in fault.victims})
+        return f"replica:{'+'.join(names)}" if names else f"endpoint:{self.endpoint}"
 
     @property
     def is_lab_seen_to_the_end(self) -> bool:
@@ -63,7 +67,7 @@ def judge_run(run: Run) -> list[Finding]:
 
 def judge_evidence(seen: Evidence) -> list[Finding]:
     """Apply every rule."""
-    findings = [*_phase_findings(seen), judge_fault(seen)]
+    findings = [*_phase_findings(seen), *judge_faults(seen)]
     if seen.times is not None:
         findings += [judge_detection(seen), judge_recovery(seen), judge_redundancy(seen)]
         findings.append(judge_collateral(seen))
@@ -76,10 +80,7 @@ def read_evidence(run: Run) -> Evidence:
     slos = {p: tuple(Slo(**row) for row in rows) for p, rows in spec["slos"].items()}
     requests = _requests(run.path / LOAD_FOLDER)
     samples = read_series(run, LAB_SERIES)
-    fault = next((event.data for event in run.events_of("fault.injected")), None)
-    armed = {event.data["id"]: event.data["captured"] for event in run.events_of("fault.armed")}
-    captured = dict(armed.get(fault["id"], {})) if fault else {}
-    verified = {event.data["id"] for event in run.events_of("fault.verified")}
+    faults = read_faults(run)
     load_state, client = _client(run.path / LOAD_FOLDER)
     lab = next((event.data for event in run.events_of("lab.ready")), {})
     return Evidence(
@@ -89,10 +90,8 @@ def read_evidence(run: Run) -> Evidence:
         endpoint=str(lab.get("url", "")),
         requests=requests,
         samples=samples,
-        fault=fault,
-        captured=captured,
-        is_verified=fault is not None and fault["id"] in verified,
-        times=_times(fault, captured, requests, samples, slos) if fault else None,
+        faults=faults,
+        times=_times(faults, requests, samples, slos) if faults else None,
         entries=read_ledger(run.path),
         activities=[event.data for event in run.events_of("chaos.activity.completed")],
         journal=_journal(run.path),
@@ -102,9 +101,25 @@ def read_evidence(run: Run) -> Evidence:
     )
 
 
+def read_faults(run: Run) -> tuple[FaultSeen, ...]:
+    """Read every fault that was injected from the timeline."""
+    captured = {event.data["id"]: event.data["captured"] for event in run.events_of("fault.armed")}
+    looked = {e.data["id"]: e for e in run.events_of("fault.verified", "fault.not_verified")}
+    undone = {event.data["id"]: event.t_ns for event in run.events_of("undo.verified")}
+    return tuple(
+        FaultSeen(
+            data=event.data,
+            captured=captured.get(event.data["id"], {}),
+            is_verified=(look := looked.get(event.data["id"])) is not None and look.kind == "fault.verified",
+            observed=str(look.data["observed"]) if look is not None else "nobody looked whether it took hold",
+            t_undone_ns=undone.get(event.data["id"]),
+        )
+        for event in run.events_of("fault.injected")
+    )
+
+
 def _times(
-    fault: JsonObject,
-    captured: JsonObject,
+    faults: Sequence[FaultSeen],
     requests: list[Request],
     samples: list[JsonObject],
     slos: dict[str, tuple[Slo, ...]],
@@ -112,8 +127,7 @@ def _times(
     return find_times(
         requests,
         samples,
-        captured=captured,
-        t_inject_ns=int(fault["t_inject_ns"]),
+        faults=faults,
         t_end_ns=max((end_of(request) for request in requests), default=0),
         slos=slos["after"],
     )
@@ -168,23 +182,31 @@ def judge_traffic(requests: Sequence[Request], phase: str, seen: Evidence) -> Fi
     )
 
 
-def judge_fault(seen: Evidence) -> Finding:
+def judge_faults(seen: Evidence) -> list[Finding]:
     """A fault counts when it was injected and then seen on its very target."""
-    if seen.fault is None:
-        subject, outcome = "fault:none", Outcome.INCONCLUSIVE
-        observed = f"no fault was injected: {_why_not(seen)}"
-    else:
-        subject = f"fault:{seen.fault['fault']}@{seen.captured.get('replica', '')}"
-        outcome = Outcome.PASS if seen.is_verified else Outcome.INCONCLUSIVE
-        process = f"{seen.fault['subject']} (pid {seen.captured.get('pid')})"
-        observed = f"{process} was hit and " + ("is gone" if seen.is_verified else "was not seen to be gone")
+    if not seen.faults:
+        return [
+            _fault_finding("fault:none", f"no fault was injected: {_why_not(seen)}", Outcome.INCONCLUSIVE, {})
+        ]
+    return [
+        _fault_finding(
+            f"fault:{fault.data['fault']}@{str(fault.data['subject']).partition(':')[2]}",
+            fault.observed,
+            Outcome.PASS if fault.is_verified else Outcome.INCONCLUSIVE,
+            {"fault": fault.data, "captured": fault.captured},
+        )
+        for fault in seen.faults
+    ]
+
+
+def _fault_finding(subject: str, observed: str, outcome: Outcome, evidence: JsonObject) -> Finding:
     return Finding(
         rule="fault",
         subject=subject,
         outcome=outcome,
         observed=observed,
         expected="injected, and verified on its target",
-        evidence={"fault": seen.fault, "captured": seen.captured},
+        evidence=evidence,
         next_step=""
         if outcome is Outcome.PASS
         else "see chaos.log of the run, mend the experiment, repeat it",
@@ -247,10 +269,14 @@ def _moments(times: Times) -> JsonObject:
 def judge_recovery(seen: Evidence) -> Finding:
     """Traffic has to keep its promises again within the expectation."""
     assert seen.times is not None
-    took_s = seen.times.after_inject_s(seen.times.t_recover_ns)
-    seconds_with_traffic = sum(window.total > 0 for window in seen.times.windows)
+    took_s = seen.times.took_s(seen.times.t_recover_ns)
+    clock_ns = seen.times.t_clock_ns or 0
+    seconds_with_traffic = sum(w.total > 0 for w in seen.times.windows if w.start_ns >= clock_ns)
     next_step = ""
-    if took_s is not None:
+    if seen.times.t_clock_ns is None:
+        outcome, observed = Outcome.INCONCLUSIVE, "the fault was never undone, so nothing could recover"
+        next_step = "overproof gameday undo"
+    elif took_s is not None:
         outcome = Outcome.PASS if took_s <= seen.recovery_s else Outcome.FAIL
         observed = f"traffic good again after {took_s:.2f} s"
     elif seconds_with_traffic > seen.recovery_s:
@@ -279,8 +305,10 @@ def judge_recovery(seen: Evidence) -> Finding:
 def judge_redundancy(seen: Evidence) -> Finding:
     """Every replica has to serve again within the expectation, and without our undo having done it."""
     assert seen.times is not None
-    took_s = seen.times.after_inject_s(seen.times.t_redundant_ns)
-    ours = [entry for entry in seen.entries if entry.detail.get("has_acted")]
+    took_s = seen.times.took_s(seen.times.t_redundant_ns)
+    healed = {fault.data["id"] for fault in seen.faults if fault.is_healed_by_platform}
+    ours = [entry for entry in seen.entries if entry.id in healed and entry.detail.get("has_acted")]
+    by_whom = ", without our help" if healed else " from the undoing"
     next_step = "look at the supervisor of the replicas: does it restart what dies, and how fast?"
     if not seen.is_lab_seen_to_the_end:
         outcome, observed = Outcome.INCONCLUSIVE, "the lab was not seen to the end"
@@ -291,13 +319,13 @@ def judge_redundancy(seen: Evidence) -> Finding:
         outcome, observed = Outcome.FAIL, "a replica was still missing at the end"
     else:
         outcome = Outcome.PASS if took_s <= seen.recovery_s else Outcome.FAIL
-        observed = f"all replicas served again after {took_s:.2f} s, without our help"
+        observed = f"all replicas served again after {took_s:.2f} s{by_whom}"
     return Finding(
         rule="redundancy",
-        subject=f"replica:{seen.captured.get('replica', '')}",
+        subject=seen.victims_subject,
         outcome=outcome,
         observed=observed,
-        expected=f"within {seen.recovery_s:g} s, without our help",
+        expected=f"within {seen.recovery_s:g} s{by_whom}",
         unit="s",
         evidence=_moments(seen.times),
         next_step="" if outcome is Outcome.PASS else next_step,
@@ -306,19 +334,27 @@ def judge_redundancy(seen: Evidence) -> Finding:
 
 def judge_collateral(seen: Evidence) -> Finding:
     """Nobody but the victim may have been hit: each other replica is the same process at the end."""
-    others = {str(row["name"]): row for row in seen.captured.get("others", ())}
+    victims = {str(victim["name"]) for fault in seen.faults for victim in fault.victims}
+    others = {
+        str(row["name"]): row
+        for fault in seen.faults
+        for row in fault.captured.get("others", ())
+        if row["name"] not in victims
+    }
     last = {str(row["subject"]).removeprefix("replica:"): row for row in seen.samples}
     hit = [
         f"{name} was pid {row['pid']}, is {last[name]['pid']}"
         for name, row in others.items()
         if name in last and (last[name]["pid"], last[name]["start_time"]) != (row["pid"], row["start_time"])
     ]
-    is_unseen = not others or not seen.is_lab_seen_to_the_end or any(name not in last for name in others)
+    is_unseen = (
+        not (others or victims) or not seen.is_lab_seen_to_the_end or any(name not in last for name in others)
+    )
     outcome = Outcome.FAIL if hit else Outcome.INCONCLUSIVE if is_unseen else Outcome.PASS
     fine = (
         "not every other replica was seen to the end"
         if is_unseen
-        else f"{', '.join(sorted(others))} untouched"
+        else f"{', '.join(sorted(others)) or 'nobody else there to be'} untouched"
     )
     return Finding(
         rule="collateral",

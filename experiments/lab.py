@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.gateway import HOST, Gateway
+from experiments.gateway_trouble import trouble_from_json
 from experiments.lab_control import (
     LOG_FILE,
     SOCKET_FILE,
@@ -45,6 +46,7 @@ from probes.json_types import JsonObject
 from reports.record import write_atomically
 
 BACKOFF_S = 1.0  # from a replica's death to its next start
+LIVENESS_S = 5.0  # of failed health checks, until a replica counts as hung
 LOAD_S = 3.0  # time that a restarted replica takes to load its model before it listens
 ANNOUNCE_TIMEOUT_S = 30.0
 LEAVE_TIMEOUT_S = 5.0
@@ -62,6 +64,7 @@ class LabPlan:
     is_restarting: bool = True
     backoff_s: float = BACKOFF_S
     load_s: float = LOAD_S
+    liveness_s: float = LIVENESS_S  # a replica whose checks fail for so long is killed; 0: never
     replica_arguments: tuple[str, ...] = ()
 
 
@@ -75,6 +78,10 @@ class SupervisedReplica:
     process: Process | None = None  # None: there is none at the moment
     is_listening: bool = False  # this process has said on which port
     restarts: int = 0
+    kills: int = 0  # by the liveness check
+    spoiled_by: tuple[str, ...] = ()  # arguments that somebody added on purpose; its next start takes them
+    runs_with: tuple[str, ...] = ()  # the added arguments of the process that runs now
+    away_until: float = 0.0  # of the loop's clock: the machine under it is gone till then
     start_wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -131,15 +138,30 @@ class Supervisor:
         await self._start(replica, load_s=0.0)
         while True:
             while replica.child is not None and replica.child.poll() is None:
+                self._check_liveness(replica)
                 await asyncio.sleep(_POLL_S)
             self._forget(replica)
             if not self.plan.is_restarting:
                 await replica.start_wanted.wait()
             else:
+                away_s = replica.away_until - asyncio.get_running_loop().time()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(replica.start_wanted.wait(), self.plan.backoff_s)
+                    await asyncio.wait_for(replica.start_wanted.wait(), max(self.plan.backoff_s, away_s))
             replica.restarts += 1
             await self._start(replica, load_s=self.plan.load_s)
+
+    def _check_liveness(self, replica: SupervisedReplica) -> None:
+        """Kill a replica that has failed its health checks for too long: it hangs."""
+        backend = self.gateway.backends.get(replica.name)
+        if not self.plan.is_restarting or not self.plan.liveness_s or not replica.is_listening:
+            return
+        if backend is None or backend.failing_since is None or replica.process is None:
+            return
+        if asyncio.get_running_loop().time() - backend.failing_since > self.plan.liveness_s:
+            replica.kills += 1
+            backend.failing_since = None
+            sys.stderr.write(f"{replica.name}: killed, health checks failed {self.plan.liveness_s:g} s\n")
+            replica.process.send(signal.SIGKILL)  # also ends one that is stopped
 
     def _forget(self, replica: SupervisedReplica) -> None:
         """Note a death. The gateway is not told: it has to find out by itself, as a real one has."""
@@ -152,7 +174,8 @@ class Supervisor:
 
     async def _start(self, replica: SupervisedReplica, *, load_s: float) -> None:
         arguments = ["--port", "0", "--seed", str(replica.seed), "--name", replica.name, "--lifeline"]
-        arguments += [*self.plan.replica_arguments, "--start-delay-s", str(load_s)]
+        replica.runs_with = replica.spoiled_by
+        arguments += [*self.plan.replica_arguments, *replica.runs_with, "--start-delay-s", str(load_s)]
         replica.start_wanted.clear()
         replica.child = start_child(python_module("loadtests.endpoint", *arguments))
         pid = replica.child.pid
@@ -175,6 +198,8 @@ class Supervisor:
             "is_restarting": self.plan.is_restarting,
             "backoff_s": self.plan.backoff_s,
             "load_s": self.plan.load_s,
+            "liveness_s": self.plan.liveness_s,
+            "trouble": trouble.to_json() if (trouble := self.gateway.current_trouble()) else None,
             "seed": self.plan.seed,
             "replicas": [self._describe(replica) for replica in self.replicas],
         }
@@ -190,8 +215,12 @@ class Supervisor:
             "port": backend.port if backend else None,
             "is_routed": is_routed,
             "is_serving": process is not None and replica.is_listening and is_routed,
+            "is_draining": backend.is_draining if backend else False,
             "in_flight": backend.in_flight if backend else 0,
             "restarts": replica.restarts,
+            "kills": replica.kills,
+            "spoiled_by": list(replica.spoiled_by),
+            "runs_with": list(replica.runs_with),
         }
 
     def _write_state(self) -> None:
@@ -222,16 +251,53 @@ class Supervisor:
             writer.close()
 
     def _obey(self, request: JsonObject) -> JsonObject:
-        if request.get("do") == "status":
-            return self._status()
-        if request.get("do") == "start":
-            for replica in self.replicas:
-                if replica.name == request.get("replica"):
-                    if replica.process is None or not replica.process.is_alive:
-                        replica.start_wanted.set()
-                    return self._status()
-            return {"error": f"there is no replica {request.get('replica')!r}"}
-        return {"error": f"{request.get('do')!r} is unknown; one of status, start"}
+        orders = {
+            "status": lambda: None,
+            "start": lambda: self._order_start(self._named(request)),
+            "spoil": lambda: self._order_spoil(self._named(request), request["arguments"]),
+            "drain": lambda: self._order_drain(
+                self._named(request), is_draining=bool(request["is_draining"])
+            ),
+            "away": lambda: self._order_away(self._named(request), float(request["for_s"])),
+            "trouble": lambda: self._order_trouble(request.get("trouble")),
+        }
+        order = orders.get(str(request.get("do")))
+        if order is None:
+            return {"error": f"{request.get('do')!r} is unknown; one of {', '.join(orders)}"}
+        try:
+            order()
+        except (KeyError, TypeError, ValueError) as error:
+            return {"error": str(error)}
+        return self._status()
+
+    def _named(self, request: JsonObject) -> SupervisedReplica:
+        for replica in self.replicas:
+            if replica.name == request.get("replica"):
+                return replica
+        raise ValueError(f"there is no replica {request.get('replica')!r}")
+
+    def _order_start(self, replica: SupervisedReplica) -> None:
+        replica.away_until = 0.0
+        if replica.process is None or not replica.process.is_alive:
+            replica.start_wanted.set()
+
+    def _order_spoil(self, replica: SupervisedReplica, arguments: object) -> None:
+        """Give a replica other arguments from its next start on; none: its own again."""
+        if not isinstance(arguments, list):
+            raise TypeError(f"arguments: wanted a list, got {arguments!r}")
+        replica.spoiled_by = tuple(str(argument) for argument in arguments)
+
+    def _order_drain(self, replica: SupervisedReplica, *, is_draining: bool) -> None:
+        backend = self.gateway.backends.get(replica.name)
+        if backend is not None:
+            backend.is_draining = is_draining
+
+    def _order_away(self, replica: SupervisedReplica, for_s: float) -> None:
+        """Take the machine away: what dies within this time is not started again before its end."""
+        replica.away_until = asyncio.get_running_loop().time() + for_s
+
+    def _order_trouble(self, row: JsonObject | None) -> None:
+        self.gateway.set_trouble(None if row is None else trouble_from_json(row))
 
 
 def lock_folder(folder: Path) -> int:
@@ -257,6 +323,7 @@ def lab_command(plan: LabPlan, *, lifeline: bool) -> list[str]:
     """Return the command that runs this lab."""
     arguments = ["--folder", str(plan.folder), "--port", str(plan.port), "--replicas", str(plan.replicas)]
     arguments += ["--seed", str(plan.seed), "--backoff-s", str(plan.backoff_s), "--load-s", str(plan.load_s)]
+    arguments += ["--liveness-s", str(plan.liveness_s)]
     arguments += [] if plan.is_restarting else ["--no-restart"]
     arguments += ["--lifeline"] if lifeline else []
     arguments += [f"--replica-argument={argument}" for argument in plan.replica_arguments]
@@ -331,6 +398,7 @@ def main() -> int:
     parser.add_argument("--no-restart", action="store_true")
     parser.add_argument("--backoff-s", type=float, default=BACKOFF_S)
     parser.add_argument("--load-s", type=float, default=LOAD_S)
+    parser.add_argument("--liveness-s", type=float, default=LIVENESS_S)
     parser.add_argument("--replica-argument", action="append", default=[])
     parser.add_argument("--lifeline", action="store_true")
     given = parser.parse_args()
@@ -342,6 +410,7 @@ def main() -> int:
         is_restarting=not given.no_restart,
         backoff_s=given.backoff_s,
         load_s=given.load_s,
+        liveness_s=given.liveness_s,
         replica_arguments=tuple(given.replica_argument),
     )
     try:

@@ -32,6 +32,9 @@ def up(
     no_restart: Annotated[bool, typer.Option("--no-restart", help="Do not restart what dies.")] = False,
     backoff_s: Annotated[float, typer.Option(min=0, help="Seconds from a death to the restart.")] = 1.0,
     load_s: Annotated[float, typer.Option(min=0, help="Seconds that a restarted replica loads.")] = 3.0,
+    liveness_s: Annotated[
+        float, typer.Option(min=0, help="Seconds of failed checks until a replica is killed; 0: never.")
+    ] = 5.0,
     as_json: AsJson = False,
 ) -> None:
     """Start a lab that stays until `lab down`; its endpoint is printed once every replica serves."""
@@ -50,6 +53,7 @@ def up(
         is_restarting=not no_restart,
         backoff_s=backoff_s,
         load_s=load_s,
+        liveness_s=liveness_s,
     )
     start_detached(plan, timeout_s=READY_TIMEOUT_S)
     _print(ask_lab(folder, {"do": "status"}), folder, as_json=as_json)

@@ -64,6 +64,10 @@ class Replica:
     process: Process | None  # None: there is none at the moment
     is_serving: bool  # its process lives and the gateway sends it requests
     restarts: int
+    in_flight: int = 0
+    is_draining: bool = False  # finishes what it has and gets nothing new
+    spoiled_by: tuple[str, ...] = ()  # arguments added on purpose, for its next start
+    runs_with: tuple[str, ...] = ()  # those that its process has
 
     @property
     def pid(self) -> int | None:
@@ -80,6 +84,7 @@ class Lab:
     url: str
     is_restarting: bool  # it restarts replicas that die
     replicas: tuple[Replica, ...]
+    trouble: JsonObject | None = None  # at the gateway, on purpose
 
     @property
     def serving(self) -> list[Replica]:
@@ -113,6 +118,7 @@ def lab_from_json(folder: Path, status: JsonObject) -> Lab:
         url=str(status["url"]),
         is_restarting=bool(status["is_restarting"]),
         replicas=tuple(_replica_from_json(row) for row in status["replicas"]),
+        trouble=status["trouble"],
     )
 
 
@@ -132,6 +138,10 @@ def _replica_from_json(row: JsonObject) -> Replica:
         process=process_from_json(row) if row["pid"] is not None else None,
         is_serving=bool(row["is_serving"]),
         restarts=int(row["restarts"]),
+        in_flight=int(row["in_flight"]),
+        is_draining=bool(row["is_draining"]),
+        spoiled_by=tuple(row["spoiled_by"]),
+        runs_with=tuple(row["runs_with"]),
     )
 
 

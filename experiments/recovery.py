@@ -2,7 +2,9 @@
 
 A window is good when, of the requests under way in it, no more were bad than the promise allows. A request
 that hangs spoils every window that it spans, so silence is never taken for health. Traffic has recovered with
-the first of ``GOOD_IN_A_ROW`` good windows; redundancy when every replica serves, the victim as a new one.
+the first of ``GOOD_IN_A_ROW`` good windows; redundancy when every replica serves, each victim of a fault that
+the platform heals as a new one. The clock of recovery starts with the injection, or, for a fault that
+only undoing ends, with its undoing.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments.faults.fault import PLATFORM
 from probes.json_types import JsonObject
 from probes.request import Request
 from probes.slo import GOODPUT, Slo, count_bad, is_good
@@ -37,10 +40,42 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Times:
-    """The moments of one fault; None: it has not come, or nothing showed it."""
+class FaultSeen:
+    """A fault as the record has it."""
 
-    t_inject_ns: int
+    data: JsonObject  # of ``fault.injected``
+    captured: JsonObject
+    is_verified: bool
+    observed: str  # what was seen on its target
+    t_undone_ns: int | None  # None: it was not, or not yet
+
+    @property
+    def t_inject_ns(self) -> int:
+        """When it was injected."""
+        return int(self.data["t_inject_ns"])
+
+    @property
+    def is_healed_by_platform(self) -> bool:
+        """Whether it is the platform's to end it, and not undoing's."""
+        return bool(self.data["ends_by"] == PLATFORM)
+
+    @property
+    def t_clock_ns(self) -> int | None:
+        """From when on recovery is expected; None: a fault that only undoing ends is still there."""
+        return self.t_inject_ns if self.is_healed_by_platform else self.t_undone_ns
+
+    @property
+    def victims(self) -> list[JsonObject]:
+        """Name and process of each replica that it hit."""
+        return [*self.captured.get("victims", ())]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """The moments of an experiment's faults; None: it has not come, or nothing showed it."""
+
+    t_inject_ns: int  # of the first
+    t_clock_ns: int | None  # from when on recovery is expected; None: a fault is still there
     detection: Detection | None
     t_mitigate_ns: int | None  # the gateway sent the victim nothing more
     t_recover_ns: int | None
@@ -58,25 +93,36 @@ class Times:
         """Return seconds from the injection."""
         return None if t_ns is None else round((t_ns - self.t_inject_ns) / 1e9, 3)
 
+    def took_s(self, t_ns: int | None) -> float | None:
+        """Return seconds on the clock of recovery; what was well all along took none."""
+        if t_ns is None or self.t_clock_ns is None:
+            return None
+        return max(0.0, round((t_ns - self.t_clock_ns) / 1e9, 3))
+
 
 def find_times(
     requests: Sequence[Request],
     samples: Sequence[JsonObject],
     *,
-    captured: JsonObject,
-    t_inject_ns: int,
+    faults: Sequence[FaultSeen],
     t_end_ns: int,
     slos: Sequence[Slo],
 ) -> Times:
-    """Derive the moments of a fault from what was recorded up to ``t_end_ns``."""
+    """Derive the moments of at least one fault from what was recorded up to ``t_end_ns``."""
+    t_inject_ns = min(fault.t_inject_ns for fault in faults)
+    clocks = [fault.t_clock_ns for fault in faults]
+    t_clock_ns = None if None in clocks else max(clock for clock in clocks if clock is not None)
     later = [row for row in samples if row["t_ns"] >= t_inject_ns]
     windows = cut_windows(requests, slos, start_ns=t_inject_ns, end_ns=t_end_ns)
+    hit = {f"replica:{victim['name']}" for fault in faults for victim in fault.victims}
+    since = [] if t_clock_ns is None else [w for w in windows if w.start_ns + WINDOW_NS > t_clock_ns]
     return Times(
         t_inject_ns=t_inject_ns,
+        t_clock_ns=t_clock_ns,
         detection=_detection(requests, later, slos, t_inject_ns),
-        t_mitigate_ns=_first(later, lambda row: _is_victim(row, captured) and not row["is_routed"]),
-        t_recover_ns=find_recovery(windows),
-        t_redundant_ns=_redundancy(later, captured),
+        t_mitigate_ns=_first(later, lambda row: row["subject"] in hit and not row["is_routed"]),
+        t_recover_ns=find_recovery(since),
+        t_redundant_ns=None if t_clock_ns is None else _redundancy(later, faults, t_clock_ns),
         windows=tuple(windows),
     )
 
@@ -126,20 +172,26 @@ def _detection(
     return min(found, key=lambda detection: detection.t_ns, default=None)
 
 
-def _redundancy(later: Sequence[JsonObject], captured: JsonObject) -> int | None:
-    """Return the first moment at which all replicas serve, the victim as another process than was hit."""
+def _redundancy(later: Sequence[JsonObject], faults: Sequence[FaultSeen], t_clock_ns: int) -> int | None:
+    """Return the first moment, once nothing is broken any more, at which all replicas serve.
+
+    A victim that the platform had to replace serves only as another process than was hit.
+    """
+    replaced = {
+        f"replica:{v['name']}": v["pid"]
+        for fault in faults
+        if fault.is_healed_by_platform
+        for v in fault.victims
+    }
     by_time: dict[int, list[JsonObject]] = {}
     for row in later:
-        by_time.setdefault(row["t_ns"], []).append(row)
+        if row["t_ns"] >= t_clock_ns:
+            by_time.setdefault(row["t_ns"], []).append(row)
     for t_ns, rows in sorted(by_time.items()):
-        is_back = any(_is_victim(row, captured) and row["pid"] != captured["pid"] for row in rows)
-        if is_back and all(row["is_serving"] for row in rows):
+        are_new = all(row["pid"] != replaced.get(row["subject"], -1) for row in rows)
+        if are_new and all(row["is_serving"] for row in rows):
             return t_ns
     return None
-
-
-def _is_victim(row: JsonObject, captured: JsonObject) -> bool:
-    return bool(row["subject"] == f"replica:{captured['replica']}")
 
 
 def _first(rows: Sequence[JsonObject], holds: object) -> int | None:

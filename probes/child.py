@@ -146,6 +146,11 @@ def process_start_time(pid: int) -> int | None:
     return None if not fields or fields[0] in ("Z", "X") else int(fields[19])
 
 
+def process_state(pid: int) -> str:
+    """Return a process's state letter of proc(5), as T for stopped; empty: there is none."""
+    return next(iter(_stat_fields(pid)), "")
+
+
 def _stat_fields(pid: int) -> list[str]:
     """Return what follows the name in /proc/PID/stat, state first; nothing where there is no such process."""
     try:

@@ -9,12 +9,26 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
 
 # Name -> "module:attribute" of the fault; imported when it is used.
-FAULTS = {"replica.kill": "experiments.faults.replica:KILL"}
+FAULTS = {
+    "replica.kill": "experiments.faults.replica:KILL",
+    "replica.hang": "experiments.faults.hang:HANG",
+    "replica.slow": "experiments.faults.pressure:SLOW",
+    "replica.cpu": "experiments.faults.pressure:CPU",
+    "replica.memory": "experiments.faults.memory:MEMORY",
+    "replica.crash-loop": "experiments.faults.spoil:CRASH_LOOP",
+    "replica.wrong": "experiments.faults.spoil:WRONG",
+    "replica.spot": "experiments.faults.spot:SPOT",
+    "replicas.restart": "experiments.faults.rolling:ROLLING_RESTART",
+    "gateway.trouble": "experiments.faults.gateway:TROUBLE",
+}
+PLATFORM: Final = "platform"
+UNDO: Final = "undo"
 
 
 class FaultRefused(TargetError):
@@ -40,10 +54,13 @@ class Undoing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A fault as four functions over plain JSON. ``captured`` is what ``capture`` returned."""
+    """A fault as four functions over plain JSON. ``captured`` is what the fault's capture returned."""
 
     name: str
     fidelity: str  # S synthetic signal, P process, N network, K Kubernetes, H hardware knob
+    # Who ends it: ``platform``, whose healing is what we test, clocked from the injection; or ``undo``, as
+    # with a slow network: what we test is how the service stands it, and that it is well again afterwards.
+    ends_by: Literal["platform", "undo"]
     subject: Callable[[JsonObject], str]  # of the captured state
     recheck: Callable[[JsonObject], None]  # raises FaultRefused when the bounds no longer hold
     inject: Callable[[JsonObject], None]

@@ -21,11 +21,17 @@ def running_lab(
     is_restarting: bool = True,
     backoff_s: float = 0.2,
     load_s: float = 0.3,
+    liveness_s: float = 1.5,
 ) -> Iterator[Lab]:
     """A lab that is up, as a child of the test."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = LabPlan(
-        folder=folder, replicas=replicas, is_restarting=is_restarting, backoff_s=backoff_s, load_s=load_s
+        folder=folder,
+        replicas=replicas,
+        is_restarting=is_restarting,
+        backoff_s=backoff_s,
+        load_s=load_s,
+        liveness_s=liveness_s,
     )
     with log_file(folder).open("w") as log:
         child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.recovery import FaultSeen
 from probes.json_types import JsonObject
 from probes.request import Request
 
@@ -69,8 +70,31 @@ def lab_samples(*, back_after_s: float | None = 4.0, until_s: float = 20.0) -> l
 
 
 CAPTURED: JsonObject = {
-    "replica": "replica-1",
-    "pid": 11,
-    "start_time": 110,
+    "victims": [{"name": "replica-1", "pid": 11, "start_time": 110}],
     "others": [{"name": "replica-0", "pid": 10, "start_time": 100}],
 }
+
+
+def fault(
+    *,
+    t_s: float = 0.0,
+    ends_by: str = "platform",
+    undone_s: float | None = 10.0,
+    is_verified: bool = True,
+    captured: JsonObject = CAPTURED,
+) -> FaultSeen:
+    """A fault as the record has it; without more the killing of replica-1."""
+    names = "+".join(victim["name"] for victim in captured["victims"])
+    return FaultSeen(
+        data={
+            "id": "f1",
+            "fault": "replica.kill",
+            "subject": f"replica:{names}",
+            "ends_by": ends_by,
+            "t_inject_ns": at(t_s),
+        },
+        captured=captured,
+        is_verified=is_verified,
+        observed="replica:replica-1: pid 11 is gone",
+        t_undone_ns=None if undone_s is None else at(undone_s),
+    )

@@ -12,7 +12,7 @@ from experiments.judging import (
     judge_collateral,
     judge_detection,
     judge_evidence,
-    judge_fault,
+    judge_faults,
     judge_method,
     judge_recovery,
     judge_redundancy,
@@ -25,17 +25,11 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import Slo
-from tests.experiments.rows import CAPTURED, T0_NS, at, lab_samples, request, sample, traffic
+from tests.experiments.rows import CAPTURED, T0_NS, at, fault, lab_samples, request, sample, traffic
 
 BEFORE = (Slo(name="goodput", metric="goodput", objective=0.9),)
 DURING = (Slo(name="goodput", metric="goodput", objective=0.8),)
 AFTER = (Slo(name="goodput", metric="goodput", objective=0.95),)
-FAULT: JsonObject = {
-    "id": "f1",
-    "fault": "replica.kill",
-    "subject": "replica:replica-1",
-    "t_inject_ns": T0_NS,
-}
 DONE: JsonObject = {
     "type": "action",
     "name": "kill",
@@ -67,7 +61,7 @@ def evidence(
     cut = [request(-0.1, took_s=0.15, error="cut")]
     rows = [*traffic(-5, 15), *cut] if requests is None else requests
     seen = lab_samples() if samples is None else samples
-    times = find_times(rows, seen, captured=CAPTURED, t_inject_ns=T0_NS, t_end_ns=at(15), slos=AFTER)
+    times = find_times(rows, seen, faults=[fault()], t_end_ns=at(15), slos=AFTER)
     good = Evidence(
         slos={"before": BEFORE, "during": DURING, "after": AFTER},
         recovery_s=10,
@@ -75,9 +69,7 @@ def evidence(
         endpoint="http://127.0.0.1:1",
         requests=rows,
         samples=seen,
-        fault=FAULT,
-        captured=CAPTURED,
-        is_verified=True,
+        faults=(fault(),),
         times=times,
         entries=[entry(UNDONE, did="nothing to do: the lab restarted it", has_acted=False)],
         activities=[DONE],
@@ -100,8 +92,8 @@ def test_a_good_day_passes_with_every_condition_named() -> None:
 @pytest.mark.parametrize(
     ("changed", "rule", "outcome"),
     [
-        (evidence(is_verified=False), "fault", Outcome.INCONCLUSIVE),
-        (evidence(fault=None, times=None), "fault", Outcome.INCONCLUSIVE),
+        (evidence(faults=(fault(is_verified=False),)), "fault", Outcome.INCONCLUSIVE),
+        (evidence(faults=(), times=None), "fault", Outcome.INCONCLUSIVE),
         (evidence(requests=traffic(-5, 15, every_s=1)), "traffic", Outcome.INCONCLUSIVE),
         (evidence(requests=traffic(-5, 0)), "recovery", Outcome.INCONCLUSIVE),
         (evidence([*traffic(-5, 0), *traffic(0, 15, error="http_5xx")]), "recovery", Outcome.FAIL),
@@ -153,10 +145,11 @@ def test_a_lab_that_fell_silent_proves_nothing_about_the_others() -> None:
 
 
 def test_traffic_that_never_got_steady_is_why_nothing_was_injected() -> None:
-    seen = evidence(fault=None, times=None, activities=[], journal=None, was_steady=False)
+    seen = evidence(faults=(), times=None, activities=[], journal=None, was_steady=False)
 
-    assert judge_fault(seen).outcome is Outcome.INCONCLUSIVE
-    assert "not good enough before it" in judge_fault(seen).observed
+    (finding,) = judge_faults(seen)
+    assert finding.outcome is Outcome.INCONCLUSIVE
+    assert "not good enough before it" in finding.observed
 
 
 def test_a_fault_that_no_probe_noticed_is_inconclusive() -> None:
@@ -175,7 +168,7 @@ def test_an_armed_fault_counts_as_not_undone() -> None:
 
 def test_an_action_that_failed_is_why_nothing_was_injected() -> None:
     refused = DONE | {"status": "failed", "exception": "chaoslib…\nFaultRefused: replica-9 does not serve\n"}
-    finding = judge_fault(evidence(fault=None, times=None, activities=[refused]))
+    (finding,) = judge_faults(evidence(faults=(), times=None, activities=[refused]))
 
     assert "action 'kill' failed: FaultRefused: replica-9 does not serve" in finding.observed
 
@@ -183,7 +176,7 @@ def test_an_action_that_failed_is_why_nothing_was_injected() -> None:
 def test_a_gate_that_did_not_hold_is_why_nothing_was_injected() -> None:
     state = {"steady_state_met": False, "probes": [{"activity": {"name": "it answers"}}]}
     journal = {"status": "completed", "steady_states": {"before": state}}
-    finding = judge_fault(evidence(fault=None, times=None, activities=[], journal=journal))
+    (finding,) = judge_faults(evidence(faults=(), times=None, activities=[], journal=journal))
 
     assert "the gate did not hold: 'it answers' was out of tolerance" in finding.observed
 
@@ -199,7 +192,7 @@ def test_the_moments_stand_in_the_evidence_with_their_seconds() -> None:
 
 
 def test_chaos_toolkit_calling_it_completed_saves_nothing() -> None:
-    seen = evidence(fault=None, times=None, journal={"status": "completed", "deviated": False})
+    seen = evidence(faults=(), times=None, journal={"status": "completed", "deviated": False})
 
     assert judge_method(seen).outcome is Outcome.PASS
     assert verdict(judge_evidence(seen)) is Outcome.INCONCLUSIVE

@@ -1,0 +1,60 @@
+"""A replica that hangs: its process is stopped, its connections stay open, and nothing says so."""
+
+from __future__ import annotations
+
+import signal
+
+from experiments.faults.fault import PLATFORM, Fault, FaultRefused, Undoing, Verification
+from experiments.faults.victims import processes_of, recheck_victims, see_serving, subject_of, undo_in_lab
+from experiments.lab_control import process_from_json
+from probes.child import process_state, wait_until
+from probes.json_types import JsonObject
+
+VERIFY_TIMEOUT_S = 2.0
+_STOPPED = ("T", "t")
+
+
+def stop_victims(captured: JsonObject) -> None:
+    """Send SIGSTOP to those very processes."""
+    for victim in captured["victims"]:
+        if not process_from_json(victim).send(signal.SIGSTOP):
+            raise FaultRefused(f"{victim['name']}: pid {victim['pid']} was gone before it was hit")
+
+
+def verify_stop(captured: JsonObject) -> Verification:
+    """See in the kernel's own words that the processes are stopped."""
+    pids = [victim.pid for victim in processes_of(captured)]
+    is_seen = wait_until(
+        lambda: all(process_state(pid) in _STOPPED for pid in pids),
+        timeout_s=VERIFY_TIMEOUT_S,
+        interval_s=0.01,
+    )
+    states = ", ".join(f"pid {pid} is in state {process_state(pid) or 'gone'}" for pid in pids)
+    return Verification(is_verified=is_seen, observed=f"{subject_of(captured)}: {states}")
+
+
+def undo_stop(captured: JsonObject) -> Undoing:
+    """Let those that are still stopped go on; one that was replaced is left alone."""
+
+    def restore() -> Undoing:
+        stopped = [v for v in processes_of(captured) if v.is_alive and process_state(v.pid) in _STOPPED]
+        for victim in stopped:
+            victim.send(signal.SIGCONT)
+        seen = see_serving(captured, has_acted=bool(stopped))
+        woken = f"let pid {', '.join(str(v.pid) for v in stopped)} go on" if stopped else seen.did
+        return Undoing(is_restored=seen.is_restored, did=woken if seen.is_restored else seen.did,
+                       has_acted=seen.has_acted)  # fmt: skip
+
+    return undo_in_lab(captured, restore)
+
+
+HANG = Fault(
+    name="replica.hang",
+    fidelity="P",
+    ends_by=PLATFORM,
+    subject=subject_of,
+    recheck=recheck_victims,
+    inject=stop_victims,
+    verify=verify_stop,
+    undo=undo_stop,
+)

@@ -1,0 +1,218 @@
+"""Every fault on the lab: it takes hold on its victim alone, is seen to, and undoing leaves nothing of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments import actions
+from experiments.faults.pressure import pressing_with
+from experiments.faults.victims import processes_of
+from experiments.injection import undo_pending
+from experiments.lab import all_serve
+from experiments.lab_control import Lab, read_lab
+from experiments.ledger import UNDONE, read_ledger
+from probes.child import process_state, wait_until
+from probes.errors import TargetError
+from probes.json_types import JsonObject
+from tests.experiments.labs import ask, running_lab
+
+
+@pytest.fixture
+def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder that the actions write their ledger to."""
+    monkeypatch.setenv(actions.RUN_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with running_lab(tmp_path / "lab", is_restarting=False) as running:
+        yield running
+
+
+@pytest.fixture
+def healing_lab(tmp_path: Path) -> Iterator[Lab]:
+    with running_lab(tmp_path / "lab") as running:
+        yield running
+
+
+def undo(day: Path) -> str:
+    (undone,) = undo_pending(day, by="test")
+    assert undone.is_restored, undone.did
+    assert [entry.state for entry in read_ledger(day)] == [UNDONE]
+    return undone.did
+
+
+def is_as_before(lab: Lab) -> bool:
+    """Whether the lab says of itself what it said before, but for what requests change."""
+    return read_lab(lab.folder) == lab
+
+
+def inject(action: Callable[..., JsonObject], lab: Lab, **arguments: object) -> JsonObject:
+    return dict(action(lab=str(lab.folder), **arguments)["captured"])
+
+
+def test_a_hung_replica_is_stopped_and_goes_on_after_undoing(day: Path, lab: Lab) -> None:
+    captured = inject(actions.hang_replica, lab, replica="replica-1")
+    (victim,) = processes_of(captured)
+    state = process_state(victim.pid)
+    is_ejected = wait_until(lambda: len(read_lab(lab.folder).serving) == 2, timeout_s=10)
+
+    assert (state, is_ejected) == ("T", True)
+    assert undo(day) == f"let pid {victim.pid} go on"
+    assert process_state(victim.pid) in ("S", "R")
+    assert is_as_before(lab)
+
+
+def test_a_lab_that_heals_replaces_a_hung_replica_and_undoing_finds_nothing_to_do(
+    day: Path, healing_lab: Lab
+) -> None:
+    (victim,) = processes_of(inject(actions.hang_replica, healing_lab, replica="replica-0"))
+
+    assert wait_until(lambda: not victim.is_alive, timeout_s=15)
+    assert wait_until(lambda: all_serve(healing_lab.folder), timeout_s=20)
+    assert undo(day).startswith("nothing to do: the lab restarted it")
+
+
+def test_a_slow_replica_is_stopped_most_of_the_time_until_undone(day: Path, lab: Lab) -> None:
+    captured = inject(actions.slow_replica, lab, replica="replica-2", stopped_share=0.6)
+    (victim,) = processes_of(captured)
+    pressing = pressing_with(captured["token"])
+
+    assert len(pressing) == 1
+    assert undo(day) == "ended 1 pressing processes"
+    assert pressing_with(captured["token"]) == []
+    assert {process_state(victim.pid) for _ in range(50) if not time.sleep(0.01)} <= {"S", "R"}
+    assert wait_until(lambda: is_as_before(lab), timeout_s=5)
+
+
+def test_what_slows_a_replica_leaves_with_its_time_and_lets_go_when_it_is_killed(day: Path, lab: Lab) -> None:
+    captured = inject(actions.slow_replica, lab, replica="replica-2", stopped_share=0.6, for_s=4)
+    (victim,) = processes_of(captured)
+
+    assert wait_until(lambda: pressing_with(captured["token"]) == [], timeout_s=10)
+    assert process_state(victim.pid) in ("S", "R")
+
+    killed = inject(actions.slow_replica, lab, replica="replica-2", stopped_share=0.9)
+    (pressing,) = pressing_with(killed["token"])
+    assert wait_until(lambda: process_state(victim.pid) == "T", timeout_s=5, interval_s=0.001)
+    pressing.send(signal.SIGKILL)
+    victim.send(signal.SIGSTOP)  # as if it had been killed just then
+    assert all(undone.is_restored for undone in undo_pending(day, by="test"))
+    assert process_state(victim.pid) in ("S", "R")
+
+
+def test_a_crowded_replica_has_one_busy_core_and_its_own_again_after_undoing(day: Path, lab: Lab) -> None:
+    before = os.sched_getaffinity(lab.replicas[0].pid or 0)
+    captured = inject(actions.press_on_cpu, lab, replica="replica-0", burners=2)
+    pid = captured["victims"][0]["pid"]
+
+    assert os.sched_getaffinity(pid) == {captured["core"]}
+    assert len(pressing_with(captured["token"])) == 2
+    undo(day)
+    assert os.sched_getaffinity(pid) == before
+    assert pressing_with(captured["token"]) == []
+
+
+def test_a_replica_without_memory_is_limited_and_gets_its_limit_back(day: Path, lab: Lab) -> None:
+    pid = lab.replicas[0].pid or 0
+    before = resource.prlimit(pid, resource.RLIMIT_AS)
+    captured = inject(actions.press_on_memory, lab, replica="replica-0", headroom_bytes=1 << 24)
+
+    assert resource.prlimit(pid, resource.RLIMIT_AS)[0] == captured["limits"][str(pid)]
+    assert undo(day).startswith("gave pid")
+    assert resource.prlimit(pid, resource.RLIMIT_AS) == before
+
+
+def test_a_bad_rollout_crashes_at_each_start_until_it_is_taken_back(day: Path, healing_lab: Lab) -> None:
+    inject(actions.crash_replica_forever, healing_lab, replica="replica-1")
+    broken = read_lab(healing_lab.folder)
+
+    assert len(broken.serving) == 2
+    assert undo(day) == "gave replica-1 its own arguments again"
+    after = read_lab(healing_lab.folder)
+    assert len(after.serving) == 3
+    assert [r.spoiled_by + r.runs_with for r in after.replicas] == [(), (), ()]
+    assert (after.replicas[0], after.replicas[2]) == (healing_lab.replicas[0], healing_lab.replicas[2])
+
+
+def test_a_replica_that_answers_wrongly_serves_and_is_sound_again_after_undoing(
+    day: Path, healing_lab: Lab
+) -> None:
+    inject(actions.spoil_answers, healing_lab, replica="replica-1")
+    spoiled = read_lab(healing_lab.folder)
+
+    assert [r.runs_with for r in spoiled.replicas] == [(), ("--fault", "wrong:1"), ()]
+    assert len(spoiled.serving) == 3
+    undo(day)
+    assert [r.runs_with for r in read_lab(healing_lab.folder).replicas] == [(), (), ()]
+
+
+def test_a_spot_machine_is_drained_taken_away_and_comes_back_later(day: Path, healing_lab: Lab) -> None:
+    began = time.monotonic()
+    (victim,) = processes_of(
+        inject(actions.interrupt_spot_replica, healing_lab, replica="replica-0", notice_s=1.0, away_s=3.0)
+    )
+    took_s = time.monotonic() - began
+    still_away = not wait_until(lambda: all_serve(healing_lab.folder), timeout_s=1.5)
+
+    assert took_s >= 1.0
+    assert not victim.is_alive
+    assert still_away
+    assert wait_until(lambda: all_serve(healing_lab.folder), timeout_s=20)
+    undo(day)
+
+
+def test_all_replicas_but_one_can_be_killed_and_not_the_last(day: Path, healing_lab: Lab) -> None:
+    captured = inject(actions.kill_all_replicas_but_one, healing_lab, seed=4)
+
+    assert len(captured["victims"]) == 2
+    assert len(captured["others"]) == 1
+    assert not any(victim.is_alive for victim in processes_of(captured))
+    undo(day)
+    assert all_serve(healing_lab.folder)
+
+
+def test_a_rolling_restart_replaces_every_process_and_never_more_than_one_at_a_time(
+    day: Path, healing_lab: Lab
+) -> None:
+    captured = inject(actions.restart_all_in_turn, healing_lab)
+    after = read_lab(healing_lab.folder)
+
+    assert len(captured["victims"]) == 3
+    assert len(after.serving) == 3
+    assert all(new.pid != old.pid for new, old in zip(after.replicas, healing_lab.replicas, strict=True))
+    undo(day)
+
+
+def test_each_kind_of_trouble_at_the_gateway_is_met_by_a_request_from_outside_and_then_over(
+    day: Path, lab: Lab
+) -> None:
+    troubles: list[tuple[Callable[..., JsonObject], dict[str, object]]] = [
+        (actions.delay_requests, {"latency_s": 0.4}),
+        (actions.answer_with_errors, {"status": 500}),
+        (actions.reset_streams, {"after_events": 2}),
+        (actions.swallow_requests, {}),
+    ]
+    for action, arguments in troubles:
+        said = action(lab=str(lab.folder), **arguments)
+        assert said["verified"].startswith("request 1 of our own"), said["verified"]
+        with pytest.raises(TargetError, match="at the gateway already"):
+            actions.delay_requests(lab=str(lab.folder))
+        assert all(undone.is_restored for undone in undo_pending(day, by="test"))
+        assert ask(lab.url)[1].endswith(b"data: [DONE]\n\n")
+    assert is_as_before(lab)
+
+
+def test_trouble_at_the_gateway_ends_with_its_time_though_nobody_undoes_it(day: Path, lab: Lab) -> None:
+    actions.answer_with_errors(lab=str(lab.folder), for_s=1.0)
+
+    assert wait_until(lambda: read_lab(lab.folder).trouble is None, timeout_s=5)
+    assert undo(day) == "nothing to do: over"
