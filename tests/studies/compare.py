@@ -115,7 +115,7 @@ def render(rows: Sequence[Row], took_s: float) -> str:
         f"like runs were WORSE in {_wrong(beyond)}: one base run is no baseline for a system like that.",
         "",
         f"The last columns are of `{FIGURE}` alone, whose margin is 5 %. With one base run a change of 10 %",
-        "is hardly ever decided.",
+        "is hardly ever decided where runs differ by less than the margin.",
         "",
         "| deviation between runs | ρ | base runs | change | comparisons | any WORSE | any BETTER "
         "| WORSE | SAME | UNCLEAR |",
