@@ -79,6 +79,11 @@ class Slurm:
         """Return the jobs that are there, each with its state."""
         return self.ask("squeue", "-h", "-o", "%i %T").splitlines()
 
+    def write_script(self, name: str, text: str) -> None:
+        """Let a script that is in the configuration do something."""
+        (self.folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.folder / name).chmod(0o755)
+
     def start(self, name: str, *command: str) -> None:
         """Start one daemon."""
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -109,12 +114,15 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def running_slurm(*, nodes: int = 2) -> Iterator[Slurm]:
-    """Start Slurm in a folder of its own, whose name is short because of its sockets, and end it all."""
+def running_slurm(*, nodes: int = 2, scripts: Sequence[str] = ()) -> Iterator[Slurm]:
+    """Start Slurm in a folder of its own, whose name is short because of its sockets, and end it all.
+
+    ``scripts`` names settings such as Prolog: scripts of that name in the folder, which do nothing yet.
+    """
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     slurm = Slurm(folder, [f"node{number}" for number in range(1, nodes + 1)])
     try:
-        _configure(slurm)
+        _configure(slurm, scripts)
         _start(slurm)
         yield slurm
     finally:
@@ -140,7 +148,7 @@ def silent_slurm(slurm: Slurm) -> Iterator[dict[str, str]]:
         yield slurm.environment | {"SLURM_CONF": str(folder / "slurm.conf")}
 
 
-def _configure(slurm: Slurm) -> None:
+def _configure(slurm: Slurm, scripts: Sequence[str]) -> None:
     folder, count = slurm.folder, len(slurm.nodes)
     first, controller = _free_ports(count + 1)
     text = _CONFIGURATION.format(
@@ -152,6 +160,11 @@ def _configure(slurm: Slurm) -> None:
         first_port=first,
         last_port=first + count - 1,
     )
+    if "Prolog" in scripts:  # srun waits for it then, however long it takes
+        text += "PrologFlags=Alloc\n"
+    for name in scripts:
+        slurm.write_script(name, "exit 0")
+        text += f"{name}={folder / name}\n"
     (folder / "slurm.conf").write_text(text)
     # Nothing that we configure uses cgroups, but slurmd wants a plugin that loads ("disabled" came later).
     (folder / "cgroup.conf").write_text(f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={folder}/cgroup\n")
