@@ -23,6 +23,24 @@ _KNOWN_TEXTS_MAX, _KNOWN_TEXT_BYTES_MAX = 65536, 24
 class Completion:
     """The tally of one answer. ``problem`` is an error kind of ``probes.traffic``; None: nothing is wrong."""
 
+    __slots__ = (
+        "_after",
+        "_before",
+        "_keeps_text",
+        "_late",
+        "chars",
+        "events",
+        "finish_reasons",
+        "garbled",
+        "is_done",
+        "problem",
+        "problem_detail",
+        "texts",
+        "tokens_cached",
+        "tokens_in",
+        "tokens_out",
+    )
+
     def __init__(self, *, keeps_text: bool = False) -> None:
         self.texts: list[str] = []  # what was said, where it is to be kept
         self._keeps_text = keeps_text

@@ -22,7 +22,7 @@ from loadtests.connections import SO_TIMESTAMPNS, Connections, Link
 from loadtests.event_times import EventTimes
 from loadtests.poll_clock import READ, WRITE
 from loadtests.server_sent_events import EventDecoder, EventTooLongError
-from loadtests.stream import AnswerDecoder, BadHttpError
+from loadtests.stream import AnswerDecoder, BadHttpError, known_size
 from loadtests.tls import TlsError, TlsLayer
 from probes.request import Request
 
@@ -61,6 +61,36 @@ class Errand:
 
 class Exchange:
     """One request and its answer. ``on_end`` gets the finished row, once, in the hub."""
+
+    __slots__ = (
+        "_answer",
+        "_begun_s",
+        "_body",
+        "_bytes_left",
+        "_completion",
+        "_connect_ms",
+        "_connections",
+        "_deadline_s",
+        "_events",
+        "_events_stop",
+        "_frame",
+        "_is_connecting",
+        "_is_event_stream",
+        "_lag_ns_max",
+        "_link",
+        "_on_end",
+        "_polls",
+        "_reads",
+        "_recvmsg_into",
+        "_request",
+        "_t_sent_ns",
+        "_target",
+        "_times",
+        "_tls_ms",
+        "_unstamped",
+        "errand",
+        "row",
+    )
 
     def __init__(self, errand: Errand, connections: Connections, on_end: Callable[[Exchange], None]) -> None:
         self.errand = errand
@@ -254,9 +284,27 @@ class Exchange:
                     self._stop_at_limits(stamp_ns)
                 return
         if count:
-            self._take(bytes(_view[:count]), stamp_ns or now_ns, is_exact=stamp_ns is not None)
+            taken, at = (0, 0) if frame is None else self._take_frames(frame, count)
+            self._take(bytes(_view[at:count]), stamp_ns or now_ns, is_exact=stamp_ns is not None, taken=taken)
         else:
             self._on_closed(now_ns)
+
+    def _take_frames(self, frame: tuple[bytes, bytes], count: int) -> tuple[int, int]:
+        """Count the whole chunks like the one before that the buffer begins with; return where they end."""
+        before, after = frame
+        taken = at = 0
+        while (line_end := _buffer.find(b"\r\n", at, min(at + 8, count))) > 0:
+            begin = line_end + 2
+            end = begin + known_size(bytes(_view[at:line_end])) + 2
+            text_at = begin + len(before)
+            if end > count or not (
+                _buffer.startswith(before, begin, text_at)
+                and _buffer.endswith(after, text_at, end)
+                and self._completion.take_text(bytes(_view[text_at : end - len(after)]))
+            ):
+                break
+            taken, at = taken + 1, end
+        return taken, at
 
     def _on_readable_tls(self) -> None:
         link = self._link
@@ -281,9 +329,11 @@ class Exchange:
         elif self.row is None and tls.is_ended:
             self._on_closed(now_ns)
 
-    def _take(self, data: bytes, stamp_ns: int, *, is_exact: bool) -> None:
+    def _take(self, data: bytes, stamp_ns: int, *, is_exact: bool, taken: int = 0) -> None:
+        """Take one read apart, of which ``taken`` events with content have been counted already."""
         try:
-            contents, has_more_after = self._count(self._answer.feed(data))
+            contents, has_more_after = self._count(self._answer.feed(data)) if data else (0, False)
+            contents += taken
         except BadHttpError as error:
             self.fail("bad_http", str(error), t_end_ns=stamp_ns)
             return

@@ -16,6 +16,14 @@ class EventTooLongError(ValueError):
 class EventDecoder:
     """Takes one event stream apart, however it is split."""
 
+    __slots__ = (
+        "_data",
+        "_ended_with_return",
+        "_is_at_start",
+        "_line",
+        "_size",
+    )
+
     def __init__(self) -> None:
         self._line = bytearray()  # of a line that has not ended yet
         self._data: list[bytes] = []  # data lines of an event that has not ended yet

@@ -42,6 +42,19 @@ class Head:
 class AnswerDecoder:
     """Takes one answer apart. ``surplus`` is what came after its end, which nobody asked for."""
 
+    __slots__ = (
+        "_at",
+        "_buffer",
+        "_ends_with_connection",
+        "_interim_heads",
+        "_left",
+        "_take",
+        "_trailers",
+        "head",
+        "is_complete",
+        "surplus",
+    )
+
     def __init__(self) -> None:
         self.head: Head | None = None  # None: it has not come whole yet
         self.is_complete = False
@@ -222,6 +235,11 @@ def _parse_head(text: bytes) -> Head:
         key, text_value = name.decode("ascii").lower(), value.strip(b" \t").decode("latin-1")
         fields[key] = f"{fields[key]}, {text_value}" if key in fields else text_value
     return Head(status=int(match[2]), is_http_1_0=match[1] == b"0", fields=fields)
+
+
+def known_size(line: bytes) -> int:
+    """Return the size that this line of a chunk has said before; 0: it is new, and has to be parsed."""
+    return _known_sizes.get(line, 0)
 
 
 def _parse_size(line: bytes) -> int:

@@ -1,27 +1,51 @@
-"""How many streamed events one reader takes, at what cost: ``python -m tests.benchmarks.load_reader N``.
+"""How many streamed events one reader takes, at what cost: ``python -m tests.benchmarks load_reader``.
 
 An endpoint process on the last core sends each stream one event per 10 ms, in ten slots of 1 ms; the reader
-on the first core does what a real run does, up to the finished row; writing rows is not part of it.
-Start-up is left out of the measured time.
+on the first core does what a real run does, the rows in their file included. The cost per event is that of
+everything from the streams' first events to the last row on disk; the rate is that of the time in between.
+``python -m tests.benchmarks.load_reader N`` measures N streams once.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import resource
 import socket
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.figure import Figure
+
+STREAMS = (1200, 1500)
 SLOTS = 10
 SLOT_S = 0.001
 EVENTS = 800  # per stream: 8 s
 SETTLE_S = 1.0
 _EVENT = b'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "%b"}, "finish_reason": %b}]}\n\n'
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def figures() -> Iterator[Figure]:
+    """Yield rate, cost and memory for each number of streams, each in a process of its own."""
+    for streams in STREAMS:
+        command = [sys.executable, "-m", "tests.benchmarks.load_reader", str(streams)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        found = json.loads(done.stdout)
+        beside = (
+            f"{found['rows']:.0f} rows, {found['failed']:.0f} failed, "
+            f"{found['reads_coalesced']:.0f} reads held several events, data waited up to {found['lag_ms_max']:.1f} ms"
+        )
+        units = {"events_per_s": "events/s", "cpu_us_per_event": "µs", "kib_per_stream": "KiB"}
+        for name, unit in units.items():
+            label = f"{streams} streams, {name}"
+            yield Figure(name=label, median=found[name], unit=unit, repeats=1, beside=beside)
 
 
 def _chunk(data: bytes) -> bytes:
@@ -58,7 +82,12 @@ def read(port: int, streams: int) -> dict[str, float]:
     from loadtests.connections import Connections, Target
     from loadtests.poll_clock import PollClock
     from loadtests.reader import Errand, Exchange
+    from loadtests.recorder import Recorder
+    from reports.record import create_run
 
+    folder = tempfile.TemporaryDirectory()
+    writer = create_run(Path(folder.name), kind="load", spec={}, seed=1)
+    recorder = Recorder(writer, lambda _: None, worker=0)
     polls = PollClock()
     host = f"127.0.0.1:{port}"
     target = Target(
@@ -71,6 +100,11 @@ def read(port: int, streams: int) -> dict[str, float]:
     gc.freeze()
     size_before = _resident_bytes()
     exchanges: list[Any] = []
+
+    def take(exchange: Any) -> None:
+        rows.append(exchange.row)
+        recorder.put(exchange.row)
+
     for index in range(streams):
         errand = Errand(
             index=index,
@@ -80,21 +114,27 @@ def read(port: int, streams: int) -> dict[str, float]:
             output_tokens=EVENTS,
             request_id="x",
         )
-        exchanges.append(Exchange(errand, connections, lambda exchange: rows.append(exchange.row)))
+        exchanges.append(Exchange(errand, connections, take))
         exchanges[-1].begin()
         if index % 50 == 0:
             gevent.sleep(0.002)
-    while not all(exchange._completion.events for exchange in exchanges):
+    deadline = time.monotonic() + 30
+    while not all(exchange.events or exchange.row for exchange in exchanges) and time.monotonic() < deadline:
         gevent.sleep(0.01)
     cpu_s, wall_s, events = _cpu_s(), time.monotonic(), _count(exchanges)
     gevent.sleep(EVENTS * SLOTS * SLOT_S - 1.0)
-    cpu_s, wall_s, events = _cpu_s() - cpu_s, time.monotonic() - wall_s, _count(exchanges) - events
+    events_per_s = (_count(exchanges) - events) / (time.monotonic() - wall_s)
     size = _resident_bytes() - size_before
     deadline = time.monotonic() + 15
     while len(rows) < streams and time.monotonic() < deadline:
         gevent.sleep(0.05)
+        recorder.flush()
+    recorder.flush()
+    cpu_s, events = _cpu_s() - cpu_s, _count(exchanges) - events
+    writer.close()
+    folder.cleanup()
     return {
-        "events_per_s": events / wall_s,
+        "events_per_s": events_per_s,
         "cpu_us_per_event": cpu_s / events * 1e6,
         "kib_per_stream": size / streams / 1024,
         "rows": len(rows),
@@ -105,7 +145,7 @@ def read(port: int, streams: int) -> dict[str, float]:
 
 
 def _count(exchanges: list[Any]) -> int:
-    return sum(exchange._completion.events for exchange in exchanges)
+    return sum(exchange.events for exchange in exchanges)
 
 
 def _cpu_s() -> float:
@@ -131,8 +171,8 @@ def main() -> None:
         finally:
             os._exit(0)
     os.sched_setaffinity(0, {cores[0]})
-    figures = read(listener.getsockname()[1], streams)
-    sys.stdout.write(", ".join(f"{name} {value:,.2f}" for name, value in figures.items()) + "\n")
+    found = read(listener.getsockname()[1], streams)
+    sys.stdout.write(json.dumps(found) + "\n")
     os.waitpid(child, 0)
 
 
