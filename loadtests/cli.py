@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from probes.errors import ConfigError
 from probes.outcome import Outcome
 
 app = typer.Typer(
@@ -44,6 +45,19 @@ def run(
         bool,
         typer.Option("--dry-run", help="Show what would be sent and cost at most, and send nothing."),
     ] = False,
+    processes: Annotated[
+        int, typer.Option(min=0, max=64, help="Load processes on this machine; they share the schedule.")
+    ] = 1,
+    expect_workers: Annotated[
+        int, typer.Option(min=0, max=512, help="Load processes of other machines: `overproof load worker`.")
+    ] = 0,
+    listen: Annotated[
+        str, typer.Option(help="Address on which workers of other machines are waited for.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port for them.")] = 5557,
+    join_s: Annotated[
+        float, typer.Option(min=1, help="Seconds within which every load process has to be ready.")
+    ] = 120.0,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of arrivals and prompts.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -51,6 +65,7 @@ def run(
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
 ) -> Outcome | None:
     """Send the workload's requests at its rate, whatever the endpoint does, and judge the answers."""
+    from loadtests.crew import Crew
     from loadtests.load_run import Finish, LoadRequest, run_load, stop_with_parent
     from loadtests.workload import load_workload, override
     from reports.terminal import print_result
@@ -62,6 +77,8 @@ def run(
         dry = plan_dry(spec, seed=seed)
         typer.echo(render_dry(dry, as_json=as_json))
         return None
+    if not processes + expect_workers:
+        raise ConfigError("--processes 0 needs --expect-workers: nobody would send anything")
     finish = Finish()
     if lifeline:
         stop_with_parent()
@@ -73,10 +90,32 @@ def run(
         is_quiet=as_json,
         metrics_port=metrics_port,
         metrics_url=metrics_url,
+        crew=Crew(processes=processes, joining=expect_workers, listen=listen, port=port, join_s=join_s),
     )
     recorded = run_load(request, finish)
     print_result(recorded, as_json=as_json)
     return recorded.outcome
+
+
+@app.command()
+def worker(
+    master: Annotated[str, typer.Option(help="Host or address where `overproof load run` waits.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Its port.")] = 5557,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Load processes on this machine.")] = 1,
+    allow_env: Annotated[
+        list[str] | None,
+        typer.Option(help="Variable of this machine whose value the endpoint may get; may be repeated."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for rows until the master has them.")] = Path("runs"),
+    lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
+) -> None:
+    """Send a share of a load that is run from another machine."""
+    from loadtests.joining import run_workers
+    from loadtests.load_run import stop_with_parent
+
+    if lifeline:
+        stop_with_parent()
+    run_workers(master=master, port=port, processes=processes, out=out, allowed_envs=allow_env or [])
 
 
 @app.command()

@@ -129,8 +129,8 @@ def _figures(run: Run) -> list[ClientFigures]:
 def judge_controls(ready: Sequence[Event]) -> Finding:
     """The stream reader must have found every fault that was planted for it, right before this load."""
     controls = [control for event in ready for control in event.data.get("controls", [])]
-    missed = [control["name"] for control in controls if not control.get("is_proven")]
-    proven = [control["name"] for control in controls if control.get("is_proven")]
+    missed = list(dict.fromkeys(c["name"] for c in controls if not c.get("is_proven")))  # of any load process
+    proven = list(dict.fromkeys(c["name"] for c in controls if c.get("is_proven")))
     if not controls:
         observed = "the controls were not run"
     elif missed:

@@ -10,18 +10,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
 from loadtests import plan as plans
 from loadtests.allowed_hosts import check_host
+from loadtests.crew import Crew
 from loadtests.inputs import EVENT as INPUTS
 from loadtests.inputs import check_inputs
 from loadtests.judging import judge_run
+from loadtests.load_processes import PACKAGE_ROOT, LoadProcesses, last_line, load_processes
 from loadtests.plan import LoadPlan, write_plan
 from loadtests.preflight import EVENT_REPLICAS, check_endpoint, count_replicas, require_replicas
-from loadtests.prometheus_page import SERVED, prometheus_page
+from loadtests.prometheus_page import SERVED, prometheus_page, read_merged
 from loadtests.prompt_scale import EVENT as PROMPT_SCALE
 from loadtests.prompt_scale import PromptScale, find_scale, to_event
 from loadtests.prompts import WordScale
@@ -29,7 +31,7 @@ from loadtests.regression import keep_baseline
 from loadtests.server_metrics import check_metrics_url, server_metrics
 from loadtests.workload import WorkloadSpec, read_headers
 from probes.child import end_child, python_module, start_child, watch_lifeline
-from probes.errors import ConfigError, RecordError, TargetError
+from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
 from reports.live import Progress
 from reports.record import RunWriter, create_run
@@ -40,8 +42,9 @@ _ENDPOINT_START_S = 20.0
 _CHILD_START_S = 60.0
 # After the last request has had its time: writing rows, leaving Locust.
 _CHILD_END_S = 30.0
+# That the rows of workers elsewhere may take to come.
+_COLLECT_S = 600.0
 _POLL_S = 0.2
-_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,7 @@ class LoadRequest:
     is_quiet: bool = False
     metrics_port: int | None = None  # of our own figures, for Prometheus; None: not served
     metrics_url: str | None = None  # of the server's own metrics; None: not asked for
+    crew: Crew = field(default_factory=Crew)
 
 
 class Finish:
@@ -128,6 +132,7 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
             model=model,
             words=found.scale,
             tokens_sent=sum(found.found_tokens),
+            crew=request.crew,
         )
         if workload.tasks is not None:
             plan = _ask_idle(plan, writer, progress, finish)
@@ -177,7 +182,7 @@ def _ask_idle(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Fin
     log_path = writer.path / "idle.log"
     with log_path.open("w") as log:
         command = python_module("loadtests.idle_phase", str(write_plan(plan).resolve()))
-        child = start_child(command, stdout=log, stderr=log, cwd=_PACKAGE_ROOT)
+        child = start_child(command, stdout=log, stderr=log, cwd=PACKAGE_ROOT)
         try:
             deadline = time.monotonic() + _CHILD_START_S + tasks.idle_s_max + plan.workload.endpoint.timeout_s
             while child.poll() is None and time.monotonic() < deadline and not finish.is_asked:
@@ -187,83 +192,56 @@ def _ask_idle(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Fin
     ended = [row for row in read_ndjson(plan.run / "events.ndjson") if row.get("kind") == plans.IDLE_ENDED]
     if not ended:
         if child.returncode and not finish.is_asked:
-            raise ConfigError(_last_line(log_path))
+            raise ConfigError(last_line(log_path))
         return plan
     data = ended[-1]["data"]
     progress.step("tasks", "done", f"{data['asked']} asked")
     return replace(plan, tokens_sent=data["tokens_in"], tokens_received=data["tokens_out"])
 
 
-def _locust_command() -> list[str]:
-    locustfile = Path(__file__).with_name("locustfile.py")
-    loopback = ["--web-host", "127.0.0.1", "--master-bind-host", "127.0.0.1"]
-    users = ["--headless", "--users", "1", "--spawn-rate", "1"]
-    return [
-        *python_module("locust", "--locustfile", str(locustfile), *users, *loopback),
-        *("--only-summary", "--loglevel", "WARNING", "--exit-code-on-error", "0"),
-    ]
-
-
-def _locust_environment(plan_file: Path) -> dict[str, str]:
-    """Return our environment without what Locust would take for its own options."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    return ours | {plans.PLAN_VARIABLE: str(plan_file.resolve())}
-
-
 def _drive(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Finish) -> None:
-    """Start the load process and follow it to its end."""
+    """Start the load processes and follow them to their end."""
     progress.step("load", "running", f"{plan.workload.duration_s:g} s of {plan.workload.name}")
-    log_path = writer.path / "locust.log"
-    with log_path.open("w") as log:
-        child = start_child(
-            _locust_command(),
-            stdout=log,
-            stderr=log,
-            env=_locust_environment(write_plan(plan)),
-            cwd=_PACKAGE_ROOT,  # Locust puts its working folder first on the import path
-        )
-        try:
-            _follow(child, plan, progress, finish)
-        finally:
-            is_gone = end_child(child)
-            writer.event("load", "load.process_ended", pid=child.pid, code=child.returncode, is_gone=is_gone)
-    if child.returncode == plans.EXIT_RECORD:
-        raise RecordError(_last_line(log_path))
-    if child.returncode == 2:
-        raise ConfigError(_last_line(log_path))
+    with load_processes(plan, write_plan(plan), writer) as processes:
+        _follow(processes, plan, progress, finish)
+    processes.check()
     progress.step("load", "done", _figures(plan.run))
 
 
-def _follow(child: subprocess.Popen[str], plan: LoadPlan, progress: Progress, finish: Finish) -> None:
+def _follow(processes: LoadProcesses, plan: LoadPlan, progress: Progress, finish: Finish) -> None:
     workload = plan.workload
     deadline = time.monotonic() + _CHILD_START_S + workload.duration_s + workload.endpoint.timeout_s
-    deadline += _CHILD_END_S
-    has_told = False
-    while child.poll() is None and time.monotonic() < deadline:
-        if finish.is_asked and not has_told and _has_started(plan.run):
-            child.send_signal(signal.SIGUSR1)
+    deadline += _CHILD_END_S + (0 if plan.crew.is_alone else plan.crew.join_s + _COLLECT_S)
+    has_told = has_started = False
+    while processes.leader.poll() is None and time.monotonic() < deadline:
+        has_started = has_started or _has_started(plan.run)
+        processes.check_workers(has_started=has_started)
+        if finish.is_asked and not has_told and has_started:
+            processes.leader.send_signal(signal.SIGUSR1)
             has_told = True
         progress.step("load", "running", _figures(plan.run))
         time.sleep(_POLL_S)
 
 
 def _has_started(run: Path) -> bool:
-    """Whether the load process is past its start, where SIGUSR1 would end it at once."""
+    """Whether the load is past its start, where SIGUSR1 would end it at once."""
     return any(row.get("kind") == plans.STARTED for row in read_ndjson(run / "events.ndjson"))
 
 
 def _figures(run: Path) -> str:
-    """Return the latest figures of the client, from the end of its series."""
-    try:
-        with (run / "series" / "client-0.ndjson").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 2048))
-            row = json.loads(file.read().splitlines()[-1])
-    except (OSError, ValueError, IndexError):
+    """Return the latest figures of all workers together, from the end of their series."""
+    row = read_merged(run)
+    if row is None:
         return "starting"
+    if "ready" in row and not row["arrivals"]:
+        return f"{row['workers']} workers have joined, {row['ready']} are ready"
     counts = f"{row['arrivals']} arrived, {row['ended']} ended, {row['failed']} failed"
-    return f"{counts}, {row['in_flight']} under way"
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").splitlines()
-    return lines[-1].removeprefix("overproof load: ") if lines else f"{path}: the load process said nothing"
+    text = f"{counts}, {row['in_flight']} under way"
+    if "ready" in row:
+        text += f", {row['workers'] - row['lost']} of {row['workers']} workers"
+        text += "".join(
+            f", {name} p99 {row[key]:.0f} ms"
+            for name, key in (("ttft", "ttft_ms_p99"), ("gap", "itl_ms_p99"))
+            if isinstance(row.get(key), int | float)
+        )
+    return text

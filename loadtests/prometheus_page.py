@@ -40,16 +40,30 @@ def read_latest(run: Path) -> dict[str, JsonObject]:
     """Return the last whole row of each load process's figures, by its number."""
     found = {}
     for path in sorted((run / SERIES_FOLDER).glob("client-*.ndjson")):
-        try:
-            with path.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                lines = file.read().split(b"\n")
-            row = json.loads(lines[-2]) if len(lines) > 1 else None
-        except (OSError, ValueError):
-            continue
-        if isinstance(row, dict):
+        row = _last_row(path)
+        if row is not None:
             found[path.stem.removeprefix("client-")] = row
     return found
+
+
+def _last_row(path: Path) -> JsonObject | None:
+    """Return the last whole row of a file that is being written; None: it has none yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+        row = json.loads(lines[-2]) if len(lines) > 1 else None
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def read_merged(run: Path) -> JsonObject | None:
+    """Return the latest figures of all load processes together: the master's, or those of the only one."""
+    merged = _last_row(run / SERIES_FOLDER / "load.ndjson")
+    if merged is None:
+        return read_latest(run).get("0")
+    return merged | {"ended": merged.get("rows", 0)}
 
 
 def render_page(run: Path) -> bytes:

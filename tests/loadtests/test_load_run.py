@@ -416,16 +416,3 @@ def test_a_disk_that_fills_stops_the_run_with_exit_3_and_keeps_what_is_there(
     assert "No space left on device; the run stops here" in done.stderr
     assert recorded.outcome is Outcome.INCONCLUSIVE
     assert len(read_requests(recorded.path)) > 50
-
-
-def test_the_locustfile_without_a_plan_says_how_it_is_started() -> None:
-    import loadtests
-
-    locustfile = Path(loadtests.__file__).with_name("locustfile.py")
-    plain = [sys.executable, "-P", "-m", "locust", "-f", str(locustfile), "--headless", "-L", "ERROR"]
-    done = subprocess.run(
-        plain, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
-    )
-
-    assert done.returncode == 2
-    assert "OVERPROOF_LOAD_PLAN is not set; start this with `overproof load run WORKLOAD`" in done.stderr
