@@ -40,7 +40,7 @@ def figures() -> Iterator[Figure]:
         found = json.loads(done.stdout)
         beside = (
             f"{found['rows']:.0f} rows, {found['failed']:.0f} failed, "
-            f"{found['reads_coalesced']:.0f} reads held several events, data waited up to {found['lag_ms_max']:.1f} ms"
+            f"{found['reads_coalesced']:.0f} reads held several, up to {found['lag_ms_max']:.0f} ms late"
         )
         units = {"events_per_s": "events/s", "cpu_us_per_event": "µs", "kib_per_stream": "KiB"}
         for name, unit in units.items():

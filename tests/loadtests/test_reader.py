@@ -208,8 +208,10 @@ def test_times_are_those_of_the_endpoint_even_when_the_client_is_busy(tmp_path: 
     sends = [json.loads(line) for line in sends_file.read_text().splitlines()]
 
     calm_errors_ms = errors_ms(calm, sends[:8])
-    busy_errors_ms = errors_ms(busy, sends[8:])
-    assert len(calm_errors_ms) == len(busy_errors_ms) == 8 * TOKENS
+    exact = [row for row in busy if not row.reads_coalesced and not row.first_uncertain_ms]
+    busy_errors_ms = errors_ms(exact, sends[8:])
+    assert len(exact) >= 2  # of 8: only where the client read two events at once does it not know
+    assert len(calm_errors_ms) == len(errors_ms(busy, sends[8:])) == 8 * TOKENS
     assert percentile(calm_errors_ms, 0.95) < 2
     assert percentile(busy_errors_ms, 0.9) < 2
     # The client's own clock would have been wrong by as much as the reads were late.
