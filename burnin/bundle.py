@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,6 +32,7 @@ INDEX_FILE = "index.json"
 RUNNER_GRACE_S = 10.0  # the runner keeps the program's deadline itself
 NOT_WRITTEN = "not written"
 _MIB = 1 << 20
+Runner = Callable[[Program], contextlib.AbstractContextManager[Iterator[Event]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +80,10 @@ def is_wanted(run: Run) -> bool:
     return run.outcome is Outcome.FAIL and run.state == "finished"
 
 
-def collect_bundle(run: Path, items: Sequence[Item] | None = None) -> list[JsonObject]:
-    """Collect each item on this machine into the run's folder and return the index.
+def collect_bundle(
+    run: Path, items: Sequence[Item] | None = None, *, runner: Runner | None = None
+) -> list[JsonObject]:
+    """Collect each item into the run's folder and return the index; ``runner`` None: on this machine.
 
     A disk that is full is told, in the index if that still fits and on standard error in any case.
 
@@ -94,7 +97,7 @@ def collect_bundle(run: Path, items: Sequence[Item] | None = None) -> list[JsonO
             for program in item.programs:
                 entry: JsonObject = {"file": item.file, "tool": program.tool, "failure": "interrupted"}
                 index.append(entry)
-                entry |= collect(program, folder, item.file)
+                entry |= collect(program, folder, item.file, runner or run_here)
                 if entry["is_complete"]:
                     break
     except OSError as error:
@@ -112,23 +115,28 @@ def _files(index: Sequence[JsonObject]) -> list[str]:
     return list(dict.fromkeys(str(entry["file"]) for entry in index))
 
 
-def collect(program: Program, folder: Path, name: str) -> JsonObject:
-    """Run one program on this machine and keep what comes of it; return its line of the index."""
+def collect(program: Program, folder: Path, name: str, runner: Runner) -> JsonObject:
+    """Run one program and keep what comes of it; return its line of the index."""
     entry: JsonObject = {"command": program.command, "within_s": program.within_s, "failure": ""}
     started, path = time.monotonic(), folder / name
+    with runner(program) as events, path.open("wb", buffering=0) as file:
+        entry |= _receive(events, file)
+    entry["seconds"] = round(time.monotonic() - started, 3)
+    return _finish(entry, path)
+
+
+@contextlib.contextmanager
+def run_here(program: Program) -> Iterator[Iterator[Event]]:
+    """Run a program on this machine and yield what its runner says."""
     runner = start_child(python_module("burnin.node.tool_run"), stderr=subprocess.DEVNULL)
     try:
         assert runner.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             runner.stdin.write(program.to_line())
-        with path.open("wb", buffering=0) as file:
-            entry |= _receive(_events(runner, within_s=program.within_s + RUNNER_GRACE_S), file)
+        yield _events(runner, within_s=program.within_s + RUNNER_GRACE_S)
     finally:
-        is_gone = end_child(runner, grace_s=END_GRACE_S + 1)
-    entry["seconds"] = round(time.monotonic() - started, 3)
-    if not is_gone:
-        entry["failure"] = f"a process of group {runner.pid} cannot be ended: it is stuck in the kernel"
-    return _finish(entry, path)
+        if not end_child(runner, grace_s=END_GRACE_S + 1):
+            _tell(f"a process of group {runner.pid} cannot be ended: it is stuck in the kernel")
 
 
 def _finish(entry: JsonObject, path: Path) -> JsonObject:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from burnin.burn import BurnRequest, load_plan, plan_run
+from burnin.fleet.archive import build_archive
+from burnin.fleet.bundles import BUNDLE, collect_bundles
 from burnin.fleet.conductor import HOSTS_MAX, Conductor
 from burnin.fleet.fleet_file import load_fleet
 from burnin.fleet.fleet_json import fleet_from_json, fleet_to_json
@@ -76,14 +78,14 @@ def burn_fleet(
         return _resume(resume, limits, is_quiet=request.is_quiet)
     assert fleet_file is not None
     plan = load_plan(request)
-    if plan.bundle or request.is_self_test:
-        raise ConfigError("--bundle and --self-test are for this machine; leave them out with a fleet")
+    if request.is_self_test:
+        raise ConfigError("--self-test is for this machine; leave it out with a fleet")
     order, spec = plan_run(request, plan)
     order = replace(order, controller_silence_s=CONTROLLER_SILENCE_S)
     fleet = ask_permission(with_launcher(load_fleet(fleet_file), launcher))
     training = TrainingPlan.from_json(plan.training.to_json()) if plan.training else wanted.training
     spec[TOGETHER] = {"network": wanted.is_network_wanted, "train": training and training.to_order()}
-    spec |= {"fleet": fleet_to_json(fleet), "order": order_to_json(order)}
+    spec |= {"fleet": fleet_to_json(fleet), "order": order_to_json(order), BUNDLE: plan.bundle}
     writer = create_run(request.out, kind="fleet", spec=spec, seed=request.seed)
     _run(writer, fleet, order, fleet.hosts, {}, Earlier(), limits, request.is_quiet)
     return load_run(writer.path)
@@ -177,11 +179,26 @@ def _run(
                 on_stop=launchers.close,
             )
             progress.step("hosts together", "done")
+            if writer.header.spec.get(BUNDLE):
+                progress.step(BUNDLE, "running", "of hosts that failed")
+                in_thread(
+                    lambda: collect_bundles(
+                        writer,
+                        fleet.hosts,
+                        launchers.of,
+                        build_archive(),
+                        stop=stop,
+                        start_within_s=limits.start_within_s,
+                    ),
+                    stop=stop,
+                    on_stop=launchers.close,
+                )
+                progress.step(BUNDLE, "done")
 
 
 def _job(writer: RunWriter, limits: FleetLimits) -> HostJob:
     spec = writer.header.spec
-    carried = {key: value for key, value in spec.items() if key not in ("fleet", "order", TOGETHER)}
+    carried = {key: value for key, value in spec.items() if key not in ("fleet", "order", TOGETHER, BUNDLE)}
     return HostJob(
         fleet_run=writer.path,
         program=agent_program(),

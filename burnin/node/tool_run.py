@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,8 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from burnin.node.lifeline import ORDER_WITHIN_S
 from burnin.node.speaker import Speaker
-from probes.child import watch_lifeline
+from probes.child import read_first_line, watch_lifeline
 from probes.event import to_json_line
 from probes.json_types import JsonObject
 
@@ -47,6 +47,9 @@ class Program:
     # It writes a file, whose path stands for "{file}" in the command, perhaps with ".gz" appended by the
     # program itself; empty: what it prints is wanted.
     file: str = ""
+    silence_s: float | None = (
+        None  # of whoever wants it, where a network lies between; None: its end is heard
+    )
 
     def to_json(self) -> JsonObject:
         """Return the line that the runner reads."""
@@ -69,14 +72,14 @@ class _Stop:
 
 def main() -> None:
     """Run the program that the first line names."""
-    line = sys.stdin.readline()
+    line = read_first_line(within_s=ORDER_WITHIN_S)
     if not line:
         return
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watch_lifeline(_end_group)
     program = Program(**json.loads(line))
+    watch_lifeline(_end_group, silence_s=program.silence_s)
     run_program(program, Speaker(program.tool), stop)
     os._exit(0)
 
