@@ -10,6 +10,7 @@ from loadtests.arrivals import arrival_times_s
 from loadtests.busiest import busiest_by_worker
 from loadtests.calibration import EVENT as CALIBRATED
 from loadtests.calibration import judge_calibration, reading_from_json
+from loadtests.crew_judging import collect_sums, judge_accounted, judge_workers
 from loadtests.guards import judge_guards
 from loadtests.inputs import EVENT as INPUTS
 from loadtests.preflight import EVENT_REPLICAS, judge_replicas
@@ -48,6 +49,7 @@ def judge_run(run: Run) -> list[Finding]:
             requests, slos=workload.slos, subject=subject, failed_share_max=workload.failed_share_max
         ),
         _judge_accounting(run, workload, requests, subject=client),
+        *_judge_crew(run, workload, subject=client),
         judge_lateness(requests, subject=client),
         judge_client_lag(requests, _figures(run), subject=client),
         _judge_calibration(run, workload, requests),
@@ -79,6 +81,24 @@ def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, 
         has_ended=bool(ended) and all(event.data.get("reason") == "drained" for event in ended),
         subject=subject,
     )
+
+
+def _judge_crew(run: Run, workload: Workload, *, subject: str) -> list[Finding]:
+    """Judge the load processes: did each come to its end, and do all sums agree?"""
+    crew = next((event.data for event in run.events_of(plans.CREW)), None)
+    if crew is None:
+        return []
+    workers, ended = int(crew["workers"]), run.events_of(plans.ENDED)
+    merged = next(iter(run.events_of(plans.MERGED)), None)
+    drained = {event.data["worker"] for event in ended if event.data.get("reason") == "drained"}
+    lost = {e.data["worker"]: e for e in run.events_of(plans.LOST) if e.data["worker"] not in drained}
+    sums = collect_sums(run.path, workers=workers, ended=ended, merged=merged, lost=lost)
+    accounted = judge_accounted(sums, subject=subject)
+    if workers == 1:
+        return [accounted]
+    arrivals = None if workload.is_chained else _arrivals(run, workload)
+    rows = {one.worker: one.in_rows["rows"] for one in sums}
+    return [judge_workers(workers=workers, ended=ended, lost=lost, arrivals=arrivals, rows=rows), accounted]
 
 
 def _arrivals(run: Run, workload: Workload) -> int | None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -202,6 +202,7 @@ def _ask_idle(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Fin
 def _drive(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Finish) -> None:
     """Start the load processes and follow them to their end."""
     progress.step("load", "running", f"{plan.workload.duration_s:g} s of {plan.workload.name}")
+    writer.event("load", plans.CREW, workers=plan.crew.workers, **asdict(plan.crew))
     with load_processes(plan, write_plan(plan), writer) as processes:
         _follow(processes, plan, progress, finish)
     processes.check()

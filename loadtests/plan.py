@@ -27,6 +27,7 @@ READY = "load.ready"  # the positive controls are done
 STARTED = "load.started"  # t0_ns: the moment the schedule counts from
 ARRIVALS_ENDED = "load.arrivals_ended"
 ENDED = "load.ended"  # every request has its row
+CREW = "load.crew"  # how many load processes there are to be
 MERGED = "load.merged"  # what the reports of all workers add up to
 JOINED = "load.worker_joined"
 CLOCK_READ = "load.worker_clock"  # how far a worker's clock was ahead of the master's
