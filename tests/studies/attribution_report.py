@@ -38,12 +38,17 @@ _INTRODUCTION = (
     "run the all-reduce only; of all pairs those with nothing bad between them are counted, not simulated.",
 )
 
+_COSTS = (
+    "Costs are medians, in brackets the most. *False* counts what is accused without reason, pairs included,",
+    "over the hosts that are healthy. A row with fewer seeds than another was ended before it was done; the",
+    "same command goes on with it.",
+)
+
 _WHY = (
     "*Hidden*: an adapter on the very rail of an accused leaf switch, or a pair across an accused way out of",
     "a fabric, that is no slower than that: no trial can tell it before the switch is repaired. Each is",
     "listed as not tested (`network-coverage`), and such adapters leave it INCONCLUSIVE. *Never met*: the",
     "pair was in no trial together; `intake` does not let every pair meet, and lists how many did not.",
-    "Costs are medians, in brackets the most.",
     "",
     "`intake` claims neither pairs nor links that dip more rarely than every 15 s. It pays 80 s of large",
     "messages for each host (two passes, within the fabric and across): a link that dips every τ seconds",
@@ -75,6 +80,8 @@ def render(totals: Totals, command: str) -> str:
         "| method | fleets | seeds | named | false, of healthy hosts | rounds | minutes | node-minutes |",
         "|---|---|---|---|---|---|---|---|",
         *(_cost_row(row, score) for row, score in done),
+        "",
+        *_COSTS,
         "",
         "## Named, by kind of fault",
         "",
