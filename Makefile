@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench study-fleet-kill study-burnin study-compare format
+.PHONY: help demo test check bench study-fleet-kill study-fleet-outliers study-burnin study-compare format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
@@ -9,6 +9,7 @@ help:
 	@echo "make bench   measured figures, beside what a user would use instead"
 	@echo "make study-burnin  seeded faults, healthy nodes: through the burn-in's rules, and in whole runs; 20 minutes"
 	@echo "make study-fleet-kill  kill the controller of a fleet 20 times; cut wires, sleeping shells (root)"
+	@echo "make study-fleet-outliers  false alarms and misses of the rule on slow GPUs, over made-up fleets; 15 minutes"
 	@echo "make study-attribution  simulated sick fleets through the isolation and those of other tools, in minutes"
 	@echo "make study-compare  like and changed load runs, simulated, through overproof compare: how often it is wrong; 5 minutes"
 	@echo "make format  let ruff rewrite the files"
@@ -40,6 +41,10 @@ study-burnin:
 study-fleet-kill:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.studies.fleet_kill
+
+study-fleet-outliers:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.studies.fleet_outliers
 
 study-attribution:
 	@.ci/setup dev

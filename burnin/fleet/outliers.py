@@ -35,8 +35,9 @@ DROPS = {
 WARMER_C = 10.0
 FALSE_ALARMS_MAX = 0.01  # of healthy fleets may have a FAIL by chance, over all GPUs and metrics
 GPUS_MIN, HOSTS_MIN = 8, 3
-# Fewer GPUs say too little about their own tail: then that of 5 degrees of freedom is taken for theirs.
+# Fewer GPUs say little about their own tail, which may be heavier than that of 5 degrees of freedom.
 TAIL_KNOWN_FROM, TAIL_USUAL = 1000, 5.0
+STANDARD_ERROR = 2.2  # of the ratio by which a tail is told, relative, times the root of the count
 TAILS = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
 POPULATION_SHARE_MAX = 0.1  # when more of a group lie below, they are a second population and no outliers
 _SLOW = "look at its clocks, temperature and power limit; if they are normal, replace it"
@@ -128,16 +129,21 @@ def _are_many(group: Group, slow: Sequence[tuple[str, str, float]]) -> bool:
 def tail_of(group: Group) -> float:
     """Return the degrees of freedom of the Student's t that reaches as far as the lower half of this group.
 
-    Taken two standard errors to the heavy side: a tail that is thought too light makes false alarms.
+    Taken two standard errors to the heavy side: a tail that is thought too light makes false alarms. Few GPUs
+    would have the heaviest of all then; one error is taken for them, and no tail lighter than usual.
     """
-    if group.count < TAIL_KNOWN_FROM:
-        return TAIL_USUAL
+    is_known = group.count >= TAIL_KNOWN_FROM
     spread = group.median - group.quarter
     if spread <= 0:
         return TAILS[0]
-    ratio = (group.median - group.fortieth) / spread * (1 + 4.4 / math.sqrt(group.count))
+    ratio = (
+        (group.median - group.fortieth)
+        / spread
+        * (1 + (2 if is_known else 1) * STANDARD_ERROR / math.sqrt(group.count))
+    )
     able = [freedom for freedom in TAILS if quantile(0.025, freedom) / quantile(0.25, freedom) >= ratio]
-    return max(able, default=TAILS[0])
+    found = max(able, default=TAILS[0])
+    return found if is_known else min(found, TAIL_USUAL)
 
 
 def _prepare(tables: FleetTables) -> None:

@@ -1,6 +1,6 @@
 """Study: how often the rule on outliers accuses a part of a healthy fleet, and how often it sees slow ones.
 
-``python -m tests.studies.fleet_outliers`` prints a table; it takes some minutes.
+``make study-fleet-outliers`` prints the tables of docs/studies/fleet-outliers.md; 15 minutes.
 """
 
 from __future__ import annotations
