@@ -70,7 +70,8 @@ def _judge_guards(run: Run, workload: Workload, promises: list[Finding], *, subj
 def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, subject: str) -> Finding:
     """An open loop is checked against its schedule; chains of requests against what each follows from."""
     if not workload.is_chained:
-        return judge_accounting(requests, arrivals=_arrivals(run, workload), subject=subject)
+        arrivals, wanted = _arrivals(run, workload), _sent_until_early_end(run)
+        return judge_accounting(requests, arrivals=arrivals, subject=subject, wanted=wanted)
     ended = run.events_of(plans.ENDED)
     return judge_chains(
         workload,
@@ -81,6 +82,19 @@ def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, 
         has_ended=bool(ended) and all(event.data.get("reason") == "drained" for event in ended),
         subject=subject,
     )
+
+
+def _sent_until_early_end(run: Run) -> set[int] | None:
+    """Return the indexes that workers of a run that was to finish early say they sent; None: it was not.
+
+    Each had walked its own share, and they do not stop at the same arrival.
+    """
+    stopped = run.events_of(plans.ARRIVALS_ENDED)
+    if not any(event.data.get("is_early") for event in stopped):
+        return None
+    step = next((int(event.data["workers"]) for event in run.events_of(plans.CREW)), 1)
+    shares = [(int(event.data["worker"]), int(event.data["arrivals"])) for event in stopped]
+    return {index for worker, count in shares for index in range(worker, worker + count * step, step)}
 
 
 def _judge_crew(run: Run, workload: Workload, *, subject: str) -> list[Finding]:

@@ -47,6 +47,7 @@ class Load:
         self.dispatcher = Dispatcher(
             self._plan, self._target, self._recorder.put, worker=worker, workers=plan.crew.workers
         )
+        self._writing: gevent.Greenlet | None = None  # None: not begun
         self._has_ended = False
 
     @property
@@ -56,7 +57,7 @@ class Load:
 
     def prepare(self, guarded: Callable[..., None]) -> None:
         """Begin to write, prove the reader, and find out how well this process measures."""
-        gevent.spawn(guarded, self._recorder.run, self.dispatcher)
+        self._writing = gevent.spawn(guarded, self._recorder.run, self.dispatcher)
         self._prove()
         self._calibrate()
         gc.collect()
@@ -112,6 +113,8 @@ class Load:
             return
         self._has_ended = True
         self.dispatcher.abandon("was still under way when the load was stopped")
+        if self._writing is not None:
+            self._writing.kill()  # between two lines, never within one
         self._recorder.flush()
         self._recorder.write_figures(self.dispatcher)
         arrivals = self.dispatcher.counts.arrivals

@@ -304,19 +304,26 @@ def _guarded(function: Callable[..., Any], *arguments: Any) -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    """Tell the others, and leave."""
+    """Tell the others, and leave; they may send us away before we do."""
+    _say(text)
+    if _role.environment is not None:
+        _role.environment.process_exit_code = code
     if _role.wire is not None:
         _role.wire.send(messages.FAILED, {"reason": text, "is_config": code == 2})
         gevent.sleep(_SAY_S)
     if _role.master is not None:
         _role.environment.runner.send_message("quit")
         gevent.sleep(_SAY_S)
-    _leave(text, code)
+    os._exit(code)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"overproof load: {text}\n")
+    sys.stderr.flush()
 
 
 def _leave(text: str, code: int) -> None:
-    sys.stderr.write(f"overproof load: {text}\n")
-    sys.stderr.flush()
+    _say(text)
     os._exit(code)
 
 

@@ -7,6 +7,7 @@ promised about them is judged by ``probes.slo``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from probes.breaches import CLIENT_ERRORS
@@ -71,13 +72,17 @@ class ClientFigures:
     clock_step_ms: float
 
 
-def judge_accounting(requests: Sequence[Request], *, arrivals: int | None, subject: str) -> Finding:
+def judge_accounting(
+    requests: Sequence[Request], *, arrivals: int | None, subject: str, wanted: AbstractSet[int] | None = None
+) -> Finding:
     """Every arrival of the schedule has exactly one row, whatever became of it.
 
-    ``arrivals`` is how many there were to be; None: the client did not live to say how far it got.
+    ``arrivals`` is how many there were to be; None: the client did not live to say how far it got. ``wanted``
+    are their indexes, where they are not the first ones.
     """
     indexes = [request.index for request in requests]
-    wanted = set(range(arrivals or 0))
+    if wanted is None:
+        wanted = set(range(arrivals or 0))
     missing, doubled = len(wanted - set(indexes)), len(indexes) - len(set(indexes))
     unknown = len(set(indexes) - wanted)
     is_whole = arrivals is not None and arrivals > 0 and not (missing or doubled or unknown)
