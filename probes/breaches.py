@@ -63,17 +63,3 @@ def _groups(gaps_us: Sequence[int]) -> list[tuple[int, int]]:
         else:
             groups.append((gap, 1))
     return groups
-
-
-def inflation(counts: Sequence[tuple[int, int]]) -> float:
-    """Return by how much breaches that come together in few requests weaken the evidence (at least 1).
-
-    ``counts`` holds (breaches, values) of each request. It is the design effect of survey statistics: the
-    variance of the share with whole requests as the unit, over that with every value on its own.
-    """
-    bad, total, requests = sum(b for b, _ in counts), sum(n for _, n in counts), len(counts)
-    if requests < 2 or not 0 < bad < total:
-        return 1.0
-    share = bad / total
-    between = sum((b - share * n) ** 2 for b, n in counts) * requests / (requests - 1)
-    return max(1.0, between / (total * share * (1 - share)))

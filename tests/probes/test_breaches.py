@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probes.breaches import Breaches, count_breaches, inflation
+from probes.breaches import Breaches, count_breaches
 from probes.metric import ITL
 from tests.probes.rows import answered
 
@@ -75,12 +75,3 @@ def test_the_true_count_always_lies_between_the_two(
 
     assert found.certain <= truth <= found.possible
     assert found.total == len(true_gaps_ms)
-
-
-def test_breaches_spread_evenly_weaken_nothing_and_those_of_one_request_do() -> None:
-    spread = [(1, 10)] * 5 + [(0, 10)] * 5
-    together = [(5, 10)] + [(0, 10)] * 9
-
-    assert inflation(spread) == 1.0
-    assert inflation(together) == pytest.approx(5.3, abs=0.2)
-    assert inflation([(0, 10)] * 10) == 1.0

@@ -60,7 +60,7 @@ def test_fast_answers_pass_slow_ones_fail_and_few_are_inconclusive() -> None:
     few = judge_slo(TTFT, fast[:30])
     assert few.outcome is Outcome.INCONCLUSIVE
     assert "at least 59 are needed to pass" in few.observed
-    assert "59 samples" in few.next_step
+    assert "59 independent samples" in few.next_step
 
 
 def test_failed_and_never_sent_requests_break_every_promise() -> None:
