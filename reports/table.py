@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import duckdb
@@ -30,6 +30,7 @@ _SCALARS = {
 }
 _LIST = "[]"
 _LINES_OF_ANY_LENGTH = "maximum_object_size=67108864"
+_ROWS_AT_ONCE = 2048
 _SPAN_SLACK_NS = 60 * 10**9  # a sample may be written a little before or after what it belongs to
 
 
@@ -199,9 +200,30 @@ def series_names(run: Run) -> list[str]:
 def read_requests(folder: Path) -> list[Request]:
     """Return every request of a load run, by intended time, from all workers and parts."""
     parts = folder / REQUESTS_FOLDER
-    rows = (row for stem in _stems(parts) for row in _read(parts, stem))
+    rows = (row for stem in _stems(parts) for row in _request_rows(parts, stem))
     requests = [request_from_json(row) for row in rows if row.get("t_intended_ns") is not None]
-    return sorted(requests, key=lambda request: (request.t_intended_ns, request.index))
+    requests.sort(key=lambda request: (request.t_intended_ns, request.index))
+    return requests
+
+
+def _request_rows(folder: Path, stem: str) -> Iterator[JsonObject]:
+    """Yield the rows of one part a few at a time; texts that come again are held once."""
+    sealed = folder / f"{stem}.parquet"
+    if not sealed.exists():
+        yield from read_ndjson(folder / f"{stem}.ndjson")
+        return
+    texts: dict[str, str] = {}
+    try:
+        with duckdb.connect() as connection:
+            connection.execute("SET threads = 1")
+            cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(sealed)])
+            names = [str(column[0]) for column in cursor.description or []]
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                for row in rows:
+                    shared = (texts.setdefault(v, v) if type(v) is str else v for v in row)
+                    yield dict(zip(names, shared, strict=True))
+    except duckdb.Error as error:
+        raise RecordError(f"{sealed}: cannot be read: {error}") from error
 
 
 def _stems(folder: Path) -> list[str]:
