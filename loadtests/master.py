@@ -86,6 +86,22 @@ class Master:
             ConfigError, TargetError: a worker cannot take part, and the load has not begun.
             RecordError: what a worker sends cannot be recorded.
         """
+        try:
+            self._take(client, kind, data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._note_garbled(
+                client, f"a message {kind} that makes no sense: {type(error).__name__}: {error}"
+            )
+
+    def _note_garbled(self, client: str, reason: str) -> None:
+        """Anybody may send anything to an open port: it costs the sender's share, and nothing else."""
+        member = self._members.get(client)
+        if member is not None:
+            self._lose(member, reason, is_final=True)
+        else:
+            self._writer.event("load", plans.REFUSED, host=client[:100], reason=reason)
+
+    def _take(self, client: str, kind: str, data: JsonObject) -> None:
         member = self._members.get(client)
         if kind == HELLO:
             self._greet(client, data)
@@ -98,7 +114,8 @@ class Master:
         elif kind == HAPPENED:
             self._note_event(member, data)
         elif kind == PART:
-            self._take_part(member, data)
+            member.taker.take(data)
+            self._send(client, PART, {"offset": data["offset"]})
         elif kind == STOPPED:
             self.finish()  # a guard of one worker ends the load of all
         elif kind == ENDED:
@@ -199,14 +216,6 @@ class Master:
         member.away_since_s = None
         self._writer.event("load", plans.COLLECTED, worker=member.number, host=member.host)
         self._send(member.client, DONE, {})
-
-    def _take_part(self, member: Member, data: JsonObject) -> None:
-        try:
-            member.taker.take(data)
-        except ValueError as error:
-            self._lose(member, str(error), is_final=True)
-        else:
-            self._send(member.client, PART, {"offset": data["offset"]})
 
     def _note_failed(self, member: Member, reason: str, *, is_config: bool) -> None:
         where = f"worker {member.number} on {member.host}"

@@ -85,6 +85,7 @@ class PartTaker:
         part = self._open.pop(kind)
         part.file.close()
         if part.digest.hexdigest() != sha256:
+            beside.unlink()
             raise ValueError(f"{target.name}: what came is not what worker {self._worker} sent (SHA-256)")
         beside.replace(target)
 
