@@ -17,6 +17,7 @@ from experiments.faults.replica import KILL
 from experiments.faults.victims import capture_victims
 from experiments.injection import inject_fault, undo_pending
 from experiments.lab_control import FOLDER_NAME, Lab, read_lab
+from experiments.undo_timer import start_timer
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -231,4 +232,5 @@ def _own_folder() -> Path:
         raise ConfigError(
             f"{folder}: no ledger can be kept there, so nothing is injected: {error}"
         ) from error
+    start_timer(folder.resolve())
     return folder.resolve()

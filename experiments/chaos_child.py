@@ -87,7 +87,7 @@ class Recorder(RunEventHandler):  # type: ignore[misc]  # chaoslib has no types
         """Take the signals back: Chaos Toolkit has just installed its own handlers."""
         self._stop.install()
         signal.signal(signal.SIGALRM, self._on_alarm)
-        self._note("chaos.started")
+        self._note("chaos.started", pid=os.getpid())
 
     def start_hypothesis_before(self, experiment: JsonObject) -> None:
         """The gate begins."""
@@ -122,8 +122,9 @@ class Recorder(RunEventHandler):  # type: ignore[misc]  # chaoslib has no types
 
     def start_activity(self, activity: JsonObject) -> None:
         """Start the activity's clock."""
-        self._note("chaos.activity.started", name=activity["name"], type=activity["type"], phase=self._phase)
         limit_s = deadline_s(activity)
+        named = {"name": activity["name"], "type": activity["type"], "phase": self._phase}
+        self._note("chaos.activity.started", **named, limit_s=limit_s)
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, limit_s)
             return

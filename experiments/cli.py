@@ -22,9 +22,13 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    experiment: Annotated[Path, typer.Argument(help="Chaos Toolkit file with an overproof extension.")],
+    experiment: Annotated[Path, typer.Argument(help="Chaos Toolkit file, best with an overproof extension.")],
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of every random choice, the victim's too.")] = 1,
+    plan: Annotated[str, typer.Option(help="Hash that `gameday plan` gave: do just that, or nothing.")] = "",
+    workload: Annotated[
+        Path | None, typer.Option(help="Traffic and promises for an experiment without our extension.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     lab_no_restart: Annotated[
         bool, typer.Option("--lab-no-restart", hidden=True, help="Drill: a lab that restarts no replica.")
@@ -36,11 +40,81 @@ def run(
     from reports.run import load_run
     from reports.terminal import print_result
 
-    loaded = load_experiment(experiment)
+    loaded = load_experiment(experiment, workload=workload)
     lab = LabChoice(is_restarting=not lab_no_restart, seed=seed)
-    recorded = load_run(run_gameday(loaded, out=out, seed=seed, lab=lab, quiet=as_json))
+    recorded = load_run(run_gameday(loaded, out=out, seed=seed, lab=lab, plan_hash=plan, quiet=as_json))
     print_result(recorded, as_json=as_json)
     return recorded.outcome
+
+
+@app.command("plan")
+def show_plan(
+    experiment: Annotated[Path, typer.Argument(help="Chaos Toolkit file with an overproof extension.")],
+    out: Annotated[Path, typer.Option(help="Folder whose lab it is about.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed that the run will have.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Show what a run would hit, what it may cost, whether it may run now, and the hash for `run --plan`."""
+    from dataclasses import asdict
+
+    from experiments.experiment import load_experiment
+    from experiments.lab_control import FOLDER_NAME, read_lab
+    from experiments.plan import look_at_conditions, render_plan, resolve_plan
+
+    loaded = load_experiment(experiment)
+    folder = (out / FOLDER_NAME).resolve()
+    resolved = resolve_plan(loaded, folder, seed=seed)
+    conditions = look_at_conditions(loaded, read_lab(folder), out)
+    if as_json:
+        document = resolved.to_json() | {"conditions": [asdict(condition) for condition in conditions]}
+        sys.stdout.write(json.dumps(document, default=str) + "\n")
+    else:
+        sys.stdout.write(render_plan(resolved, conditions) + "\n")
+    return Outcome.PASS if all(condition.is_met for condition in conditions) else Outcome.INCONCLUSIVE
+
+
+@app.command()
+def stop(
+    run: Annotated[Path | None, typer.Argument(help="Folder of one run; else all under --out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    timeout_s: Annotated[
+        float, typer.Option(min=1, help="Seconds until a controller that does not stop is killed.")
+    ] = 120.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Stop a game day from anywhere that its folder can be reached from, and see everything put back."""
+    from experiments.stop import running_gamedays, stop_gameday
+
+    stopped = [stop_gameday(path, timeout_s=timeout_s) for path in ([run] if run else running_gamedays(out))]
+    rows = [{"run": str(s.run), "how": s.how, "is_restored": s.is_restored} for s in stopped]
+    if as_json:
+        sys.stdout.write(json.dumps({"stopped": rows}) + "\n")
+    for row in [] if as_json else rows:
+        state = "nothing is left of it" if row["is_restored"] else "NOT RESTORED: overproof gameday undo"
+        sys.stdout.write(f"{row['run']}: {row['how']}; {state}\n")
+    if not rows and not as_json:
+        sys.stdout.write("no game day runs\n")
+    return Outcome.PASS if all(s.is_restored for s in stopped) else Outcome.FAIL
+
+
+@app.command()
+def doctor(
+    out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """List what game days have left behind, and what to do about it; exit 1 if there is anything."""
+    from dataclasses import asdict
+
+    from experiments.doctor import find_leftovers
+
+    found = find_leftovers(out)
+    if as_json:
+        sys.stdout.write(json.dumps({"leftovers": [asdict(leftover) for leftover in found]}) + "\n")
+    for left in [] if as_json else found:
+        sys.stdout.write(f"{left.kind}: {left.subject}: {left.observed}\n  {left.next_step}\n")
+    if not found and not as_json:
+        sys.stdout.write("nothing is left over\n")
+    return Outcome.FAIL if found else Outcome.PASS
 
 
 @app.command()

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field, field_validator
 
+from experiments.guard import Guard
+from experiments.guard_spec import GuardSpec
+from experiments.window import Window, WindowSpec
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from probes.slo import Slo
@@ -24,6 +28,7 @@ NAME = "overproof"
 ACTIONS_MODULE = "experiments.actions"
 PHASES = ("before", "during", "after")
 ACTIVITY_DEADLINE_S = 60.0  # of an activity that states none
+PLAIN_RECOVERY_S = 60.0  # of an experiment without our extension
 SHAPE_NOTE = "overproof schema experiment shows the extension's keys"
 
 
@@ -39,6 +44,16 @@ class PhaseSlosSpec(Spec):
     def _can_be_told_apart(cls, specs: tuple[SloSpec, ...]) -> tuple[SloSpec, ...]:
         to_slos(specs)
         return specs
+
+
+class WorkloadSlosSpec(Spec):
+    """The promises of a workload file, for an experiment that states none."""
+
+    slos: tuple[SloSpec, ...]
+
+    def to_slos(self) -> tuple[Slo, ...]:
+        """Return the promises."""
+        return to_slos(self.slos)
 
 
 class ExtensionSpec(Spec):
@@ -58,6 +73,25 @@ class ExtensionSpec(Spec):
     )
     after_s: float = Field(default=10.0, gt=0, le=3600, description="Seconds of traffic watched afterwards.")
     requests_min: int = Field(default=30, ge=1, description="Requests that each phase needs at least.")
+    guards: tuple[GuardSpec, ...] = Field(default=(), description="What stops the game day at once.")
+    max_share: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Greatest share of the replicas that one fault may hit at once; absent: 0.5 for several.",
+    )
+    window: WindowSpec | None = Field(default=None, description="When it may run; absent: at any time.")
+    budget_window_days: float = Field(
+        default=30.0, gt=0, le=366, description="Days over which the error budget of `after` counts."
+    )
+
+    @field_validator("guards")
+    @classmethod
+    def _have_names(cls, guards: tuple[GuardSpec, ...]) -> tuple[GuardSpec, ...]:
+        names = [guard.to_guard().name for guard in guards]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two guards have one name: {', '.join(sorted(names))}; give each a name")
+        return guards
 
 
 class ProviderSpec(Spec):
@@ -112,8 +146,10 @@ class ExperimentSpec(Spec):
 
     @field_validator("extensions")
     @classmethod
-    def _has_ours(cls, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if [entry.get("name") for entry in entries].count(NAME) != 1:
+    def _are_ours_at_most_once(cls, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        names = [str(entry.get("name")) for entry in entries]
+        is_mistyped = NAME not in names and bool(get_close_matches(NAME, names, cutoff=0.8))
+        if names.count(NAME) > 1 or is_mistyped:
             raise ValueError(f"one entry named {NAME!r} is wanted here; {SHAPE_NOTE}")
         return entries
 
@@ -125,12 +161,16 @@ class Experiment:
     path: Path
     title: str
     document: JsonObject  # as Chaos Toolkit takes it
-    workload: Path
+    workload: Path | None  # None: one for plain Chaos Toolkit, and nobody named a workload
     slos: dict[str, tuple[Slo, ...]]  # by phase
     steady_s: float
     recovery_s: float
     after_s: float
     requests_min: int
+    guards: tuple[Guard, ...] = ()
+    max_share: float | None = None  # of the replicas, for one fault; None: half, where it has several victims
+    window: Window | None = None  # None: at any time
+    budget_window_days: float = 30.0
 
     @property
     def chaos_deadline_s(self) -> float:
@@ -153,8 +193,11 @@ def _pauses_s(activity: JsonObject) -> float:
     return sum(float(pause) for pause in pauses if isinstance(pause, (int, float)))
 
 
-def load_experiment(path: Path) -> Experiment:
+def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
     """Read and check an experiment file, with Chaos Toolkit's own check last.
+
+    One written for plain Chaos Toolkit, without our extension, takes its traffic and its promises for every
+    phase from ``workload``; without that nothing can be promised, so its verdict stays open.
 
     Raises:
         ConfigError: it cannot be read or is not a sound experiment for the lab.
@@ -163,7 +206,11 @@ def load_experiment(path: Path) -> Experiment:
     root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     shape = check_spec(document, ExperimentSpec, path=path, root=root)
     assert isinstance(document, dict)
-    index = next(i for i, entry in enumerate(shape.extensions) if entry.get("name") == NAME)
+    index = next((i for i, entry in enumerate(shape.extensions) if entry.get("name") == NAME), None)
+    if index is None:
+        return _plain(path, shape.title, document, root, workload)
+    if workload is not None:
+        raise ConfigError(f"{path}: its extension names a workload already; leave --workload out")
     extension = check_spec(
         document["extensions"][index], ExtensionSpec, path=path, root=_extension_node(root, index)
     )
@@ -179,7 +226,42 @@ def load_experiment(path: Path) -> Experiment:
         recovery_s=extension.recovery_s,
         after_s=extension.after_s,
         requests_min=extension.requests_min,
+        guards=tuple(guard.to_guard() for guard in extension.guards),
+        max_share=extension.max_share,
+        window=None if extension.window is None else extension.window.to_window(),
+        budget_window_days=extension.budget_window_days,
     )
+
+
+def _plain(
+    path: Path, title: str, document: JsonObject, root: yaml.Node | None, workload: Path | None
+) -> Experiment:
+    _refuse_other_targets(path, document, root)
+    _check_with_chaostoolkit(path, document)
+    slos: tuple[Slo, ...] = ()
+    if workload is not None:
+        slos = check_spec({"slos": _slos_of(workload)}, WorkloadSlosSpec, path=workload).to_slos()
+    return Experiment(
+        path=path,
+        title=title,
+        document=document,
+        workload=workload and workload.resolve(),
+        slos=dict.fromkeys(PHASES, slos),
+        steady_s=10.0,
+        recovery_s=PLAIN_RECOVERY_S,
+        after_s=10.0,
+        requests_min=30,
+    )
+
+
+def _slos_of(workload: Path) -> object:
+    document = load_yaml(workload)
+    slos = document.get("slos") if isinstance(document, dict) else None
+    if not slos:
+        raise ConfigError(
+            f"{workload}: slos: none are there; without promises a game day has nothing to judge"
+        )
+    return slos
 
 
 def _workload(path: Path, extension: ExtensionSpec, line: int | None) -> Path:

@@ -8,7 +8,9 @@ and ``overproof gameday undo`` puts back what is left.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -17,26 +19,29 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from experiments import permission
 from experiments.actions import ENDPOINT_VARIABLE, LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
-from experiments.chaos_child import LEAVE_TIMEOUT_S
+from experiments.bounds import PLAN_FILE
+from experiments.chaos_process import HEARD_TIMEOUT_S, ChaosProcess
 from experiments.experiment import Experiment
+from experiments.guard_watch import GuardWatch, Trip
 from experiments.injection import undo_pending
-from experiments.judging import LOAD_FOLDER, judge_run, read_evidence
+from experiments.judging import LOAD_FOLDER, judge_run
 from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
 from experiments.lab_control import FOLDER_NAME, Lab, is_lab_alive, read_lab
 from experiments.lab_sampler import LabSampler
+from experiments.live_record import LiveRecord
+from experiments.plan import confirm_plan, try_to_resolve
 from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
+from experiments.stop import STOP_EVENT, watch_for_stop
 from probes.child import end_child, python_module, start_child, wait_until
 from probes.errors import ConfigError, TargetError
 from probes.event import Event
 from probes.interrupt import STOP_SIGNALS
 from probes.json_types import JsonObject
-from probes.request import Request
 from reports.live import Progress
-from reports.record import RunWriter, create_run
-from reports.run import load_run
+from reports.record import RunWriter, create_run, write_atomically
 from reports.session import recording
-from reports.table import read_requests
 
 LAB_READY_TIMEOUT_S = 30.0
 LOAD_START_TIMEOUT_S = 60.0  # imports, calibration and the first answer, on a busy machine
@@ -44,7 +49,10 @@ LOAD_END_TIMEOUT_S = 60.0  # requests under way, sealing and judging
 STEADY_EXTRA_S = 30.0  # how much longer than steady_s we wait for steadiness
 FOLLOW_EXTRA_S = 5.0  # how much longer than recovery_s we watch for recovery
 ROW_DELAY_NS = 2_000_000_000  # a request's row is there this long after it was due, in good times
+GUARD_READY_TIMEOUT_S = 15.0  # until every guard sees, once traffic is steady
+GUARD_HEARD_S = 1.5  # a guard stops a running action within 2 s, by SIGKILL where it hears nothing
 _POLL_S = 0.5
+_GUARD_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +63,12 @@ class LabChoice:
     seed: int = 1
 
 
-def run_gameday(experiment: Experiment, *, out: Path, seed: int, lab: LabChoice, quiet: bool = False) -> Path:
+def run_gameday(
+    experiment: Experiment, *, out: Path, seed: int, lab: LabChoice, plan_hash: str = "", quiet: bool = False
+) -> Path:
     """Run an experiment on the lab and return the folder of its judged record.
+
+    With ``plan_hash`` only that very plan is carried out.
 
     Raises:
         ConfigError: the run folder cannot be written, or the lab is taken or not as asked for.
@@ -64,7 +76,7 @@ def run_gameday(experiment: Experiment, *, out: Path, seed: int, lab: LabChoice,
     """
     writer = create_run(out, kind="gameday", spec=_spec(experiment, lab), seed=seed)
     with recording(writer, judge_run), Progress("game day", quiet=quiet) as progress:
-        _GameDay(experiment, writer, out, progress).run(lab)
+        _GameDay(experiment, writer, out, progress, plan_hash).run(lab)
     return writer.path
 
 
@@ -73,12 +85,13 @@ def _spec(experiment: Experiment, lab: LabChoice) -> JsonObject:
         "title": experiment.title,
         "experiment": str(experiment.path),
         "document": experiment.document,
-        "workload": str(experiment.workload),
+        "workload": str(experiment.workload or ""),
         "slos": {phase: [asdict(slo) for slo in slos] for phase, slos in experiment.slos.items()},
         "steady_s": experiment.steady_s,
         "recovery_s": experiment.recovery_s,
         "after_s": experiment.after_s,
         "requests_min": experiment.requests_min,
+        "guards": [asdict(guard) for guard in experiment.guards],
         "lab_restarts": lab.is_restarting,
     }
 
@@ -86,7 +99,9 @@ def _spec(experiment: Experiment, lab: LabChoice) -> JsonObject:
 class _GameDay:
     """The state of one game day while it runs."""
 
-    def __init__(self, experiment: Experiment, writer: RunWriter, out: Path, progress: Progress) -> None:
+    def __init__(
+        self, experiment: Experiment, writer: RunWriter, out: Path, progress: Progress, plan_hash: str
+    ) -> None:
         self.experiment = experiment
         self.writer = writer
         self.folder = writer.path.resolve()
@@ -95,7 +110,11 @@ class _GameDay:
         self.stack = contextlib.ExitStack()
         self.phase = ""
         self.seen: set[str] = set()  # moments of the fault that are on the timeline
-        self.chaos: subprocess.Popen[str] | None = None
+        self.plan_hash = plan_hash
+        self.record = LiveRecord(self.folder)
+        self.guards = GuardWatch(experiment.guards, experiment.slos["during"], self.record, self.folder)
+        self.trip: Trip | None = None  # what stopped it
+        self.chaos: ChaosProcess | None = None
         self.load: subprocess.Popen[str] | None = None
         self.own_lab: subprocess.Popen[str] | None = None  # None: one that ran already is used
 
@@ -109,14 +128,19 @@ class _GameDay:
 
     def _go(self, choice: LabChoice) -> None:
         try:
+            self.stack.callback(watch_for_stop(self.folder, lambda by: self._event(STOP_EVENT, by=by)))
             self.lab = self._lab(choice)
+            self._make_plan()
             self.sampler = LabSampler(self.lab.folder, self.writer)
             self.stack.callback(self.sampler.stop)
             self.sampler.start()
-            self._start_load()
-            if self._becomes_steady() and self._break():
+            self._start_guard_probes()
+            if self.experiment.workload is not None:
+                self._start_load(self.experiment.workload)
+            if self._becomes_steady() and self._guards_see() and self._break() and self.trip is None:
                 self._watch_afterwards()
-            self._finish_load()
+            if self.load is not None:
+                self._finish_load()
             self._put_back()
         finally:
             with signals_held():
@@ -144,6 +168,10 @@ class _GameDay:
         self.progress.step("lab", "running", "gateway and replicas")
         folder = (self.out / FOLDER_NAME).resolve()
         is_ours = not is_lab_alive(folder)
+        if is_ours and self.plan_hash:
+            raise ConfigError(
+                f"--plan: is about a lab that runs, and none does in {folder}; `overproof lab up`"
+            )
         if is_ours:
             folder = self.folder / FOLDER_NAME
             self._start_lab(choice, folder)
@@ -157,15 +185,16 @@ class _GameDay:
 
     def _start_lab(self, choice: LabChoice, folder: Path) -> None:
         folder.mkdir()
+        permission.allow(folder)
         plan = LabPlan(folder=folder, seed=choice.seed, is_restarting=choice.is_restarting)
         with log_file(folder).open("w") as log:
-            child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log)
+            child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log, env=self._marked())
         self.stack.callback(self._stop_child, "lab", child)
         self.own_lab = child
 
     def _take(self, folder: Path) -> None:
         """Keep a second game day off this lab; the lock goes with our process."""
-        descriptor = os.open(folder / ".gameday", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(folder / permission.LOCK_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.stack.callback(os.close, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,24 +210,96 @@ class _GameDay:
             raise TargetError(f"lab {folder}: not every replica serves; {last_words(folder)}")
         return read_lab(folder)
 
+    def _make_plan(self) -> None:
+        """Resolve what would be hit, refuse what may not be, and write down what actions have to keep to."""
+        now = datetime.datetime.now(datetime.UTC)
+        for condition in (
+            permission.look_at_permission(self.lab.folder),
+            permission.look_at_window(self.experiment.window, now),
+            permission.look_at_leftovers(self.lab, self.out),
+        ):
+            if not condition.is_met:
+                raise ConfigError(f"{self.experiment.path}: {condition.name}: {condition.observed}")
+        plan = try_to_resolve(self.experiment, self.lab.folder, seed=self.writer.header.seed)
+        if isinstance(plan, str):
+            if self.plan_hash:
+                raise TargetError(f"{self.experiment.path}: --plan: {plan}")
+            self._event("plan.unresolved", reason=plan)
+            bounds: JsonObject = {"max_share": self.experiment.max_share, "targets": []}
+        else:
+            if self.plan_hash:
+                confirm_plan(plan, self.plan_hash)
+            bounds = plan.to_json()
+            self._event("plan.resolved", hash=plan.hash, is_confirmed=bool(self.plan_hash))
+        document = bounds | {"is_confirmed": bool(self.plan_hash)}
+        write_atomically(self.folder / PLAN_FILE, json.dumps(document, indent=1, default=str) + "\n")
+
+    def _marked(self) -> dict[str, str]:
+        """Return the environment of our children: by it `gameday doctor` knows whose they are."""
+        return os.environ | {
+            RUN_VARIABLE: str(self.folder),
+            SEED_VARIABLE: str(self.writer.header.seed),
+        }
+
+    def _environment(self) -> dict[str, str]:
+        return self._marked() | {LAB_VARIABLE: str(self.lab.folder), ENDPOINT_VARIABLE: self.lab.url}
+
+    # Guards.
+
+    def _start_guard_probes(self) -> None:
+        if not any(guard.probe is not None for guard in self.experiment.guards):
+            return
+        arguments = ["--experiment", str(self.experiment.path), "--run", str(self.folder)]
+        with (self.folder / "guard.log").open("w") as log:
+            command = python_module("experiments.guard_probes", *arguments)
+            child = start_child(command, stdout=log, stderr=log, env=self._environment())
+        self.stack.callback(self._stop_child, "guard probes", child)
+
+    def _guards_see(self) -> bool:
+        """See that every guard could stop us, before anything is broken."""
+        deadline = time.monotonic() + GUARD_READY_TIMEOUT_S
+        while (blind := self.guards.first_blind()) is not None:
+            self._check_children()
+            if time.monotonic() > deadline:
+                self._note_trip(blind)
+                self.progress.step("guards", "fail", f"{blind.guard}: {blind.observed}; nothing is injected")
+                return False
+            time.sleep(_GUARD_POLL_S)
+        return True
+
+    def _note_trip(self, trip: Trip) -> None:
+        self.trip = trip
+        self._event("guard.tripped", **asdict(trip))
+
+    def _obey_guards(self) -> None:
+        """Stop at once and put everything back when a guard says so."""
+        if self.trip is not None or (trip := self.guards.look()) is None:
+            return
+        began = time.monotonic()
+        self._note_trip(trip)
+        self.progress.step("guards", "fail", f"{trip.guard}: {trip.observed}")
+        self._stop_breaking("guard", heard_within_s=GUARD_HEARD_S)
+        self._event("guard.stopped", guard=trip.guard, took_s=round(time.monotonic() - began, 3))
+
+    def _stop_breaking(self, by: str, *, heard_within_s: float) -> None:
+        if self.chaos is not None:
+            self.chaos.end(heard_within_s=heard_within_s)
+        undo_pending(self.folder, by=by)
+
     # The load.
 
-    def _start_load(self) -> None:
+    def _start_load(self, workload: Path) -> None:
         self.progress.step("steady state", "running", "starting load")
         longest_s = self.experiment.steady_s + STEADY_EXTRA_S + self.experiment.chaos_deadline_s
         longest_s += self.experiment.recovery_s + self.experiment.after_s + 60
         command = python_module(
-            "overproof", "load", "run", str(self.experiment.workload), "--endpoint", self.lab.url,
+            "overproof", "load", "run", str(workload), "--endpoint", self.lab.url,
             "--duration-s", f"{longest_s:.0f}", "--seed", str(self.writer.header.seed),
             "--json", "--path", str(self.folder / LOAD_FOLDER), "--lifeline",
         )  # fmt: skip
         with (self.folder / "load.log").open("w") as log:
-            self.load = start_child(command, stdout=log, stderr=subprocess.STDOUT)
+            self.load = start_child(command, stdout=log, stderr=subprocess.STDOUT, env=self._marked())
         self._event("load.started", pid=self.load.pid)
-
-    def _requests(self) -> list[Request]:
-        folder = self.folder / LOAD_FOLDER
-        return read_requests(folder) if folder.is_dir() else []
 
     def _check_children(self) -> None:
         """Raise when what a game day stands on has gone."""
@@ -212,11 +313,14 @@ class _GameDay:
     def _becomes_steady(self) -> bool:
         """Wait for enough good traffic; return whether it came."""
         experiment, slos = self.experiment, self.experiment.slos["before"]
+        if experiment.workload is None:
+            self.progress.step("steady state", "inconclusive", "no workload is named, so nobody looks")
+            return True
         deadline = time.monotonic() + LOAD_START_TIMEOUT_S
         first_ns: int | None = None
         while time.monotonic() < deadline:
             self._check_children()
-            requests = self._requests()
+            requests = self.record.requests()
             if requests and first_ns is None:
                 first_ns = requests[0].t_intended_ns
                 deadline = time.monotonic() + experiment.steady_s + STEADY_EXTRA_S
@@ -253,31 +357,34 @@ class _GameDay:
     def _break(self) -> bool:
         """Run Chaos Toolkit and follow the recovery; return whether a fault was injected."""
         self.progress.step("fault", "running", self.experiment.title)
-        self._start_chaos()
-        assert self.chaos is not None
+        self.chaos = ChaosProcess(self.experiment, self.folder, self._environment())
         deadline = time.monotonic() + self.experiment.chaos_deadline_s
         clock_at: float | None = None  # when recovery began to be expected
-        is_injected = False
+        next_at = time.monotonic()
+        times: Times | None = None
         while True:
             self._check_children()
-            has_ended = self.chaos.poll() is not None
-            times = self._times()
-            if times is not None and not is_injected:
-                is_injected = True
-                self._phase("during", times.t_inject_ns)
-                self.progress.step("fault", "done", "injected")
-                self.progress.step("recovery", "running")
+            self._obey_guards()
+            if time.monotonic() < next_at:
+                time.sleep(_GUARD_POLL_S)
+                continue
+            next_at = time.monotonic() + _POLL_S
+            has_ended = self.chaos.exit_status is not None
+            is_first, times = times is None, self.record.times(self.experiment.slos["after"])
             if times is not None:
+                if is_first:
+                    self._phase("during", times.t_inject_ns)
+                    self.progress.step("fault", "done", "injected")
+                    self.progress.step("recovery", "running")
                 self._note_moments(times)
-            if times is not None and clock_at is None and (times.t_clock_ns is not None or has_ended):
-                clock_at = time.monotonic()
+                if clock_at is None and (times.t_clock_ns is not None or has_ended):
+                    clock_at = time.monotonic()
             if has_ended and (times is None or self._is_over(times, clock_at)):
                 break
-            if not has_ended and time.monotonic() > deadline:
-                self._event("chaos.overran", deadline_s=self.experiment.chaos_deadline_s)
-                self._end_chaos()
-            time.sleep(_POLL_S)
-        self._event("chaos.ended", exit_status=self.chaos.poll())
+            if not has_ended:
+                self._check_deadlines(self.chaos, deadline)
+        self._event("guards.watched", looks=self.guards.looks)
+        self._event("chaos.ended", exit_status=self.chaos.exit_status)
         if times is None:
             self.progress.step("fault", "inconclusive", "nothing was injected")
         else:
@@ -290,22 +397,15 @@ class _GameDay:
         longest_s = self.experiment.recovery_s + FOLLOW_EXTRA_S
         return times.t_back_ns is not None or time.monotonic() - clock_at > longest_s
 
-    def _start_chaos(self) -> None:
-        command = python_module(
-            "experiments.chaos_child", "--experiment", str(self.experiment.path), "--run", str(self.folder)
-        )
-        ours = {
-            RUN_VARIABLE: str(self.folder),
-            LAB_VARIABLE: str(self.lab.folder),
-            SEED_VARIABLE: str(self.writer.header.seed),
-            ENDPOINT_VARIABLE: self.lab.url,
-        }
-        with (self.folder / "chaos.log").open("w") as log:
-            self.chaos = start_child(command, stdout=log, stderr=log, env=os.environ | ours)
-
-    def _times(self) -> Times | None:
-        """Derive the fault's moments from the record so far, as judging will from all of it."""
-        return read_evidence(load_run(self.folder)).times
+    def _check_deadlines(self, chaos: ChaosProcess, deadline: float) -> None:
+        """End a child that is stuck where no signal is heard, or takes longer than all its deadlines."""
+        if stuck := chaos.stuck_activity():
+            self._event("chaos.stuck", activity=stuck)
+            chaos.kill()
+            undo_pending(self.folder, by="controller")
+        elif time.monotonic() > deadline:
+            self._event("chaos.overran", deadline_s=self.experiment.chaos_deadline_s)
+            self._stop_breaking("controller", heard_within_s=HEARD_TIMEOUT_S)
 
     def _watch_afterwards(self) -> None:
         self.progress.step("after", "running", f"traffic for {self.experiment.after_s:g} s")
@@ -339,13 +439,8 @@ class _GameDay:
 
     def _end_chaos(self) -> None:
         """Stop Chaos Toolkit; its rollbacks get their time, then undoing is ours."""
-        if self.chaos is None:
-            return
-        if self.chaos.poll() is None:
-            self.chaos.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.chaos.wait(timeout=LEAVE_TIMEOUT_S)
-        self._stop_child("chaos", self.chaos)
+        if self.chaos is not None:
+            self.chaos.end()
 
     def _stop_child(self, name: str, child: subprocess.Popen[str]) -> None:
         if not end_child(child):

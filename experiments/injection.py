@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.bounds import being_planned, check_bounds
+from experiments.crash_points import crash_around
 from experiments.faults.fault import Fault, Undoing, load_fault
 from experiments.ledger import INJECTED, UNDO_FAILED, UNDONE, VERIFIED, Entry, Ledger, read_ledger
 from experiments.timeline import Timeline
@@ -34,6 +36,10 @@ def inject_fault(fault: Fault, captured: JsonObject, folder: Path) -> JsonObject
         TargetError: it was injected, but did not take hold.
     """
     subject = fault.subject(captured)
+    if (planned := being_planned()) is not None:
+        planned.append((fault, captured))
+        return {"fault": fault.name, "subject": subject, "is_planned": True}
+    check_bounds(fault, captured, folder)
     with Ledger(folder) as ledger, Timeline(folder, "fault") as timeline:
         entry_id = ledger.arm(fault.name, subject, captured)
         named = {"id": entry_id, "fault": fault.name, "subject": subject, "fidelity": fault.fidelity}
@@ -41,10 +47,12 @@ def inject_fault(fault: Fault, captured: JsonObject, folder: Path) -> JsonObject
         timeline.note("fault.armed", **named, captured=captured)
         fault.recheck(captured)
         t_inject_ns = time.time_ns()
-        fault.inject(captured)
+        with crash_around("inject"):
+            fault.inject(captured)
         ledger.note(entry_id, INJECTED, t_inject_ns=t_inject_ns)
         timeline.note("fault.injected", **named, t_inject_ns=t_inject_ns)
-        seen = fault.verify(captured)
+        with crash_around("verify"):
+            seen = fault.verify(captured)
         if not seen.is_verified:
             timeline.note("fault.not_verified", **named, observed=seen.observed)
             raise TargetError(f"{subject}: {fault.name} did not take hold: {seen.observed}")
@@ -74,7 +82,8 @@ def _undo(entry: Entry, ledger: Ledger, timeline: Timeline, *, by: str) -> Undon
     with contextlib.suppress(RecordError):  # putting things back must not wait for room on the disk
         timeline.note("undo.started", **named)
     try:
-        undoing = load_fault(entry.fault).undo(entry.captured)
+        with crash_around("undo"):
+            undoing = load_fault(entry.fault).undo(entry.captured)
     except (SuiteError, OSError) as error:
         undoing = Undoing(is_restored=False, did=str(error), has_acted=False)
     state = UNDONE if undoing.is_restored else UNDO_FAILED

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.guard import judge_guards
 from experiments.ledger import Entry, read_ledger
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
 from probes.errors import SuiteError
@@ -45,6 +46,9 @@ class Evidence:
     journal: JsonObject | None  # None: Chaos Toolkit wrote none
     client: list[Finding]  # what the load run says of its own client
     load_state: str
+    guards: tuple[JsonObject, ...] = ()  # as the experiment states them
+    guard_trips: tuple[JsonObject, ...] = ()
+    guard_looks: JsonObject = field(default_factory=dict)  # how often each has looked
     was_steady: bool = True  # False: good traffic never came, so nothing was to be injected
 
     @property
@@ -71,6 +75,7 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
     if seen.times is not None:
         findings += [judge_detection(seen), judge_recovery(seen), judge_redundancy(seen)]
         findings.append(judge_collateral(seen))
+    findings += judge_guards(seen.guards, seen.guard_trips, seen.guard_looks)
     return [*findings, judge_undo(seen.entries), judge_method(seen), judge_client(seen)]
 
 
@@ -97,6 +102,9 @@ def read_evidence(run: Run) -> Evidence:
         journal=_journal(run.path),
         client=client,
         load_state=load_state,
+        guards=tuple(spec.get("guards", ())),
+        guard_trips=tuple(event.data for event in run.events_of("guard.tripped")),
+        guard_looks=next((event.data["looks"] for event in run.events_of("guards.watched")), {}),
         was_steady=not run.events_of("steady.missing"),
     )
 

@@ -33,6 +33,7 @@ from experiments.lab_control import (
     socket_path,
     this_process,
 )
+from experiments.permission import allow
 from probes.child import (
     end_child,
     process_start_time,
@@ -365,6 +366,7 @@ def start_detached(plan: LabPlan, *, timeout_s: float) -> None:
         end_child(child)
         kind = ConfigError if child.returncode == 2 else TargetError
         raise kind(last_words(plan.folder) or f"lab {plan.folder}: did not come up in {timeout_s:g} s")
+    allow(plan.folder)
     child.returncode = 0  # it stays, on purpose: Popen must not wait for it nor warn
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.crash_points import crash_at, is_torn
 from probes.child import wait_until
 from probes.errors import RecordError, TargetError
 from probes.event import to_json_line
@@ -41,6 +42,7 @@ class Entry:
     captured: JsonObject  # the state before, and all that undoing needs
     state: str  # the last one written
     detail: JsonObject  # what was written with the last state
+    t_armed_ns: int = 0
 
     @property
     def is_pending(self) -> bool:
@@ -119,6 +121,12 @@ class Ledger:
 
     def _write(self, row: JsonObject) -> None:
         line = to_json_line({"t_ns": time.time_ns(), "pid": os.getpid()} | row).encode()
+        step = f"ledger.{row['state']}"
+        crash_at(f"{step}.before")
+        if is_torn(step):
+            os.write(self._descriptor, line[: len(line) // 2])
+            crash_at(f"{step}.during")
+            self._end_torn_line()
         try:
             try:
                 self._append(line)
@@ -130,6 +138,7 @@ class Ledger:
                 self._append(line)
         except OSError as error:
             raise RecordError(f"{self.path}: cannot be written: {error.strerror}") from error
+        crash_at(f"{step}.after")
 
     def _append(self, line: bytes) -> None:
         if os.write(self._descriptor, line) != len(line):
@@ -176,6 +185,7 @@ def _entry(row: JsonObject) -> Entry:
         captured=dict(row["captured"]),
         state=str(row["state"]),
         detail=dict(row.get("detail") or {}),
+        t_armed_ns=int(row.get("t_ns", 0)),
     )
 
 

@@ -32,7 +32,11 @@ def capture_all(lab_folder: Path) -> JsonObject:
     lab = read_lab(lab_folder)
     if len(lab.serving) < max(2, len(lab.replicas)):
         raise FaultRefused(f"lab {lab.folder}: {len(lab.serving)} of {len(lab.replicas)} replicas serve")
-    return capture_lab(lab) | {"victims": [identity(replica) for replica in lab.replicas], "others": []}
+    return capture_lab(lab) | {
+        "victims": [identity(replica) for replica in lab.replicas],
+        "others": [],
+        "at_once": 1,
+    }
 
 
 def recheck_all(captured: JsonObject) -> None:

@@ -1,0 +1,233 @@
+"""What an experiment would hit, exactly, and a hash of it: ``gameday run --plan HASH`` does just that."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from experiments import permission
+from experiments.bounds import MAX_SHARE, planning, refusal_of, share_of
+from experiments.experiment import ACTIONS_MODULE, Experiment
+from experiments.faults.fault import Fault
+from experiments.lab_control import Lab, process_to_json, read_lab
+from experiments.permission import Condition
+from probes.errors import ConfigError, SuiteError
+from probes.json_types import JsonObject
+from probes.slo import GOODPUT, Slo
+
+# What a method may call too, and what breaks nothing: it is not carried out to find out what it would hit.
+HARMLESS = frozenset({"undo_faults", "restore_replicas", "replicas_serve", "replicas_recovered"})
+HASH_CHARS_MIN = 12  # of a hash that somebody types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What one action would hit."""
+
+    action: str
+    selector: JsonObject  # the action's arguments
+    fault: str
+    subject: str
+    ends_by: str
+    victims: list[JsonObject]  # name, pid and start time of each
+    at_once: int  # victims at any one time
+    replicas: int
+    share: float  # of the replicas; of the requests, at the gateway
+    others_serving: int
+    in_flight: int  # requests that the victims carry at this moment; not in the hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A resolved experiment."""
+
+    title: str
+    seed: int
+    lab: JsonObject  # folder and supervisor
+    targets: list[Target]
+    max_share: float | None
+    document_sha256: str
+    workload_sha256: str
+    budget_share: float | None  # of the error budget that it may cost; None: nothing promises goodput
+
+    @property
+    def hash(self) -> str:
+        """Return the SHA-256 of all that has to stay as it was shown."""
+        whole = asdict(self)
+        for target in whole["targets"]:
+            del target["in_flight"]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+
+    def to_json(self) -> JsonObject:
+        """Return the plan with its hash as plain JSON."""
+        return asdict(self) | {"hash": self.hash}
+
+
+def resolve_plan(experiment: Experiment, lab_folder: Path, *, seed: int) -> Plan:
+    """Find out what each action would hit now; nothing is touched.
+
+    Raises:
+        ConfigError: a selection is empty or too wide, or the experiment breaks nothing of the lab.
+        TargetError: a target is not there, or not one that may be hit.
+    """
+    lab = read_lab(lab_folder)
+    targets = [
+        target for activity in _actions(experiment) for target in _resolve(activity, experiment, lab, seed)
+    ]
+    share = max((target.share for target in targets), default=0.0)
+    return Plan(
+        title=experiment.title,
+        seed=seed,
+        lab={"folder": str(lab.folder), "supervisor": process_to_json(lab.supervisor)},
+        targets=targets,
+        max_share=experiment.max_share,
+        document_sha256=_digest(json.dumps(experiment.document, sort_keys=True, default=str).encode()),
+        workload_sha256=_digest(experiment.workload.read_bytes()) if experiment.workload else "",
+        budget_share=budget_cost(
+            share, experiment.recovery_s, experiment.slos["after"], window_days=experiment.budget_window_days
+        ),
+    )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _actions(experiment: Experiment) -> Iterator[JsonObject]:
+    for activity in experiment.document["method"]:
+        provider = activity.get("provider") or {}
+        is_ours = activity.get("type") == "action" and provider.get("module") == ACTIONS_MODULE
+        if is_ours and provider["func"] not in HARMLESS:
+            yield activity
+
+
+def _resolve(activity: JsonObject, experiment: Experiment, lab: Lab, seed: int) -> list[Target]:
+    from chaoslib import substitute
+    from chaoslib.configuration import load_configuration
+
+    provider = activity["provider"]
+    configuration = load_configuration(experiment.document.get("configuration") or {})
+    arguments = substitute(provider.get("arguments") or {}, configuration, {})
+    act = getattr(importlib.import_module(ACTIONS_MODULE), provider["func"])
+    with tempfile.TemporaryDirectory() as nowhere, _environment(lab, seed, nowhere), planning() as found:
+        act(**arguments)
+    return [_target(str(activity["name"]), arguments, f, c, experiment.max_share, lab) for f, c in found]
+
+
+@contextmanager
+def _environment(lab: Lab, seed: int, run: str) -> Iterator[None]:
+    """Name lab, seed and a folder without a ledger for the actions, as the game day's child has them."""
+    from experiments.actions import LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
+
+    ours = {LAB_VARIABLE: str(lab.folder), SEED_VARIABLE: str(seed), RUN_VARIABLE: run}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _target(
+    action: str, selector: JsonObject, fault: Fault, captured: JsonObject, max_share: float | None, lab: Lab
+) -> Target:
+    if refusal := refusal_of(fault, captured, max_share):
+        raise ConfigError(f"action {action!r}: {refusal}")
+    victims = [*captured["victims"]]
+    names = {str(victim["name"]) for victim in victims}
+    carried = [r.in_flight for r in lab.replicas if r.name in names or "trouble" in captured]
+    return Target(
+        action=action,
+        selector=selector,
+        fault=fault.name,
+        subject=fault.subject(captured),
+        ends_by=fault.ends_by,
+        victims=victims,
+        at_once=int(captured.get("at_once", len(victims))),
+        replicas=len(lab.replicas),
+        share=share_of(captured),
+        others_serving=sum(replica.name not in names for replica in lab.serving),
+        in_flight=sum(carried),
+    )
+
+
+def budget_cost(share: float, lasts_s: float, slos: Sequence[Slo], *, window_days: float) -> float | None:
+    """Return the share of the error budget that uniform traffic loses: f * D / ((1 - SLO) * W).
+
+    The duration is the expectation for recovery: what a day may cost at most that goes as expected.
+    """
+    objectives = [slo.objective for slo in slos if slo.metric == GOODPUT]
+    if not objectives:
+        return None
+    return share * lasts_s / ((1 - max(objectives)) * window_days * 86400)
+
+
+def look_at_conditions(experiment: Experiment, lab: Lab, out: Path) -> list[Condition]:
+    """Look at everything that has to be so before the plan may be carried out."""
+    return [
+        permission.look_at_permission(lab.folder),
+        permission.look_at_window(experiment.window, datetime.datetime.now(datetime.UTC)),
+        permission.look_at_others(lab.folder),
+        permission.look_at_leftovers(lab, out),
+        permission.look_at_health(lab),
+    ]
+
+
+def confirm_plan(plan: Plan, wanted: str) -> None:
+    """See that a plan is the one that somebody has confirmed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if len(wanted) < HASH_CHARS_MIN or not plan.hash.startswith(wanted.lower()):
+        raise ConfigError(
+            f"--plan: {wanted!r} is not what would be done now ({plan.hash}): targets, experiment, workload, "
+            f"seed or bounds are others; see `overproof gameday plan` ({HASH_CHARS_MIN} characters at least)"
+        )
+
+
+def try_to_resolve(experiment: Experiment, lab_folder: Path, *, seed: int) -> Plan | str:
+    """Resolve a plan where nobody asked for one; what is not there is for the action to refuse.
+
+    Raises:
+        ConfigError: a selection is empty or too wide.
+    """
+    try:
+        return resolve_plan(experiment, lab_folder, seed=seed)
+    except ConfigError:
+        raise
+    except (SuiteError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def render_plan(plan: Plan, conditions: Sequence[Condition]) -> str:
+    """Return the plan for a person who has to say yes or no."""
+    lines = [plan.title, f"lab {plan.lab['folder']}, seed {plan.seed}"]
+    for target in plan.targets:
+        who = ", ".join(f"{v['name']} (pid {v['pid']}, started {v['start_time']})" for v in target.victims)
+        of = f"{target.share:.0%} of requests" if not target.victims else (
+            f"{target.at_once} of {target.replicas} replicas at once ({target.share:.0%})"
+        )  # fmt: skip
+        lines.append(
+            f"  {target.action}: {target.fault} on {who or target.subject}; selected by {target.selector}"
+        )
+        lines.append(f"    {of}; {target.in_flight} requests under way there; ended by {target.ends_by}")
+        lines.append(f"    {target.others_serving} others serve, and have to at that moment")
+    limit = f"{MAX_SHARE:.0%} of several" if plan.max_share is None else f"{plan.max_share:.0%}"
+    lines.append(f"  at most {limit} at once")
+    cost = "unknown: no goodput promise" if plan.budget_share is None else f"{plan.budget_share:.4%}"
+    lines.append(f"  error budget that it may cost: {cost}")
+    lines += [f"  {'ok ' if c.is_met else 'NOT'} {c.name}: {c.observed}" for c in conditions]
+    return "\n".join([*lines, plan.hash])
