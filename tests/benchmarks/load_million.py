@@ -71,6 +71,8 @@ def measure(requests: int, *, processes: int, rate_per_s: float = RATE_PER_S) ->
         return _follow(folder / "run", workload, url, requests=requests, processes=processes)
     finally:
         end_child(server)
+        if server.stdout is not None:
+            server.stdout.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -22,6 +22,7 @@ from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.run import Run, load_run
 from reports.table import read_requests, read_series
+from tests.benchmarks import load_million
 from tests.loadtests.crews import (
     Crew,
     end,
@@ -108,7 +109,7 @@ def test_two_and_four_processes_send_the_very_schedule_of_one_and_their_sums_agr
 def test_a_worker_killed_in_the_middle_is_missed_by_name_and_share_and_the_others_go_on(
     tmp_path: Path, fast_endpoint: RunningEndpoint, ends: contextlib.ExitStack
 ) -> None:
-    workload = write_workload(tmp_path, rate=40, duration=9)
+    workload = write_workload(tmp_path, rate=40, duration=6)
     crew = start_run(workload, tmp_path / "run", "--processes", "2", "--endpoint", fast_endpoint.url)
     ends.callback(end, crew)
     assert wait_until(lambda: crew.has_rows(0, 10) and crew.has_rows(1, 10), timeout_s=30)
@@ -298,3 +299,15 @@ def test_workers_of_another_network_load_the_endpoint_and_their_clock_and_rows_c
     clocks = [event.data for event in recorded.events_of("load.worker_clock")]
     assert len(clocks) == 2
     assert all(abs(clock["ahead_ms"]) < 50 and 0 < clock["unsure_ms"] < 50 for clock in clocks)
+
+
+def test_thousands_of_requests_leave_the_load_processes_as_small_as_hundreds_and_every_sum_agrees() -> None:
+    found = load_million.measure(6000, processes=2, rate_per_s=1500)
+
+    assert found.rows == found.sums == found.requests == 6000
+    assert found.tokens == 4 * 6000
+    assert found.accounted == "pass"
+    early, late = found.rss_mib[0.1], found.rss_mib[0.95]
+    grown = [late[name] - early[name] for name in early if name != "controller"]
+    assert len(grown) == 3  # a master and two workers
+    assert max(grown) < 4
