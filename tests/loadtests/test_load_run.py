@@ -200,7 +200,8 @@ def test_the_judgement_of_a_run_that_lost_a_row_or_its_controls_is_inconclusive(
 
     found = {item.rule: item for item in judge_run(load_run(copy)) if item.outcome is Outcome.INCONCLUSIVE}
 
-    assert set(found) == {"accounting", "stream-integrity-control"}
+    assert set(found) == {"accounting", "requests-accounted", "stream-integrity-control"}
+    assert "rows 80 by itself, 79 in its rows" in found["requests-accounted"].observed
     assert "1 missing" in found["accounting"].observed
     assert found["stream-integrity-control"].observed == "not found: cut"
 
