@@ -14,6 +14,7 @@ from loadtests.preflight import MODEL_DEFAULT
 from loadtests.prompts import Prompts, make_body
 from loadtests.spending import Tokens, most
 from loadtests.task_requests import choices_of, task_body, task_prompt
+from loadtests.verdict_size import VerdictSize, render_sizes, verdict_sizes
 from loadtests.workload import WorkloadSpec, read_headers
 
 REQUESTS_COUNTED_MAX = 20_000  # of a longer schedule, the rest is taken to cost the same
@@ -39,6 +40,7 @@ class DryRun:
     money_most: float | None  # None: no prices are given, or the tokens are not known
     tokens_max: int | None  # the budget
     money_max: float | None
+    verdict_sizes: list[VerdictSize]  # how many requests each promise needs to be decided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ def plan_dry(spec: WorkloadSpec, *, seed: int) -> DryRun:
         requests=count,
         requests_idle=len(idle),
         first_s=[round(one.at_s, 3) for one in requests[:_SHOWN]],
-        duration_s=spec.duration_s,
+        duration_s=workload.duration_s,
         prompts=[one.text[:_SHOWN_CHARS] for one in requests[:_SHOWN]],
         body_bytes_max=max((one.body_bytes for one in requests), default=0),
         tokens_most=None if tokens is None else tokens.total,
@@ -88,6 +90,7 @@ def plan_dry(spec: WorkloadSpec, *, seed: int) -> DryRun:
         money_most=None if tokens is None or budget.prices is None else budget.prices.of(tokens),
         tokens_max=budget.tokens,
         money_max=budget.money,
+        verdict_sizes=verdict_sizes(workload, requests=count),
     )
 
 
@@ -150,6 +153,7 @@ def render_dry(dry: DryRun, *, as_json: bool) -> str:
         f"  budget        {_budget(dry)}",
         "  beside that   a few short questions right before the load",
     ]
+    lines += [f"  to decide     {line}" for line in render_sizes(dry.verdict_sizes)]
     lines += [f"  at {at_s:g} s: {text}" for at_s, text in zip(dry.first_s, dry.prompts, strict=True)]
     return "\n".join(lines)
 

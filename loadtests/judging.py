@@ -19,6 +19,7 @@ from loadtests.regression import judge_baseline
 from loadtests.server_metrics import judge_server_metrics
 from loadtests.sessions import judge_chains
 from loadtests.workload import Workload, WorkloadSpec
+from probes.drift import judge_drift
 from probes.event import Event
 from probes.finding import Finding
 from probes.outcome import Outcome
@@ -31,6 +32,7 @@ from probes.traffic import (
     judge_errors,
     judge_lateness,
 )
+from probes.warm_up import WarmUp, judge_warm_up, leave_out
 from reports.run import Run
 from reports.table import read_requests, read_series, series_names
 
@@ -39,9 +41,17 @@ def judge_run(run: Run) -> list[Finding]:
     """Return every finding about a load run."""
     workload = WorkloadSpec.model_validate(run.header.spec).to_workload()
     requests = read_requests(run.path)
+    settled = leave_out(requests, workload.warm_up or WarmUp())
+    is_peeked = workload.first_look_s is not None
     subject = f"endpoint:{requests[0].endpoint if requests else workload.endpoint.url or 'simulated'}"
     client = "client:load"
-    promises = [*judge_slos(workload.slos, requests), *judge_tasks(run, workload, requests, subject=subject)]
+    promises = [
+        *judge_slos(workload.slos, settled.requests, is_peeked=is_peeked),
+        *judge_drift(workload.slos, settled.requests),
+        *judge_tasks(run, workload, requests, subject=subject),
+    ]
+    if workload.warm_up is not None:
+        promises.append(judge_warm_up(settled, workload.warm_up, subject=subject))
     findings = [
         *promises,
         *_judge_guards(run, workload, promises, subject=subject),

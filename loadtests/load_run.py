@@ -17,6 +17,7 @@ from types import FrameType
 from loadtests import plan as plans
 from loadtests.allowed_hosts import check_host
 from loadtests.crew import Crew
+from loadtests.deciding import DECIDED, Looks
 from loadtests.inputs import EVENT as INPUTS
 from loadtests.inputs import check_inputs
 from loadtests.judging import judge_run
@@ -29,6 +30,8 @@ from loadtests.prompt_scale import PromptScale, find_scale, to_event
 from loadtests.prompts import WordScale
 from loadtests.regression import keep_baseline
 from loadtests.server_metrics import check_metrics_url, server_metrics
+from loadtests.verdict_size import EVENT as VERDICT_SIZE
+from loadtests.verdict_size import count_requests, render_sizes, verdict_sizes
 from loadtests.workload import WorkloadSpec, read_headers
 from probes.child import end_child, python_module, start_child, watch_lifeline
 from probes.errors import ConfigError, TargetError
@@ -91,6 +94,8 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
     if request.metrics_url is not None:
         check_metrics_url(request.metrics_url)
     workload = request.spec.to_workload()
+    if workload.first_look_s is not None and request.crew.joining:
+        raise ConfigError("until_decided: the rows of workers elsewhere come at the end only; leave one out")
     inputs = check_inputs(workload, seed=request.seed)
     writer = create_run(
         request.out,
@@ -118,6 +123,11 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
             require_replicas(url, seen)
         progress.step("endpoint", "done", f"{url} answers as {model!r}")
         writer.event("load", INPUTS, **inputs)
+        sizes = verdict_sizes(workload, requests=count_requests(workload, seed=request.seed))
+        writer.event("load", VERDICT_SIZE, promises=[asdict(size) for size in sizes])
+        if sizes:
+            longest = max(sizes, key=lambda size: size.needed)
+            progress.step("verdict", "done", render_sizes([longest])[0])
         if request.spec.baseline is not None:
             keep_baseline(request.spec.baseline, writer)
         found = PromptScale(scale=WordScale())
@@ -204,18 +214,25 @@ def _drive(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Finish
     progress.step("load", "running", f"{plan.workload.duration_s:g} s of {plan.workload.name}")
     writer.event("load", plans.CREW, workers=plan.crew.workers, **asdict(plan.crew))
     with load_processes(plan, write_plan(plan), writer) as processes:
-        _follow(processes, plan, progress, finish)
+        _follow(processes, plan, writer, progress, finish)
     processes.check()
     progress.step("load", "done", _figures(plan.run))
 
 
-def _follow(processes: LoadProcesses, plan: LoadPlan, progress: Progress, finish: Finish) -> None:
-    workload = plan.workload
+def _follow(
+    processes: LoadProcesses, plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Finish
+) -> None:
+    workload, looks, t0_s = plan.workload, Looks(plan.workload), 0.0
     deadline = time.monotonic() + _CHILD_START_S + workload.duration_s + workload.endpoint.timeout_s
     deadline += _CHILD_END_S + (0 if plan.crew.is_alone else plan.crew.join_s + _COLLECT_S)
     has_told = has_started = False
     while processes.leader.poll() is None and time.monotonic() < deadline:
-        has_started = has_started or _has_started(plan.run)
+        if not has_started and _has_started(plan.run):
+            has_started, t0_s = True, time.monotonic()
+        elapsed_s = time.monotonic() - t0_s
+        if has_started and not finish.is_asked and looks.is_over(plan.run, elapsed_s=elapsed_s):
+            writer.event("load", DECIDED, after_s=elapsed_s)
+            finish.is_asked = True
         processes.check_workers(has_started=has_started)
         if finish.is_asked and not has_told and has_started:
             processes.leader.send_signal(signal.SIGUSR1)

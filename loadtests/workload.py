@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from loadtests.arrival_spec import ArrivalsSpec, ThinkSpec
 from loadtests.arrivals import Arrivals, Think
@@ -23,8 +23,9 @@ from loadtests.tasks import TaskPlan
 from probes.errors import ConfigError
 from probes.metric import ITL
 from probes.slo import Slo
-from probes.slo_spec import SloSpec, to_slos
+from probes.slo_spec import SloSpec, expand, known_slos, to_slos
 from probes.spec import Spec, load_spec
+from probes.warm_up import WarmUp
 
 DURATION_S_MAX = 7 * 24 * 3600
 COMPLETIONS_PATH = "/v1/chat/completions"
@@ -181,6 +182,29 @@ LIMITS_DEFAULT = LimitsSpec()
 GUARDS_DEFAULT = GuardsSpec()
 
 
+class WarmUpSpec(Spec):
+    """What of the beginning is left out of every promise; without it nothing is."""
+
+    seconds: Annotated[float | None, Field(gt=0, le=3600, description="from the first request on")] = None
+    is_found: Annotated[bool, Field(description="by MSER-5 over the time to the end of each answer")] = False
+
+    @model_validator(mode="after")
+    def _has_one(self) -> WarmUpSpec:
+        if (self.seconds is not None) == self.is_found:
+            raise ValueError("give either seconds or is_found: true")
+        return self
+
+    def to_warm_up(self) -> WarmUp:
+        """Return it as the rules take it."""
+        return WarmUp(seconds=self.seconds, is_found=self.is_found)
+
+
+class UntilDecidedSpec(Spec):
+    """Go on beyond ``duration_s`` until every SLO is decided; judged so that many looks do no harm."""
+
+    duration_s_max: Annotated[float, Field(gt=0, le=DURATION_S_MAX, description="arrivals end here at last")]
+
+
 class WorkloadSpec(Spec):
     """A load test."""
 
@@ -207,6 +231,12 @@ class WorkloadSpec(Spec):
         tuple[str, ...], Field(description="patterns of host or host:port; any other endpoint is refused")
     ] = ()
     slos: tuple[SloSpec, ...] = ()
+    warm_up: Annotated[
+        WarmUpSpec | None, Field(description="leave the beginning out; failed requests count all the same")
+    ] = None
+    until_decided: Annotated[
+        UntilDecidedSpec | None, Field(description="an undecided run goes on, at most so long")
+    ] = None
     in_flight_max: Annotated[
         int, Field(ge=1, le=100_000, description="an arrival beyond it is dropped, and counted as failed")
     ] = 1000
@@ -225,7 +255,7 @@ class WorkloadSpec(Spec):
 
     @model_validator(mode="after")
     def _can_tell_slos_apart(self) -> WorkloadSpec:
-        to_slos(self.slos)
+        known_slos(self.slos)
         return self
 
     @model_validator(mode="after")
@@ -236,6 +266,10 @@ class WorkloadSpec(Spec):
             raise ValueError("a trace says itself what is asked; session does not go with it")
         if self.hang_ups is not None and not self.endpoint.stream:
             raise ValueError("nobody hangs up in the middle of an answer that is not streamed")
+        if self.until_decided is not None and (self.session is not None or self.arrivals.kind == "closed"):
+            raise ValueError("until_decided needs one schedule of requests: no session, no closed loop")
+        if self.until_decided is not None and self.until_decided.duration_s_max <= self.duration_s:
+            raise ValueError("until_decided: duration_s_max must be more than duration_s")
         if self.session is not None and self.tasks is not None:
             raise ValueError("a task stands alone; session does not go with tasks")
         if self.endpoint.batch_invariant and (self.tasks is None or self.endpoint.body.get("temperature", 0)):
@@ -244,7 +278,10 @@ class WorkloadSpec(Spec):
 
     @model_validator(mode="after")
     def _has_guarded_slos(self) -> WorkloadSpec:
-        metrics = {slo.name: slo.metric for slo in to_slos(self.slos)}
+        slos = known_slos(self.slos)
+        if slos is None:
+            return self  # checked once its files are read
+        metrics = {slo.name: slo.metric for slo in slos}
         for name in self.guards.slos:
             if name not in metrics:
                 raise ValueError(
@@ -261,7 +298,11 @@ class WorkloadSpec(Spec):
         return Workload(
             name=self.name,
             arrivals=self.arrivals.to_arrivals(),
-            duration_s=self.duration_s,
+            duration_s=self.duration_s
+            if self.until_decided is None
+            else max(self.duration_s, self.until_decided.duration_s_max),
+            first_look_s=None if self.until_decided is None else self.duration_s,
+            warm_up=None if self.warm_up is None else self.warm_up.to_warm_up(),
             prompts=tuple(one.prompt.to_class(weight=one.weight) for one in self.classes)
             or (self.prompt.to_class(),),
             session=None
@@ -307,6 +348,10 @@ class Workload:
     tasks: TaskPlan | None = None  # None: no request has a known answer
     guards: GuardsSpec = GUARDS_DEFAULT
     allowed_hosts: tuple[str, ...] = ()  # empty: any
+    warm_up: WarmUp | None = None  # None: every request counts
+    first_look_s: float | None = (
+        None  # it may end from here on, once all is decided; None: it is not looked at
+    )
 
     @property
     def is_chained(self) -> bool:
@@ -324,7 +369,11 @@ def load_workload(path: Path) -> WorkloadSpec:
     data, folder = spec.model_dump(exclude_unset=True), path.resolve().parent
     keys = [key for key in ("arrivals", "prompt", "classes", "baseline") if key in data]
     files = {key: _anchored(data[key], folder) for key in keys}
-    spec = WorkloadSpec.model_validate(data | files)
+    promises = [promise.model_dump() for promise in expand(spec.slos, folder=folder)]
+    try:
+        spec = WorkloadSpec.model_validate(data | files | {"slos": promises})
+    except ValidationError as error:  # of promises that came from a preset or a file
+        raise ConfigError(f"{path}: slos: {error.errors()[0]['msg']}") from error
     if spec.endpoint.ca_file is None:
         return spec
     ca_file = str(folder / Path(spec.endpoint.ca_file).expanduser())

@@ -32,14 +32,14 @@ def inflation(bad: Sequence[float], totals: Sequence[int], scores: Sequence[floa
     """
     if len(bad) < 3:
         return design_effect(bad, totals)
-    within = design_effect(bad, totals)
-    correlations = correlations_of(normal_scores(scores))
     is_single = max(totals) <= 1  # else what a request's score says of its many values is taken whole
+    within = 1.0 if is_single else design_effect(bad, totals)
+    correlations = correlations_of(normal_scores(scores))
     model = lag_sum(correlations, (lambda r: breach_correlation(r, share)) if is_single else None)
     observed = sum(bad) / max(1, sum(totals))
     own = lag_sum(correlations_of([b - observed * n for b, n in zip(bad, totals, strict=True)]))
-    found = within * (1 + 2 * max(model, own))
-    return found * _SAFETY if found > 1 else 1.0
+    lags = 1 + 2 * max(model, own)
+    return within * (lags * _SAFETY if lags > 1 else 1.0)
 
 
 def design_effect(bad: Sequence[float], totals: Sequence[int]) -> float:

@@ -50,10 +50,12 @@ def weigh(slo: Slo, tally: Tally, *, is_peeked: bool = False) -> Evidence:
         if is_peeked
         else (chance_of_so_few, chance_of_so_many)
     )
-    few = many = 1.0
-    if inflation == 1 or total >= INDEPENDENT_MIN:  # else the correlation itself is not known
-        few = few_of(tally.possible / inflation, total, allowed=slo.allowed)
-        many = many_of(tally.certain / inflation, total, allowed=slo.allowed) / (1 - PARTS_DOUBT)
+    few, weight = 1.0, 1 / inflation
+    if inflation == 1 or total >= INDEPENDENT_MIN:
+        few = few_of(tally.possible * weight, total, allowed=slo.allowed)
+    else:  # the correlation itself is hardly known: nothing passes, and what fails has to fail by half of it
+        weight /= 2
+    many = many_of(tally.certain * weight, tally.total * weight, allowed=slo.allowed) / (1 - PARTS_DOUBT)
     many = min(1.0, many, many_of(tally.failed, len(tally.scores), allowed=slo.allowed) / (1 - PARTS_DOUBT))
     if not is_peeked:
         many = min(many, _chance_of_a_part(slo, tally) / PARTS_DOUBT)

@@ -40,6 +40,7 @@ class Slo:
     bound: float | None = None  # in the metric's unit; None: goodput, which has no bound of its own
     confidence: float = 0.95
     window: Window | None = None  # None: the promise is about all requests of the run together
+    source: str = ""  # where it comes from, if not from the user's own file
 
     @property
     def allowed(self) -> float:

@@ -98,6 +98,7 @@ def _finding(
             "requests_left": requests_left(slo, tally, evidence.inflation),
             "phase": phase,
             "metric": slo.metric,
+            "source": slo.source,
         },
         next_step=_next_step(outcome, slo, tally, evidence, needed),
     )

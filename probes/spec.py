@@ -44,6 +44,24 @@ def load_yaml(path: Path) -> object:
     return _construct(path, text, root)
 
 
+def load_documents(path: Path) -> list[tuple[object, yaml.Node]]:
+    """Read every document of a YAML file, each with the nodes that give its lines."""
+    text = _read(path)
+    try:
+        roots = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{_where(path, error)}: not YAML: {_what(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested deeper than {DEPTH_MAX} levels") from error
+    for root in roots:
+        _measure(path, root, {}, ())
+        _refuse_duplicates(path, root)
+    try:
+        return list(zip(yaml.safe_load_all(text), roots, strict=True))
+    except (yaml.YAMLError, *_SCALAR_ERRORS) as error:
+        raise ConfigError(f"{path}: not plain YAML: {error}") from error
+
+
 def check_spec(data: object, shape: type[S], *, path: Path, root: yaml.Node | None = None) -> S:
     """Check data that came from ``path``; ``root`` gives the lines."""
     try:
@@ -53,11 +71,15 @@ def check_spec(data: object, shape: type[S], *, path: Path, root: yaml.Node | No
         raise ConfigError("\n".join(dict.fromkeys(problems))) from error
 
 
-def _parse(path: Path) -> tuple[str, yaml.Node]:
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a text file: {error}") from error
+
+
+def _parse(path: Path) -> tuple[str, yaml.Node]:
+    text = _read(path)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:

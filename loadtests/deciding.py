@@ -1,0 +1,45 @@
+"""Ends a load once every promise is decided; how often it looks makes no verdict less sure.
+
+Looked at are the requests up to the first that has not ended yet: those that ended after it came back before
+it, and would make the service look faster than it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from loadtests.workload import Workload
+from probes.request import Request
+from probes.slo import is_decided
+from probes.warm_up import WarmUp, leave_out
+from reports.table import read_requests
+
+DECIDED = "load.decided"
+_GROWTH = 1.25  # of the time to the next look: each look reads all rows
+
+
+class Looks:
+    """When a run is looked at next, and whether it is over."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self._next_s = workload.first_look_s
+
+    def is_over(self, run: Path, *, elapsed_s: float) -> bool:
+        """Whether all is decided; looks only when it is time to."""
+        if self._next_s is None or elapsed_s < self._next_s:
+            return False
+        self._next_s = elapsed_s * _GROWTH
+        settled = leave_out(ended_so_far(read_requests(run)), self._workload.warm_up or WarmUp())
+        return is_decided(self._workload.slos, settled.requests)
+
+
+def ended_so_far(requests: Sequence[Request]) -> list[Request]:
+    """Return the requests up to the first of the schedule that has no row yet."""
+    found = []
+    for expected, request in enumerate(sorted(requests, key=lambda request: request.index)):
+        if request.index != expected:
+            break
+        found.append(request)
+    return found
