@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.chaos_child import LEAVE_TIMEOUT_S
+from experiments.chaos_child import JOURNAL_FILE, LEAVE_TIMEOUT_S
 from experiments.experiment import Experiment
 from probes.child import end_child, python_module, start_child, wait_until
 from probes.errors import TargetError
@@ -45,6 +46,14 @@ class ChaosProcess:
             elif time.time_ns() - event.t_ns > (event.data["limit_s"] + STUCK_AFTER_S) * 1e9:
                 return str(name)
         return ""
+
+    def was_cut_short(self) -> bool:
+        """Say whether a child that has ended did so before it had carried out its experiment."""
+        try:
+            journal = json.loads((self._folder / JOURNAL_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return True
+        return self.child.poll() != 0 or bool(journal.get("stopped_by"))
 
     def end(self, *, heard_within_s: float = HEARD_TIMEOUT_S) -> bool:
         """Stop it: its rollbacks get their time where they begin at once; then undoing is the controller's.

@@ -33,13 +33,19 @@ POINTS = tuple(
 )
 
 
+def prepare(run: Path) -> None:
+    """Name the run in our own process too, which its children have from us."""
+    if VARIABLE in os.environ:
+        os.environ[RUN_VARIABLE] = str(run)
+
+
 def crash_at(point: str) -> None:
     """Send the signal if this is the point, once in a run."""
-    wanted = os.environ.get(VARIABLE)
-    if wanted is None:
+    wanted, run_folder = os.environ.get(VARIABLE), os.environ.get(RUN_VARIABLE)
+    if wanted is None or run_folder is None:
         return
     name, number, whom = (*wanted.split(":"), "self")[:3]
-    run = Path(os.environ[RUN_VARIABLE])
+    run = Path(run_folder)
     if name != point or not _is_first(run):
         return
     pid = os.getpid() if whom == "self" else _pid_of(whom, run)

@@ -19,17 +19,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from experiments import permission
+from experiments import crash_points, permission
 from experiments.actions import ENDPOINT_VARIABLE, LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
 from experiments.bounds import PLAN_FILE
 from experiments.chaos_process import HEARD_TIMEOUT_S, ChaosProcess
 from experiments.experiment import Experiment
 from experiments.guard_watch import GuardWatch, Trip
 from experiments.injection import undo_pending
-from experiments.judging import LOAD_FOLDER, judge_run
+from experiments.judging import LOAD_FOLDER, judge_run, read_faults
 from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
 from experiments.lab_control import FOLDER_NAME, Lab, is_lab_alive, read_lab
 from experiments.lab_sampler import LabSampler
+from experiments.ledger import read_ledger
 from experiments.live_record import LiveRecord
 from experiments.plan import confirm_plan, try_to_resolve
 from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
@@ -41,6 +42,7 @@ from probes.interrupt import STOP_SIGNALS
 from probes.json_types import JsonObject
 from reports.live import Progress
 from reports.record import RunWriter, create_run, write_atomically
+from reports.run import load_run
 from reports.session import recording
 
 LAB_READY_TIMEOUT_S = 30.0
@@ -75,6 +77,7 @@ def run_gameday(
         TargetError: lab or load did not come up.
     """
     writer = create_run(out, kind="gameday", spec=_spec(experiment, lab), seed=seed)
+    crash_points.prepare(writer.path.resolve())
     with recording(writer, judge_run), Progress("game day", quiet=quiet) as progress:
         _GameDay(experiment, writer, out, progress, plan_hash).run(lab)
     return writer.path
@@ -362,6 +365,7 @@ class _GameDay:
         clock_at: float | None = None  # when recovery began to be expected
         next_at = time.monotonic()
         times: Times | None = None
+        is_void = False  # it was cut short, or mended by us: what it was to show will not be seen
         while True:
             self._check_children()
             self._obey_guards()
@@ -379,7 +383,10 @@ class _GameDay:
                 self._note_moments(times)
                 if clock_at is None and (times.t_clock_ns is not None or has_ended):
                     clock_at = time.monotonic()
-            if has_ended and (times is None or self._is_over(times, clock_at)):
+            if has_ended and not is_void and (self.chaos.was_cut_short() or self._is_mended_by_us()):
+                is_void = True
+                undo_pending(self.folder, by="controller")
+            if has_ended and (times is None or self._is_over(times, clock_at, is_void=is_void)):
                 break
             if not has_ended:
                 self._check_deadlines(self.chaos, deadline)
@@ -392,10 +399,20 @@ class _GameDay:
             self._phase("after", times.t_back_ns or time.time_ns())
         return times is not None
 
-    def _is_over(self, times: Times, clock_at: float | None) -> bool:
+    def _is_mended_by_us(self) -> bool:
+        """Say whether undoing has put back what the platform was to heal: it will not any more."""
+        mended = {e.id for e in read_ledger(self.folder) if not e.is_pending and e.detail.get("has_acted")}
+        faults = read_faults(load_run(self.folder))
+        return any(fault.is_healed_by_platform and fault.data["id"] in mended for fault in faults)
+
+    def _is_over(self, times: Times, clock_at: float | None, *, is_void: bool) -> bool:
+        if self.load is None and is_void:
+            return True
         assert clock_at is not None
-        longest_s = self.experiment.recovery_s + FOLLOW_EXTRA_S
-        return times.t_back_ns is not None or time.monotonic() - clock_at > longest_s
+        longest_s = FOLLOW_EXTRA_S + (0.0 if is_void else self.experiment.recovery_s)
+        # Without traffic there is no recovery to be seen.
+        back_ns = times.t_redundant_ns if self.load is None else times.t_back_ns
+        return back_ns is not None or time.monotonic() - clock_at > longest_s
 
     def _check_deadlines(self, chaos: ChaosProcess, deadline: float) -> None:
         """End a child that is stuck where no signal is heard, or takes longer than all its deadlines."""
@@ -408,6 +425,8 @@ class _GameDay:
             self._stop_breaking("controller", heard_within_s=HEARD_TIMEOUT_S)
 
     def _watch_afterwards(self) -> None:
+        if self.load is None:
+            return
         self.progress.step("after", "running", f"traffic for {self.experiment.after_s:g} s")
         deadline = time.monotonic() + self.experiment.after_s
         while time.monotonic() < deadline:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,8 @@ class Job:
         return self.log.read_text(errors="replace")
 
 
-def start_job(arguments: Sequence[str], folder: Path) -> Job:
-    """Start ``overproof …`` with its output in ``folder/log``."""
+def start_job(arguments: Sequence[str], folder: Path, *, env: Mapping[str, str] | None = None) -> Job:
+    """Start ``overproof …`` with its output in ``folder/log``, and with these variables besides ours."""
     mark, log = secrets.token_hex(8), folder / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -56,7 +56,7 @@ def start_job(arguments: Sequence[str], folder: Path) -> Job:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | {_MARK: mark},
+            env={**os.environ, **(env or {}), _MARK: mark},
             text=True,
         )
     return Job(process=process, mark=mark, log=log)
