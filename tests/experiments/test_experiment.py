@@ -113,3 +113,53 @@ def test_the_whole_deadline_covers_every_activity_twice_for_the_hypothesis() -> 
     experiment = load_experiment(CATALOGUE / "local/replica-kill.yaml")
 
     assert experiment.chaos_deadline_s == 30 + 2 * (10 + 15) + 15 + 30 + 45
+
+
+def plain(folder: Path) -> Path:
+    """The shipped experiment as one for plain Chaos Toolkit."""
+    path = folder / "plain.yaml"
+    path.write_text(GOOD[: GOOD.index("extensions:")])
+    return path
+
+
+def test_an_experiment_without_our_extension_has_the_promises_of_the_workload(tmp_path: Path) -> None:
+    workload = CATALOGUE.parents[1] / "loadtests/workloads/chat.yaml"
+    without = load_experiment(plain(tmp_path))
+    judged = load_experiment(plain(tmp_path), workload=workload)
+
+    assert (without.workload, without.slos["during"]) == (None, ())
+    assert judged.workload == workload
+    assert {slo.metric for slo in judged.slos["after"]} >= {"ttft_ms"}
+    assert judged.slos["before"] == judged.slos["during"] == judged.slos["after"]
+
+
+def test_promises_are_wanted_once_and_somewhere(tmp_path: Path) -> None:
+    (tmp_path / "none.yaml").write_text("name: x\n")
+
+    with pytest.raises(ConfigError, match="slos: none are there"):
+        load_experiment(plain(tmp_path), workload=tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="names a workload already"):
+        load_experiment(CATALOGUE / "local/replica-kill.yaml", workload=tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("    guards: [{kind: burn, objective: 0.9, burn_max: 14.4}]\n", "can never be exceeded"),
+        (
+            "    guards: [{kind: errors, share_max: 0.5}, {kind: errors, share_max: 0.1}]\n",
+            "one name: errors",
+        ),
+        ("    guards: [{kind: probe, probe: {type: action}}]\n", "wanted type: probe, and a tolerance"),
+        ("    guards: [{kind: erors, share_max: 0.5}]\n", "errors"),
+        ("    window: {days: [monday], timezone: UTC}\n", "'monday' is no day"),
+        ("    max_share: 1.5\n", "max_share"),
+    ],
+)
+def test_a_guard_or_bound_that_makes_no_sense_is_named(extra: str, said: str, tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("    steady_s: 10\n", "    steady_s: 10\n" + extra))
+
+    with pytest.raises(ConfigError) as refused:
+        load_experiment(path)
+    assert said in str(refused.value)
+    assert str(path) in str(refused.value)

@@ -27,8 +27,11 @@ from experiments.window import Window
 from probes.child import wait_until
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
+from probes.outcome import Outcome
 from probes.slo import Slo
+from reports.run import load_run
 from tests.experiments.labs import running_lab
+from tests.processes import start_job
 
 CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
 
@@ -199,3 +202,34 @@ def test_the_cost_is_share_times_time_over_the_budget() -> None:
     # 40 % of the requests for 5 minutes at 99.9 % over 30 days: 4.6 % of the budget
     assert budget_cost(0.4, 300, [slo], window_days=30) == pytest.approx(0.0463, abs=1e-4)
     assert budget_cost(0.4, 300, [], window_days=30) is None
+
+
+def test_a_confirmed_plan_is_carried_out_and_an_older_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plain.yaml"
+    document = yaml.safe_load((CATALOGUE / "local/replica-kill.yaml").read_text())
+    del document["extensions"], document["steady-state-hypothesis"]
+    path.write_text(yaml.safe_dump(document))
+    with running_lab(tmp_path / "runs/lab") as lab:
+        allow(lab.folder)
+        shown = start_job(["gameday", "plan", str(path)], tmp_path)
+        shown_status, text = shown.wait(timeout_s=40), shown.text()
+        confirmed = text.splitlines()[-1]
+        first = start_job(["gameday", "run", str(path), "--plan", confirmed], tmp_path)
+        first_status, said = first.wait(timeout_s=90), first.text()
+        after_first = read_lab(lab.folder)
+        second = start_job(["gameday", "run", str(path), "--plan", confirmed], tmp_path)
+        second_status = second.wait(timeout_s=40)
+        after_second = read_lab(lab.folder)
+    run = next(path.parent for path in (tmp_path / "runs").glob("*-gameday-*/undo.ndjson"))
+    found = {f.rule: f for f in load_run(run).findings}
+    (entry,) = read_ledger(run)
+
+    assert shown_status == 0, text
+    assert "1 of 3 replicas at once (33%)" in text
+    assert first_status == 3, said  # no promises, so no verdict
+    assert found["fault"].outcome is Outcome.PASS
+    assert f"(pid {entry.captured['victims'][0]['pid']}," in text
+    assert after_first != lab
+    assert second_status == 2
+    assert "is not what would be done now" in second.text()
+    assert after_second == after_first
