@@ -21,7 +21,7 @@ from experiments.window import Window, WindowSpec
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from probes.slo import Slo
-from probes.slo_spec import SloSpec, to_slos
+from probes.slo_spec import SloSpec, expand, known_slos, to_slos
 from probes.spec import Spec, check_spec, find_line, load_yaml
 
 NAME = "overproof"
@@ -42,7 +42,7 @@ class PhaseSlosSpec(Spec):
     @field_validator("before", "during", "after")
     @classmethod
     def _can_be_told_apart(cls, specs: tuple[SloSpec, ...]) -> tuple[SloSpec, ...]:
-        to_slos(specs)
+        known_slos(specs)
         return specs
 
 
@@ -51,9 +51,9 @@ class WorkloadSlosSpec(Spec):
 
     slos: tuple[SloSpec, ...]
 
-    def to_slos(self) -> tuple[Slo, ...]:
+    def to_slos(self, path: Path) -> tuple[Slo, ...]:
         """Return the promises."""
-        return to_slos(self.slos)
+        return _promises(self.slos, path)
 
 
 class ExtensionSpec(Spec):
@@ -221,7 +221,7 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
         title=shape.title,
         document=document,
         workload=_workload(path, extension, find_line(root, ("extensions", index, "workload"))),
-        slos={phase: to_slos(getattr(extension.slos, phase)) for phase in PHASES},
+        slos={phase: _promises(getattr(extension.slos, phase), path) for phase in PHASES},
         steady_s=extension.steady_s,
         recovery_s=extension.recovery_s,
         after_s=extension.after_s,
@@ -233,6 +233,14 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
     )
 
 
+def _promises(specs: tuple[SloSpec, ...], path: Path) -> tuple[Slo, ...]:
+    """Return the promises of a file, with its presets and OpenSLO files written out."""
+    try:
+        return to_slos(expand(specs, folder=path.parent))
+    except ValueError as error:
+        raise ConfigError(f"{path}: slos: {error}") from error
+
+
 def _plain(
     path: Path, title: str, document: JsonObject, root: yaml.Node | None, workload: Path | None
 ) -> Experiment:
@@ -240,7 +248,7 @@ def _plain(
     _check_with_chaostoolkit(path, document)
     slos: tuple[Slo, ...] = ()
     if workload is not None:
-        slos = check_spec({"slos": _slos_of(workload)}, WorkloadSlosSpec, path=workload).to_slos()
+        slos = check_spec({"slos": _slos_of(workload)}, WorkloadSlosSpec, path=workload).to_slos(workload)
     return Experiment(
         path=path,
         title=title,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from experiments.experiment import deadline_s, load_experiment
 from probes.errors import ConfigError
+from probes.slo import Slo, Window
 
 CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
 SHIPPED = sorted(CATALOGUE.glob("local/*.yaml"))
@@ -163,3 +165,24 @@ def test_a_guard_or_bound_that_makes_no_sense_is_named(extra: str, said: str, tm
         load_experiment(path)
     assert said in str(refused.value)
     assert str(path) in str(refused.value)
+
+
+def test_promises_of_a_phase_may_come_from_a_preset_or_an_openslo_file(tmp_path: Path) -> None:
+    before = "{metric: ttft_ms, statistic: p80, bound: 2000}"
+    assert before in GOOD
+    text = GOOD.replace(before, "{openslo: slo.yaml, metrics: {e: e2e_ms in s}}").replace(
+        "after:\n", "after:\n        - {preset: agents}\n"
+    )
+    path = write(tmp_path, text)
+    (path.parent / "slo.yaml").write_text(
+        "apiVersion: openslo/v1\nkind: SLO\nmetadata: {name: whole}\nspec:\n  budgetingMethod: Timeslices\n"
+        "  indicator:\n    metadata: {name: e}\n    spec: {thresholdMetric: {metricSource: {type: x}}}\n"
+        "  objectives: [{value: 9, target: 0.9, timeSliceTarget: 0.8, timeSliceWindow: 5s}]\n"
+    )
+
+    slos = load_experiment(path).slos
+
+    (whole,) = [slo for slo in slos["during"] if slo.name == "whole"]
+    assert (whole.bound, whole.window) == (9000, Window(length_s=5, objective=0.9))
+    assert Slo(**asdict(whole)) == whole  # as the record has it
+    assert "e2e_ms_p99" in [slo.name for slo in slos["after"]]

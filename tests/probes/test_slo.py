@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from probes.binomial import binomial_cdf
 from probes.errors import ConfigError
 from probes.outcome import Outcome
-from probes.slo import GOODPUT, Slo, decide, is_good, judge_slo, samples_needed, tally_slo
+from probes.slo import (
+    GOODPUT,
+    Slo,
+    Window,
+    decide,
+    is_good,
+    judge_slo,
+    judge_slos,
+    samples_needed,
+    tally_slo,
+)
 from tests.probes.rows import answered, failed
+from tests.studies.load_verdicts import heights
 
 TTFT = Slo(name="first", metric="ttft_ms", objective=0.95, bound=200)
 ITL = Slo(name="gaps", metric="itl_ms", objective=0.9, bound=50)
@@ -128,3 +141,72 @@ def test_gap_breaches_of_a_few_requests_are_weaker_evidence_than_the_same_number
 def test_a_promise_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="slo x: "):
         Slo(**{"name": "x", "objective": 0.9} | wrong)  # type: ignore[arg-type]
+
+
+def test_a_promise_by_stretches_counts_stretches() -> None:
+    slo = Slo(name="w", metric="ttft_ms", objective=0.9, bound=200, window=Window(length_s=10, objective=0.8))
+    # One request a second; in every fourth stretch two of ten are slow, elsewhere one.
+    rows = [answered(i, ttft_ms=300 if i % 10 == 0 or (i % 40 == 1) else 100) for i in range(401)]
+
+    tally = tally_slo(slo, rows)
+
+    assert (tally.possible, tally.total) == (10, 40)
+    finding = judge_slo(slo, rows)
+    assert finding.unit == "stretches"
+    assert "75.00% of 40 stretches of 10 s were good" in finding.observed
+    assert finding.outcome is Outcome.INCONCLUSIVE
+    assert judge_slo(slo, []).outcome is Outcome.INCONCLUSIVE
+
+
+def test_latencies_that_move_slowly_decide_less_than_as_many_independent_ones() -> None:
+    values = heights(0.99, 300, random.Random(7))
+    slow = [answered(i, ttft_ms=100 + 10 * value) for i, value in enumerate(values)]
+
+    finding = judge_slo(TTFT, slow)
+
+    assert finding.evidence["bad"] == 0
+    assert finding.outcome is Outcome.INCONCLUSIVE
+    assert "neighbours resemble each other" in finding.observed
+
+
+def test_an_outage_fails_although_its_requests_came_together() -> None:
+    rows = [failed(i, "http_5xx") if 40 <= i < 60 else answered(i) for i in range(100)]
+
+    assert judge_slo(GOOD, rows, slos=[TTFT]).outcome is Outcome.FAIL
+
+
+def test_a_half_that_is_slow_throughout_fails() -> None:
+    rows = [answered(i, ttft_ms=100 if i < 100 else 300) for i in range(200)]
+
+    assert judge_slo(TTFT, rows).outcome is Outcome.FAIL
+
+
+def test_one_of_several_promises_fails_only_at_the_confidence_of_all_together() -> None:
+    # 11 of 100 are slow where 5 are allowed: a chance of 1.1 %.
+    rows = [answered(i, ttft_ms=300 if i % 9 == 0 and i < 99 else 100) for i in range(100)]
+    others = [Slo(name=f"n{n}", metric="e2e_ms", objective=0.95, bound=9000) for n in range(4)]
+    many = [Slo(name=f"m{n}", metric="ttft_ms", objective=0.95, bound=200 + n) for n in range(4)]
+
+    alone = judge_slos([TTFT], rows)[0]
+    among = judge_slos([TTFT, *others], rows)
+
+    assert alone.outcome is Outcome.FAIL
+    assert among[0].outcome is Outcome.INCONCLUSIVE
+    assert [finding.outcome for finding in among[1:]] == [Outcome.PASS] * 4  # which needs no correction
+    assert all(f.outcome is Outcome.INCONCLUSIVE for f in judge_slos([TTFT, *many], rows))
+
+
+def test_a_run_that_was_looked_at_needs_more_to_pass() -> None:
+    rows = [answered(i) for i in range(60)]
+
+    assert judge_slos([TTFT], rows)[0].outcome is Outcome.PASS
+    assert judge_slos([TTFT], rows, is_peeked=True)[0].outcome is Outcome.INCONCLUSIVE
+    assert judge_slos([TTFT], [answered(i) for i in range(200)], is_peeked=True)[0].outcome is Outcome.PASS
+
+
+def test_the_percentile_stands_between_two_measured_values_that_would_decide() -> None:
+    rows = [answered(i, ttft_ms=100 + (i * 37) % 200) for i in range(200)]
+
+    evidence = judge_slo(TTFT, rows).evidence
+
+    assert 260 < evidence["percentile_low"] < 290 < evidence["percentile_high"] < 300
