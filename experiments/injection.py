@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,8 @@ def _undo(entry: Entry, ledger: Ledger, timeline: Timeline, *, by: str) -> Undon
     with contextlib.suppress(RecordError):  # putting things back must not wait for room on the disk
         timeline.note("undo.started", **named)
     try:
+        if entry.host not in ("", os.uname().nodename):  # its pids are other processes here
+            raise TargetError(f"it was injected on {entry.host}; undo it there")
         with crash_around("undo"):
             undoing = load_fault(entry.fault).undo(entry.captured)
     except (SuiteError, OSError) as error:

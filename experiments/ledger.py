@@ -43,6 +43,7 @@ class Entry:
     state: str  # the last one written
     detail: JsonObject  # what was written with the last state
     t_armed_ns: int = 0
+    host: str = ""  # where it was injected; empty: an older ledger does not say
 
     @property
     def is_pending(self) -> bool:
@@ -79,6 +80,7 @@ class Ledger:
         entry_id = f"{fault}-{secrets.token_hex(4)}"
         self._write(
             {"id": entry_id, "state": ARMED, "fault": fault, "subject": subject, "captured": captured}
+            | {"host": os.uname().nodename}
         )
         return entry_id
 
@@ -186,6 +188,7 @@ def _entry(row: JsonObject) -> Entry:
         state=str(row["state"]),
         detail=dict(row.get("detail") or {}),
         t_armed_ns=int(row.get("t_ns", 0)),
+        host=str(row.get("host", "")),
     )
 
 

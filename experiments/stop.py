@@ -21,8 +21,8 @@ from experiments.injection import Undone, undo_pending
 from experiments.lab_control import Process
 from experiments.ledger import read_ledger
 from probes.child import wait_until
-from probes.errors import SuiteError, TargetError
-from reports.run import Run, load_run
+from probes.errors import ConfigError, SuiteError, TargetError
+from reports.run import CRASHED, FINISHED, INTERRUPTED, STOPPED, Run, load_run
 
 STOP_FILE = "stop.json"
 STOP_EVENT = "stop.requested"
@@ -98,13 +98,18 @@ def stop_gameday(folder: Path, *, timeout_s: float = LEAVE_TIMEOUT_S) -> Stopped
     """Ask a game day to stop, wait until it has, and undo whatever is left.
 
     Raises:
+        ConfigError: this is no game day.
         TargetError: it runs on another host and does not answer.
     """
     run = load_run(folder)
+    if run.header.kind != "gameday":
+        raise ConfigError(
+            f"{folder}: is a {run.header.kind} run, no game day; Ctrl-C in its terminal stops it"
+        )
     controller = controller_of(run)
     if run.header.host != os.uname().nodename:
-        how = _stop_elsewhere(run, timeout_s=timeout_s)
-    elif not controller.is_alive:
+        return Stopped(run=folder, how=_stop_elsewhere(run, timeout_s=timeout_s), undone=[])
+    if not controller.is_alive:
         how = "its controller was gone"
     else:
         how = _stop_here(folder, controller, timeout_s=timeout_s)
@@ -124,19 +129,22 @@ def _stop_here(folder: Path, controller: Process, *, timeout_s: float) -> str:
 
 
 def _stop_elsewhere(run: Run, *, timeout_s: float) -> str:
-    if run.state != "running":
-        return f"it is {run.state}"
-    try:
-        _ask(run.path)
-    except OSError as error:
-        raise TargetError(
-            f"{run.path}: runs on {run.header.host}, and {STOP_FILE} cannot be written: {error.strerror}"
-        ) from error
-    if wait_until(lambda: load_run(run.path).state != "running", timeout_s=timeout_s, interval_s=1.0):
-        return "it stopped"
-    raise TargetError(
-        f"{run.path}: its controller on {run.header.host} does not answer; run `overproof gameday undo` there"
-    )
+    """Ask by the file alone: the pids of another host say nothing here, nor can its faults be undone here."""
+    where = f"{run.path}: of {run.header.host}"
+    if not _has_ended(run.path):
+        try:
+            _ask(run.path)
+        except OSError as error:
+            raise TargetError(f"{where}: {STOP_FILE} cannot be written: {error.strerror}") from error
+        if not wait_until(lambda: _has_ended(run.path), timeout_s=timeout_s, interval_s=1.0):
+            raise TargetError(f"{where}: does not answer; run `overproof gameday stop` there")
+    if _is_pending(run.path):
+        raise TargetError(f"{where}: has ended and left something; run `overproof gameday undo` there")
+    return "it stopped"
+
+
+def _has_ended(folder: Path) -> bool:
+    return bool(load_run(folder).events_of(FINISHED, INTERRUPTED, STOPPED, CRASHED))
 
 
 def _ask(folder: Path) -> None:
