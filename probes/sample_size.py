@@ -17,7 +17,7 @@ from probes.tally import Tally
 
 AWAY = 0.2  # how far the truth is from the limit
 POWER = 0.95  # how often the run then decides
-_RESERVE = 1.25  # of the normal approximation, and of a correlation that is itself estimated
+_RESERVE = 1.35  # of the normal approximation, and of a correlation that is itself estimated
 _PEEKING = 1.8  # how much longer tests take that may be looked at; docs/studies/load-verdicts.md
 CORRELATIONS = (0.0, 0.5, 0.9)  # of neighbours, for which it is told beforehand
 
