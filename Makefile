@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-gameday format
+.PHONY: help demo test check bench study-find-max study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-gameday format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
@@ -12,6 +12,7 @@ help:
 	@echo "make study-fleet-outliers  false alarms and misses of the rule on slow GPUs, over made-up fleets; 15 minutes"
 	@echo "make study-attribution  simulated sick fleets through the isolation and those of other tools, in minutes"
 	@echo "make study-compare  like and changed load runs, simulated, through overproof compare: how often it is wrong; 5 minutes"
+	@echo "make study-find-max  load find-max against endpoints whose capacity is known; at most 20 minutes, alone on a machine"
 	@echo "make study-gameday  signals to every process of a game day at every step; goes on where it stopped; twenty minutes"
 	@echo "make study-load  simulated load runs, independent and correlated, through the rules on SLOs: how often wrong; 40 minutes"
 	@echo "make format  let ruff rewrite the files"
@@ -63,6 +64,10 @@ study-gameday:
 study-load:
 	@.ci/setup dev
 	@nice .venv/bin/python -m tests.studies.load_verdicts
+
+study-find-max:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.studies.find_max
 
 format:
 	@.ci/setup dev

@@ -34,6 +34,7 @@ JUDGES = {
     "fleet": "burnin.fleet.judging",
     "load": "loadtests.judging",
     "calibration": "loadtests.calibrate",
+    "findmax": "loadtests.max_rate",
     "gameday": "experiments.judging",
 }
 # ``schema KIND``: module and pydantic model behind each kind of file.

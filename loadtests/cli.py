@@ -97,6 +97,55 @@ def run(
     return recorded.outcome
 
 
+@app.command(name="find-max")
+def find_max(
+    workload: Annotated[Path, typer.Argument(help="YAML file of the workload; its rate is tried first.")],
+    endpoint: Annotated[
+        str | None, typer.Option(help="Address to load; without one the built-in simulated endpoint.")
+    ] = None,
+    within_s: Annotated[
+        float, typer.Option(min=20, max=24 * 3600, help="Seconds that the whole search may take.")
+    ] = 300.0,
+    precision: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share by which both ends of the interval may differ.")
+    ] = 0.05,
+    calibrates: Annotated[
+        bool,
+        typer.Option(
+            "--calibration/--no-calibration",
+            help="Find out right before each step how well this client measures.",
+        ),
+    ] = True,
+    metrics_url: Annotated[
+        str | None, typer.Option(help="The server's own metrics page: it tells whether requests queue.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed of arrivals and prompts.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Search for the highest arrival rate that meets the workload's SLOs."""
+    from loadtests.find_max import Search, print_steps
+    from loadtests.find_max import find_max as run_search
+    from loadtests.load_run import Finish
+    from loadtests.workload import load_workload, override
+    from reports.terminal import print_result
+
+    search = Search(
+        spec=override(load_workload(workload), url=endpoint, duration_s=None, calibrates=calibrates),
+        out=out,
+        seed=seed,
+        within_s=within_s,
+        precision=precision,
+        is_quiet=as_json,
+        metrics_url=metrics_url,
+    )
+    recorded = run_search(search, Finish())
+    if not as_json:
+        print_steps(recorded)
+    print_result(recorded, as_json=as_json)
+    return recorded.outcome
+
+
 @app.command()
 def worker(
     master: Annotated[str, typer.Option(help="Host or address where `overproof load run` waits.")],

@@ -26,7 +26,7 @@ class Looks:
         self._workload = workload
         self._next_s = workload.first_look_s
 
-    def is_over(self, run: Path, *, elapsed_s: float) -> bool:
+    def is_over(self, run: Path, elapsed_s: float) -> bool:
         """Whether all is decided; looks only when it is time to."""
         if self._next_s is None or elapsed_s < self._next_s:
             return False

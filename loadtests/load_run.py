@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -62,6 +62,7 @@ class LoadRequest:
     metrics_port: int | None = None  # of our own figures, for Prometheus; None: not served
     metrics_url: str | None = None  # of the server's own metrics; None: not asked for
     crew: Crew = field(default_factory=Crew)
+    is_over: Callable[[Path, float], bool] | None = None  # asked while it runs; None: until_decided says it
 
 
 class Finish:
@@ -69,11 +70,12 @@ class Finish:
 
     def __init__(self) -> None:
         self.is_asked = False
+        self.was_told = False  # from outside; else the run itself had seen enough
         signal.signal(signal.SIGUSR1, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.is_asked = True
+        self.is_asked = self.was_told = True
 
 
 def stop_with_parent() -> None:
@@ -147,7 +149,7 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         if workload.tasks is not None:
             plan = _ask_idle(plan, writer, progress, finish)
         with server_metrics(request.metrics_url, writer):
-            _drive(plan, writer, progress, finish)
+            _drive(plan, writer, progress, finish, request.is_over)
     return load_run(writer.path)
 
 
@@ -209,20 +211,31 @@ def _ask_idle(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Fin
     return replace(plan, tokens_sent=data["tokens_in"], tokens_received=data["tokens_out"])
 
 
-def _drive(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Finish) -> None:
+def _drive(
+    plan: LoadPlan,
+    writer: RunWriter,
+    progress: Progress,
+    finish: Finish,
+    is_over: Callable[[Path, float], bool] | None,
+) -> None:
     """Start the load processes and follow them to their end."""
     progress.step("load", "running", f"{plan.workload.duration_s:g} s of {plan.workload.name}")
     writer.event("load", plans.CREW, workers=plan.crew.workers, **asdict(plan.crew))
     with load_processes(plan, write_plan(plan), writer) as processes:
-        _follow(processes, plan, writer, progress, finish)
+        _follow(processes, plan, writer, progress, finish, is_over or Looks(plan.workload).is_over)
     processes.check()
     progress.step("load", "done", _figures(plan.run))
 
 
 def _follow(
-    processes: LoadProcesses, plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Finish
+    processes: LoadProcesses,
+    plan: LoadPlan,
+    writer: RunWriter,
+    progress: Progress,
+    finish: Finish,
+    is_over: Callable[[Path, float], bool],
 ) -> None:
-    workload, looks, t0_s = plan.workload, Looks(plan.workload), 0.0
+    workload, t0_s = plan.workload, 0.0
     deadline = time.monotonic() + _CHILD_START_S + workload.duration_s + workload.endpoint.timeout_s
     deadline += _CHILD_END_S + (0 if plan.crew.is_alone else plan.crew.join_s + _COLLECT_S)
     has_told = has_started = False
@@ -230,7 +243,7 @@ def _follow(
         if not has_started and _has_started(plan.run):
             has_started, t0_s = True, time.monotonic()
         elapsed_s = time.monotonic() - t0_s
-        if has_started and not finish.is_asked and looks.is_over(plan.run, elapsed_s=elapsed_s):
+        if has_started and not finish.is_asked and is_over(plan.run, elapsed_s):
             writer.event("load", DECIDED, after_s=elapsed_s)
             finish.is_asked = True
         processes.check_workers(has_started=has_started)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from probes.errors import SuiteError
 from probes.event import Event
 from probes.finding import Finding
@@ -17,6 +19,7 @@ from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import METRICS, percentile
 from reports.fleet_sheet import FleetSheet, build_fleet_sheet
+from reports.rate_plot import rate_plots
 from reports.run import Run, load_run
 from reports.text import one_line, plain
 from reports.timeline import Timeline, build_timeline, read_traffic, traffic_folder
@@ -90,6 +93,7 @@ class Sheet:
     latencies: tuple[Latency, ...]
     failures: tuple[Failure, ...]
     requests: int
+    rate_plots: tuple[Markup, ...]  # of a search over rates
     events: tuple[tuple[float, Event], ...]
     events_left_out: int
     command: str
@@ -119,6 +123,7 @@ def build_sheet(run: Run) -> Sheet:
         latencies=tuple(_latencies(traffic)),
         failures=tuple(_failures(traffic)),
         requests=len(traffic),
+        rate_plots=tuple(rate_plots(run)),
         events=tuple(((e.t_ns - timeline.t0_ns) / 1e9, e) for e in events[:EVENTS_MAX]),
         events_left_out=max(0, len(events) - EVENTS_MAX),
         command=command_line(run),

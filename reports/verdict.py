@@ -17,6 +17,7 @@ KIND_TITLES = {
     "load": "Load test",
     "gameday": "Game day",
     "calibration": "Calibration",
+    "findmax": "Search for the highest rate",
 }
 SIGNS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", None: "–"}
 

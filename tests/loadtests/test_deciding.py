@@ -62,13 +62,13 @@ def test_a_look_ends_the_run_only_when_every_promise_is_decided(tmp_path: Path) 
 
     looks = Looks(spec().to_workload())
     write(200)
-    assert not looks.is_over(writer.path, elapsed_s=9)  # before the first look
+    assert not looks.is_over(writer.path, 9)  # before the first look
     write(20)
-    assert not looks.is_over(writer.path, elapsed_s=10)
+    assert not looks.is_over(writer.path, 10)
     write(200)
-    assert not looks.is_over(writer.path, elapsed_s=11)  # not time for another
-    assert looks.is_over(writer.path, elapsed_s=13)
-    assert not Looks(spec(until_decided=None).to_workload()).is_over(writer.path, elapsed_s=1000)
+    assert not looks.is_over(writer.path, 11)  # not time for another
+    assert looks.is_over(writer.path, 13)
+    assert not Looks(spec(until_decided=None).to_workload()).is_over(writer.path, 1000)
 
 
 @pytest.mark.parametrize(
