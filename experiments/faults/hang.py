@@ -37,8 +37,11 @@ def undo_stop(captured: JsonObject) -> Undoing:
     """Let those that are still stopped go on; one that was replaced is left alone."""
 
     def restore() -> Undoing:
-        stopped = [v for v in processes_of(captured) if v.is_alive and process_state(v.pid) in _STOPPED]
-        for victim in stopped:
+        alive = [victim for victim in processes_of(captured) if victim.is_alive]
+        stopped = [victim for victim in alive if process_state(victim.pid) in _STOPPED]
+        for (
+            victim
+        ) in alive:  # also one that does not look stopped: a SIGSTOP may be on its way, and this ends it
             victim.send(signal.SIGCONT)
         seen = see_serving(captured, has_acted=bool(stopped))
         woken = f"let pid {', '.join(str(v.pid) for v in stopped)} go on" if stopped else seen.did

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from experiments.faults.fault import FaultRefused, load_fault
+from experiments.faults.hang import undo_stop
 from experiments.faults.replica import KILL, undo_kill, verify_death
 from experiments.faults.victims import capture_victims, names_of, processes_of, recheck_victims
 from experiments.injection import inject_fault, undo_pending
 from experiments.lab import all_serve
 from experiments.lab_control import process_from_json, read_lab
 from experiments.ledger import ARMED, UNDO_FAILED, UNDONE, VERIFIED, Ledger, read_ledger
-from probes.child import wait_until
+from probes.child import process_state, wait_until
 from probes.errors import ConfigError, TargetError
 from reports.run import read_ndjson
 from tests.experiments.labs import running_lab
@@ -175,3 +176,17 @@ def test_an_undo_that_fails_stays_pending_and_does_not_stop_the_others(tmp_path:
 def test_a_fault_that_nobody_knows_runs_no_code() -> None:
     with pytest.raises(ConfigError, match="'os:system' is unknown"):
         load_fault("os:system")
+
+
+def test_undo_outruns_a_stop_that_was_sent_just_now(tmp_path: Path) -> None:
+    with running_lab(tmp_path / "lab", liveness_s=0) as lab:
+        captured = capture_victims(lab.folder, replica="replica-0", seed=1)
+        (victim,) = processes_of(captured)
+        left = 0
+        for _ in range(200):
+            victim.send(signal.SIGSTOP)
+            undo_stop(captured)
+            left += wait_until(lambda: process_state(victim.pid) == "T", timeout_s=0.01, interval_s=0.005)
+            victim.send(signal.SIGCONT)
+
+    assert left == 0
