@@ -26,6 +26,14 @@ from tests.experiments.crashes import SEED, SIGNALS, Cell, all_cells, run_cell, 
 RESULTS = Path("runs/study-gameday/results.ndjson")
 TABLE = Path("docs/studies/gameday-crashes.md")
 LABS = 2
+FOUND = """
+What it has found so far, each now with a test of its own:
+
+- `SIGHUP chaos inject.after hang`: a replica stayed stopped. Undoing came so soon after SIGSTOP that the process
+  did not look stopped yet, and was left alone. Undoing now sends SIGCONT to every victim that lives.
+- A signal in the rollbacks: the controller waited its whole `recovery_s` for a healing that its own undo had
+  made impossible.
+"""
 
 
 def main() -> int:
@@ -100,7 +108,7 @@ def render(rows: Sequence[JsonObject], *, total: int) -> str:
         codes = sorted({int(row["exit_status"]) for row in those})
         lines.append(f"| {number} | {len(those)} | {', '.join(map(str, codes))} |")
     lines += [f"\n- {row['name']}: {'; '.join(row['problems'])}" for row in bad]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + FOUND
 
 
 def _count(rows: Sequence[JsonObject], point: str, whom: str) -> str:
