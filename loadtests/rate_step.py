@@ -45,7 +45,7 @@ class Backlog:
     def is_growing(self, variance: float) -> bool:
         """Whether neither chance nor the filling of the endpoint explains it."""
         chance = _CHANCE * math.sqrt(max(variance, _VARIANCE_MIN) * self.arrivals)
-        return self.growth > max(chance, self.before)
+        return self.growth > max(chance, self.before / 2)  # overload has begun before the first count, too
 
 
 def backlog_of(run: Run) -> Backlog:
