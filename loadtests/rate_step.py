@@ -23,7 +23,7 @@ from reports.table import read_series, series_names
 # A queue at exactly its capacity grows by chance, as the square root of what arrived; so many times as much
 # comes by chance in fewer than 1 of 1,000 steps, at all looks together.
 _CHANCE = 4.0
-_VARIANCE_MIN = 0.25  # of arrivals and sizes together: a batch ends at once, which is not even either
+_VARIANCE_MIN = 0.05  # of arrivals and sizes together: no server is quite even
 _LATE_SHARE = 0.5  # of the latest requests have to be in breach
 _SECONDS_MIN = 4
 _LONG = 4.0  # a queue at 1 - x of its capacity comes to rest after some 1/x² requests
