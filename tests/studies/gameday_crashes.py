@@ -27,10 +27,11 @@ RESULTS = Path("runs/study-gameday/results.ndjson")
 TABLE = Path("docs/studies/gameday-crashes.md")
 LABS = 2
 FOUND = """
-What it has found so far, each now with a test of its own:
+What it has found so far, both mended:
 
-- `SIGHUP chaos inject.after hang`: a replica stayed stopped. Undoing came so soon after SIGSTOP that the process
-  did not look stopped yet, and was left alone. Undoing now sends SIGCONT to every victim that lives.
+- `SIGHUP chaos inject.after hang`: a replica stayed stopped. Undoing came so soon after SIGSTOP that the
+  process did not look stopped yet, and was left alone. Undoing now sends SIGCONT to every victim
+  that lives, and the cell was run again (most of the others were run before that).
 - A signal in the rollbacks: the controller waited its whole `recovery_s` for a healing that its own undo had
   made impossible.
 """
