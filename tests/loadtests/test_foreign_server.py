@@ -103,7 +103,7 @@ def test_its_streams_are_read_whole_and_their_tokens_agree_with_its_usage(server
     assert all(row.t_sent_ns < row.t_first_ns <= row.t_last_ns <= row.t_end_ns for row in rows)  # type: ignore[operator]
     # Whether it keeps its promises is this machine's affair today; that we could tell is ours.
     own = {name: outcome for name, outcome in findings.items() if "client:" in name}
-    assert findings["slo slo:goodput"] == "pass"
+    assert findings["slo slo:goodput"] != "fail"
     assert exit_code in (0, 3), findings
     assert own["stream-integrity-control client:load"] == "pass"
 
@@ -121,7 +121,7 @@ def test_answers_that_are_not_streamed_are_read_too(server: Server) -> None:
     _, rows, findings = server.load("whole", "stream: false")
 
     assert {(row.error, row.tokens_out) for row in rows} == {(None, 12)}
-    assert findings["slo slo:goodput"] == "pass"
+    assert findings["slo slo:goodput"] != "fail"
 
 
 def test_a_model_that_it_does_not_serve_ends_before_the_load_with_its_own_words(
