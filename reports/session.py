@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from probes.errors import Interrupted, RecordError, SuiteError
 from probes.finding import Finding
@@ -20,6 +21,7 @@ from reports.table import seal
 
 Judge = Callable[[Run], list[Finding]]
 UNREADABLE = "record.unreadable"
+_NOTE = "record: "
 
 
 @contextlib.contextmanager
@@ -34,7 +36,7 @@ def recording(writer: RunWriter, judge: Judge) -> Iterator[RunWriter]:
             writer.event("controller", FINISHED)
     except BaseException as error:
         _note_end(writer, error)
-        error.add_note(f"record: {writer.path}")
+        _name_record(error, writer.path)
         raise
     finally:
         conclude(writer, judge)
@@ -110,6 +112,12 @@ def _lost_lines(run: Run) -> str:
         if lines:
             lost[file.name] = lines
     return ", ".join(f"{lines} in {part}" for part, lines in lost.items())
+
+
+def _name_record(error: BaseException, path: Path) -> None:
+    """Tell whoever reads the error where the record is; of a record within a record, only the outer one."""
+    others = [note for note in getattr(error, "__notes__", []) if not note.startswith(_NOTE)]
+    error.__notes__ = [*others, f"{_NOTE}{path}"]
 
 
 def _note_end(writer: RunWriter, error: BaseException) -> None:

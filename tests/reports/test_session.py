@@ -39,6 +39,20 @@ def test_a_run_that_reaches_its_end_is_sealed_judged_and_published(tmp_path: Pat
     assert not {".reserve", "gpu.ndjson"} & names
 
 
+def test_an_error_within_a_step_of_a_search_names_the_record_of_the_search(tmp_path: Path) -> None:
+    whole = create_run(tmp_path, kind="findmax", spec={}, seed=0)
+    step = create_run(whole.path, kind="load", spec={}, seed=0)
+
+    with (
+        pytest.raises(TargetError) as caught,
+        recording(whole, judge_pass),
+        recording(step, judge_pass),
+    ):
+        raise TargetError("cannot be reached")
+
+    assert caught.value.__notes__ == [f"record: {whole.path}"]
+
+
 @pytest.mark.parametrize(
     ("error", "state", "observed"),
     [
