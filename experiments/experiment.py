@@ -15,6 +15,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, field_validator
 
+from experiments.alerts import Alerts
+from experiments.alerts_spec import AlertsSpec
 from experiments.guard import Guard
 from experiments.guard_spec import GuardSpec
 from experiments.window import Window, WindowSpec
@@ -74,6 +76,9 @@ class ExtensionSpec(Spec):
     after_s: float = Field(default=10.0, gt=0, le=3600, description="Seconds of traffic watched afterwards.")
     requests_min: int = Field(default=30, ge=1, description="Requests that each phase needs at least.")
     guards: tuple[GuardSpec, ...] = Field(default=(), description="What stops the game day at once.")
+    alerts: AlertsSpec | None = Field(
+        default=None, description="The site's alerts that have to notice it; absent: our own probes do."
+    )
     max_share: float | None = Field(
         default=None,
         gt=0,
@@ -171,6 +176,7 @@ class Experiment:
     max_share: float | None = None  # of the replicas, for one fault; None: half, where it has several victims
     window: Window | None = None  # None: at any time
     budget_window_days: float = 30.0
+    alerts: Alerts | None = None  # None: noticing is up to our own probes
 
     @property
     def chaos_deadline_s(self) -> float:
@@ -230,6 +236,7 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
         max_share=extension.max_share,
         window=None if extension.window is None else extension.window.to_window(),
         budget_window_days=extension.budget_window_days,
+        alerts=None if extension.alerts is None else extension.alerts.to_alerts(),
     )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from experiments import crash_points, permission
 from experiments.actions import ENDPOINT_VARIABLE, LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
+from experiments.alerts_watch import AlertWatch
 from experiments.bounds import PLAN_FILE
 from experiments.chaos_process import HEARD_TIMEOUT_S, ChaosProcess
 from experiments.experiment import Experiment
@@ -95,6 +96,8 @@ def _spec(experiment: Experiment, lab: LabChoice) -> JsonObject:
         "after_s": experiment.after_s,
         "requests_min": experiment.requests_min,
         "guards": [asdict(guard) for guard in experiment.guards],
+        "alerts": None if experiment.alerts is None else asdict(experiment.alerts),
+        "budget_window_days": experiment.budget_window_days,
         "lab_restarts": lab.is_restarting,
     }
 
@@ -117,6 +120,7 @@ class _GameDay:
         self.record = LiveRecord(self.folder)
         self.guards = GuardWatch(experiment.guards, experiment.slos["during"], self.record, self.folder)
         self.trip: Trip | None = None  # what stopped it
+        self.alerts = None if experiment.alerts is None else AlertWatch(experiment.alerts, writer)
         self.chaos: ChaosProcess | None = None
         self.load: subprocess.Popen[str] | None = None
         self.own_lab: subprocess.Popen[str] | None = None  # None: one that ran already is used
@@ -137,6 +141,9 @@ class _GameDay:
             self.sampler = LabSampler(self.lab.folder, self.writer)
             self.stack.callback(self.sampler.stop)
             self.sampler.start()
+            if self.alerts is not None:
+                self.stack.callback(self.alerts.stop)
+                self.alerts.start()
             self._start_guard_probes()
             if self.experiment.workload is not None:
                 self._start_load(self.experiment.workload)
@@ -216,13 +223,15 @@ class _GameDay:
     def _make_plan(self) -> None:
         """Resolve what would be hit, refuse what may not be, and write down what actions have to keep to."""
         now = datetime.datetime.now(datetime.UTC)
-        for condition in (
+        conditions = (
             permission.look_at_permission(self.lab.folder),
             permission.look_at_window(self.experiment.window, now),
             permission.look_at_leftovers(self.lab, self.out),
-        ):
+        )
+        for condition in conditions:
             if not condition.is_met:
                 raise ConfigError(f"{self.experiment.path}: {condition.name}: {condition.observed}")
+        self._event("plan.permitted", conditions=[asdict(condition) for condition in conditions])
         plan = try_to_resolve(self.experiment, self.lab.folder, seed=self.writer.header.seed)
         if isinstance(plan, str):
             if self.plan_hash:
@@ -295,6 +304,7 @@ class _GameDay:
         self.progress.step("steady state", "running", "starting load")
         longest_s = self.experiment.steady_s + STEADY_EXTRA_S + self.experiment.chaos_deadline_s
         longest_s += self.experiment.recovery_s + self.experiment.after_s + 60
+        longest_s += 0.0 if self.experiment.alerts is None else self.experiment.alerts.within_s
         command = python_module(
             "overproof", "load", "run", str(workload), "--endpoint", self.lab.url,
             "--duration-s", f"{longest_s:.0f}", "--seed", str(self.writer.header.seed),
@@ -308,6 +318,8 @@ class _GameDay:
         """Raise when what a game day stands on has gone."""
         if self.sampler.error is not None:
             raise self.sampler.error
+        if self.alerts is not None and self.alerts.error is not None:
+            raise self.alerts.error
         if self.load is not None and (status := self.load.poll()) is not None:
             said = (self.folder / "load.log").read_text(errors="replace").strip().splitlines() or [""]
             error = ConfigError if status == 2 else TargetError
@@ -334,6 +346,7 @@ class _GameDay:
                 start_ns = now_ns - ROW_DELAY_NS - GOOD_IN_A_ROW * WINDOW_NS
                 windows = cut_windows(requests, slos, start_ns=start_ns, end_ns=now_ns - ROW_DELAY_NS)
                 if windows and all(window.is_good for window in windows):
+                    self._event("steady.seen", requests=len(requests))
                     self.progress.step("steady state", "done", f"{len(requests)} requests")
                     return True
             time.sleep(_POLL_S)
@@ -412,7 +425,10 @@ class _GameDay:
         longest_s = FOLLOW_EXTRA_S + (0.0 if is_void else self.experiment.recovery_s)
         # Without traffic there is no recovery to be seen.
         back_ns = times.t_redundant_ns if self.load is None else times.t_back_ns
-        return back_ns is not None or time.monotonic() - clock_at > longest_s
+        if not (back_ns is not None or time.monotonic() - clock_at > longest_s):
+            return False
+        is_awaited = self.alerts is not None and self.alerts.is_worth_waiting_for(times.t_inject_ns)
+        return is_void or not is_awaited
 
     def _check_deadlines(self, chaos: ChaosProcess, deadline: float) -> None:
         """End a child that is stuck where no signal is heard, or takes longer than all its deadlines."""
@@ -444,8 +460,12 @@ class _GameDay:
 
     def _note_moments(self, times: Times) -> None:
         """Put each moment on the timeline once, as soon as it is seen; judging derives them again."""
+        harm, detection = None, times.detection
+        if self.alerts is not None:
+            harm, detection = times.detection, self.alerts.detection(times.t_inject_ns)
         moments = {
-            "t_detect": times.detection.t_ns if times.detection else None,
+            "t_harm": harm.t_ns if harm else None,
+            "t_detect": detection.t_ns if detection else None,
             "t_mitigate": times.t_mitigate_ns,
             "t_recover": times.t_recover_ns,
             "t_redundant": times.t_redundant_ns,
@@ -453,7 +473,8 @@ class _GameDay:
         for kind, t_ns in moments.items():
             if t_ns is not None and kind not in self.seen:
                 self.seen.add(kind)
-                by = {"by": times.detection.by} if times.detection and kind == "t_detect" else {}
+                noticed = {"t_harm": harm, "t_detect": detection}.get(kind)
+                by = {"by": noticed.by} if noticed else {}
                 self._event_at(t_ns, kind, after_inject_s=times.after_inject_s(t_ns), **by)
 
     def _end_chaos(self) -> None:

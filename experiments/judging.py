@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from experiments.alerts import AlertsSeen, find_detection, judge_alerts, read_alerts
 from experiments.guard import judge_guards
+from experiments.harm import find_harm
 from experiments.ledger import Entry, read_ledger
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
 from probes.errors import SuiteError
@@ -49,6 +51,8 @@ class Evidence:
     guards: tuple[JsonObject, ...] = ()  # as the experiment states them
     guard_trips: tuple[JsonObject, ...] = ()
     guard_looks: JsonObject = field(default_factory=dict)  # how often each has looked
+    alerts: AlertsSeen | None = None  # None: the site's alerts were not to be asked
+    budget_window_days: float = 30.0
     was_steady: bool = True  # False: good traffic never came, so nothing was to be injected
 
     @property
@@ -87,6 +91,7 @@ def read_evidence(run: Run) -> Evidence:
     samples = read_series(run, LAB_SERIES)
     faults = read_faults(run)
     load_state, client = _client(run.path / LOAD_FOLDER)
+    alerts = read_alerts(run)
     lab = next((event.data for event in run.events_of("lab.ready")), {})
     return Evidence(
         slos=slos,
@@ -96,7 +101,7 @@ def read_evidence(run: Run) -> Evidence:
         requests=requests,
         samples=samples,
         faults=faults,
-        times=_times(faults, requests, samples, slos) if faults else None,
+        times=_times(faults, requests, samples, slos, alerts) if faults else None,
         entries=read_ledger(run.path),
         activities=[event.data for event in run.events_of("chaos.activity.completed")],
         journal=_journal(run.path),
@@ -105,6 +110,8 @@ def read_evidence(run: Run) -> Evidence:
         guards=tuple(spec.get("guards", ())),
         guard_trips=tuple(event.data for event in run.events_of("guard.tripped")),
         guard_looks=next((event.data["looks"] for event in run.events_of("guards.watched")), {}),
+        alerts=alerts,
+        budget_window_days=float(spec.get("budget_window_days", 30.0)),
         was_steady=not run.events_of("steady.missing"),
     )
 
@@ -131,14 +138,18 @@ def _times(
     requests: list[Request],
     samples: list[JsonObject],
     slos: dict[str, tuple[Slo, ...]],
+    alerts: AlertsSeen | None,
 ) -> Times:
-    return find_times(
+    times = find_times(
         requests,
         samples,
         faults=faults,
         t_end_ns=max((end_of(request) for request in requests), default=0),
         slos=slos["after"],
     )
+    if alerts is None:
+        return times
+    return replace(times, detection=find_detection(alerts, times.t_inject_ns), harm=times.detection)
 
 
 def _requests(folder: Path) -> list[Request]:
@@ -240,8 +251,11 @@ def _last_line(activity: JsonObject) -> str:
 
 
 def judge_detection(seen: Evidence) -> Finding:
-    """A fault that no probe of ours noticed has not been shown to matter, nor to be healed."""
+    """A fault that nobody noticed has not been shown to matter; where the site has alerts, they have to."""
     assert seen.times is not None
+    if seen.alerts is not None:
+        moments, subject = _moments(seen.times), f"alertmanager:{seen.alerts.wanted.url}"
+        return judge_alerts(seen.alerts, seen.times.t_inject_ns, subject=subject, moments=moments)
     detection = seen.times.detection
     if detection is None:
         observed = "no request and no probe showed the fault"
@@ -263,6 +277,7 @@ def _moments(times: Times) -> JsonObject:
     """Return each moment that came, as a time (``_ns``) and as seconds from the injection (``_s``)."""
     moments = {
         "t_inject": times.t_inject_ns,
+        "t_harm": times.harm.t_ns if times.harm else None,
         "t_detect": times.detection.t_ns if times.detection else None,
         "t_mitigate": times.t_mitigate_ns,
         "t_recover": times.t_recover_ns,
@@ -305,7 +320,8 @@ def judge_recovery(seen: Evidence) -> Finding:
         observed=observed,
         expected=f"within {seen.recovery_s:g} s",
         unit="s",
-        evidence=_moments(seen.times),
+        evidence=_moments(seen.times)
+        | {"harm": find_harm(seen.requests, seen.slos, seen.times, window_days=seen.budget_window_days)},
         next_step=next_step,
     )
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments import permission
+from experiments.alerts_watch import look_at_alerts
 from experiments.bounds import MAX_SHARE, planning, refusal_of, share_of
 from experiments.experiment import ACTIONS_MODULE, Experiment
 from experiments.faults.fault import Fault
@@ -182,6 +183,7 @@ def look_at_conditions(experiment: Experiment, lab: Lab, out: Path) -> list[Cond
         permission.look_at_others(lab.folder),
         permission.look_at_leftovers(lab, out),
         permission.look_at_health(lab),
+        *([] if experiment.alerts is None else [look_at_alerts(experiment.alerts)]),
     ]
 
 

@@ -33,7 +33,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """When the fault was first noticed by our own probes, and by which."""
+    """When the fault was first noticed, and by what."""
 
     t_ns: int
     by: str
@@ -81,6 +81,8 @@ class Times:
     t_recover_ns: int | None
     t_redundant_ns: int | None
     windows: tuple[Window, ...]
+    # What a request or a probe of ours first showed, where noticing is up to the site's own alerts.
+    harm: Detection | None = None
 
     @property
     def t_back_ns(self) -> int | None:

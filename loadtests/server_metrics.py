@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import math
 import os
 import re
-import socket
-import ssl
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +23,7 @@ from probes.errors import ConfigError
 from probes.event import to_json_line
 from probes.finding import Finding
 from probes.json_types import JsonObject
+from probes.page import fetch, is_web_address
 from reports.record import SERIES_FOLDER, RunWriter
 from reports.run import Run
 from reports.table import read_series, series_names
@@ -77,12 +74,7 @@ def check_metrics_url(url: str) -> str:
     Raises:
         ConfigError: it is none.
     """
-    try:
-        parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_one = False
-    if not is_one or parts.username:
+    if not is_web_address(url):
         raise ConfigError(f"--metrics-url {url!r}: wanted an address such as http://host:8000/metrics")
     return url
 
@@ -93,60 +85,13 @@ def fetch_page(url: str, *, deadline_s: float = DEADLINE_S, bytes_max: int = BYT
     Raises:
         ValueError: it did not come whole, in time and within the size; redirects are not followed.
     """
-    parts = urlsplit(url)
-    target = (parts.path or "/metrics") + (f"?{parts.query}" if parts.query else "")
-    is_late = threading.Event()
-    try:
-        with contextlib.closing(_connection(url, deadline_s)) as link, _deadline(link, is_late, deadline_s):
-            link.request("GET", target, headers={"Accept": "text/plain;version=0.0.4"})
-            reply = link.getresponse()
-            if reply.status != 200:
-                raise ValueError(f"HTTP {reply.status}")
-            data = b""
-            while chunk := reply.read1(65_536):
-                data += chunk
-                if len(data) > bytes_max:
-                    raise ValueError(f"more than {bytes_max} bytes")
-    except (OSError, http.client.HTTPException) as error:
-        late = f"not within {deadline_s:g} s"
-        is_timeout = is_late.is_set() or isinstance(error, TimeoutError)
-        raise ValueError(late if is_timeout else str(error) or type(error).__name__) from error
-    if is_late.is_set():  # what came by then may look whole
-        raise ValueError(f"not within {deadline_s:g} s")
-    return data.decode("utf-8", errors="replace")
-
-
-def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        return http.client.HTTPSConnection(
-            parts.hostname or "", parts.port, timeout=timeout_s, context=context
-        )
-    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
-
-
-@contextlib.contextmanager
-def _deadline(
-    link: http.client.HTTPConnection, is_late: threading.Event, deadline_s: float
-) -> Iterator[None]:
-    """Shut the connection once the time for all of the answer is up: each byte may come just in time."""
-
-    link.connect()
-    connected = link.sock  # the link itself forgets it when the answer has no length
-
-    def shut() -> None:
-        is_late.set()
-        with contextlib.suppress(OSError):
-            connected.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(deadline_s, shut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    address = urlsplit(url)
+    whole = address._replace(path=address.path or "/metrics").geturl()
+    wanted = {"Accept": "text/plain;version=0.0.4"}
+    page = fetch(whole, headers=wanted, deadline_s=deadline_s, bytes_max=bytes_max)
+    if page.status != 200:
+        raise ValueError(f"HTTP {page.status}")
+    return page.body.decode("utf-8", errors="replace")
 
 
 def parse_samples(page: str) -> dict[str, list[tuple[dict[str, str], float]]]:

@@ -18,6 +18,7 @@ _QUALIFIERS = ("format", "dtype", "size_bytes", "pattern", "path", "phase")
 _TITLES = {
     "is_serving": "Replicas that serve",
     "replicas_ready": "Replicas that serve",
+    "matching_alerts": "Alerts of the site that match and fire",
     "server_running": "The server's own count: requests that it works on",
     "server_waiting": "The server's own count: requests that wait in its queue",
     "server_kv_cache_pct": "The server's own figure: KV cache in use",
@@ -53,7 +54,7 @@ _UNITS = {
 _NOT_DRAWN = frozenset(
     {"t_ns", "pid", "start_time", "port", "seed", "index", "iteration", "products", "is_routed"}
     | {"arrivals", "ended", "failed", "dropped", "events", "in_flight", "lag_ms_max", "lateness_ms_max"}
-    | {"clock_step_ms", "xid", "scrape_ms"}
+    | {"clock_step_ms", "xid", "scrape_ms", "date_s", "t_sent_ns"}
 )
 PANELS_MAX = 16
 LINES_MAX = 16  # more lines than this cannot be told apart; the extremes are kept

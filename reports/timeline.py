@@ -20,6 +20,7 @@ from reports.traffic import traffic_panels
 # The moments of a game day, in the order in which they are expected.
 MOMENTS = {
     "t_inject": "fault injected",
+    "t_harm": "first harm",
     "t_detect": "noticed",
     "t_mitigate": "routed around",
     "t_recover": "traffic good again",
@@ -143,6 +144,5 @@ def _markers(run: Run, t0_ns: int) -> Iterator[Marker]:
     for event in run.events_of(_FAULT_START[0], *MOMENTS):
         name = "t_inject" if event.kind == _FAULT_START[0] else event.kind
         known.setdefault(name, event.t_ns)
-    for name, label in MOMENTS.items():
-        if name in known:
-            yield Marker(name=name, label=label, t_s=(known[name] - t0_ns) / 1e9)
+    for name in sorted(known.keys() & MOMENTS.keys(), key=lambda name: (known[name], [*MOMENTS].index(name))):
+        yield Marker(name=name, label=MOMENTS[name], t_s=(known[name] - t0_ns) / 1e9)
