@@ -147,6 +147,7 @@ class AlertWatch:
     def _look(self) -> None:
         row: JsonObject = {"subject": f"alertmanager:{self._alerts.url}", "is_answered": False, "error": ""}
         row |= {"date_s": None, "t_sent_ns": time.time_ns(), "matching_alerts": None}
+        answer: Answer | None = None
         try:
             answer = ask(self._alerts, self._headers)
         except ValueError as error:
@@ -158,8 +159,9 @@ class AlertWatch:
                 return
             row |= {"t_ns": answer.t_head_ns, "t_sent_ns": answer.t_sent_ns, "date_s": answer.date_s}
             row |= {"is_answered": True, "matching_alerts": len(answer.alerts)}
-            self._note(answer)
         self._note_silence(row)
+        if answer is not None:
+            self._note(answer)
         self._writer.sample(SERIES, row)
         self._rows.append(row)
 
