@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench study-find-max study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-gameday format
+.PHONY: help demo test check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-gameday format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
@@ -13,6 +13,7 @@ help:
 	@echo "make study-attribution  simulated sick fleets through the isolation and those of other tools, in minutes"
 	@echo "make study-compare  like and changed load runs, simulated, through overproof compare: how often it is wrong; 5 minutes"
 	@echo "make study-find-max  load find-max against endpoints whose capacity is known; at most 20 minutes, alone on a machine"
+	@echo "make study-find-max-steps  single steps of a search, simulated: how often they are decided wrongly; 20 minutes"
 	@echo "make study-load-repeats  one workload 30 times around its true limit; goes on where it stopped; 45 minutes"
 	@echo "make study-gameday  signals to every process of a game day at every step; goes on where it stopped; twenty minutes"
 	@echo "make study-load  simulated load runs, independent and correlated, through the rules on SLOs: how often wrong; 40 minutes"
@@ -69,6 +70,10 @@ study-load:
 study-find-max:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.studies.find_max
+
+study-find-max-steps:
+	@.ci/setup dev
+	@nice .venv/bin/python -m tests.studies.find_max_steps
 
 study-load-repeats:
 	@.ci/setup dev

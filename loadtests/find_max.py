@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 _KINDS = ("constant", "poisson", "gamma")  # those with one rate
 _ARRIVALS_MIN = 60  # in every step, before it may hold
-_FIRST_LOOK_S = 4.0
-_GROWTH = 1.15  # of the time to the next look
-_WARM_UP_S = 2.0
-_STEP_SHARE = 0.2  # of the time for the whole search that one step may take
+FIRST_LOOK_S = 4.0
+GROWTH = 1.15  # of the time to the next look
+WARM_UP_S = 2.0
+STEP_SHARE = 0.2  # of the time for the whole search that one step may take
 _STEP_S_MIN = 8.0
 _AROUND_S = 8.0  # that a step takes beside its load: starting, calibrating, draining, judging
 _CLIENT_TRIES = 3  # a busy moment of this machine is not its limit
@@ -68,12 +68,12 @@ class _StepLooks:
     """When a step is looked at next, and whether it is decided."""
 
     def __init__(self, *, precision: float, arrived_min: int) -> None:
-        self._precision, self._arrived_min, self._next_s = precision, arrived_min, _FIRST_LOOK_S
+        self._precision, self._arrived_min, self._next_s = precision, arrived_min, FIRST_LOOK_S
 
     def __call__(self, run: Path, elapsed_s: float) -> bool:
         if elapsed_s < self._next_s:
             return False
-        self._next_s = elapsed_s * _GROWTH
+        self._next_s = elapsed_s * GROWTH
         step = read_step(
             load_run(run), precision=self._precision, arrived_min=self._arrived_min, is_over=False
         )
@@ -136,7 +136,7 @@ def _search(search: Search, writer: RunWriter, progress: Progress, finish: Finis
         progress.step(name, "running", f"{rate:.2f} requests/s")
         run = run_load(
             LoadRequest(
-                spec=step_spec(search, rate, seconds_max=min(left_s, search.within_s * _STEP_SHARE)),
+                spec=step_spec(search, rate, seconds_max=min(left_s, search.within_s * STEP_SHARE)),
                 out=search.out,
                 path=writer.path / STEPS_FOLDER / name,
                 seed=search.seed + len(steps),
@@ -170,9 +170,9 @@ def step_spec(search: Search, rate_per_s: float, *, seconds_max: float) -> Workl
     changes = {
         "name": f"{spec.name} at {rate_per_s:.2f}/s",
         "arrivals": spec.arrivals.model_copy(update={"rate_per_s": rate_per_s}),
-        "duration_s": _FIRST_LOOK_S,
-        "until_decided": UntilDecidedSpec(duration_s_max=max(seconds_max, _FIRST_LOOK_S + 1)),
-        "warm_up": spec.warm_up or WarmUpSpec(seconds=_WARM_UP_S),
+        "duration_s": FIRST_LOOK_S,
+        "until_decided": UntilDecidedSpec(duration_s_max=max(seconds_max, FIRST_LOOK_S + 1)),
+        "warm_up": spec.warm_up or WarmUpSpec(seconds=WARM_UP_S),
         "baseline": None,
         "slos": slos,
     }

@@ -60,6 +60,11 @@ def backlog_of(run: Run) -> Backlog:
         arrivals, under_way = (sum(column) for column in zip(*seconds[second].values(), strict=True))
         if arrivals > (ordered[-1][0] if ordered else 0):  # nothing of the draining
             ordered.append((arrivals, under_way))
+    return backlog_of_counts(ordered)
+
+
+def backlog_of_counts(ordered: Sequence[tuple[int, int]]) -> Backlog:
+    """Return the growth, from how many had arrived and how many were under way, second by second."""
     if len(ordered) < _SECONDS_MIN:
         return Backlog(arrivals=0, before=0, growth=0)
     first, last = ordered[max(1, len(ordered) // 4)], ordered[-1]
