@@ -9,9 +9,9 @@ from pathlib import Path
 
 from experiments.guard import BREACHED, SEES, SERIES, Guard, Look, look_at_probe, look_at_traffic
 from experiments.live_record import LiveRecord
-from experiments.tail import Tail
 from probes.json_types import JsonObject
 from probes.slo import Slo
+from probes.tail import Tail
 from reports.record import SERIES_FOLDER
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from experiments.judging import LOAD_FOLDER, read_faults
 from experiments.recovery import LAB_SERIES, Times, end_of, find_times
-from experiments.tail import Tail
 from probes.json_types import JsonObject
 from probes.request import Request, request_from_json
 from probes.slo import Slo
+from probes.tail import Tail
 from reports.record import REQUESTS_FOLDER, SERIES_FOLDER
 from reports.run import load_run
 

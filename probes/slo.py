@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from probes.evidence import Evidence, weigh
 from probes.finding import Finding
+from probes.json_types import JsonObject
 from probes.metric import METRICS as METRICS
 from probes.metric import percentile as percentile
 from probes.outcome import Outcome
@@ -30,6 +31,29 @@ from probes.tally import Tally as Tally
 from probes.tally import count_bad as count_bad
 from probes.tally import is_good as is_good
 from probes.tally import tally_slo as tally_slo
+
+
+def slo_holds(
+    slos: list[JsonObject] | None = None,
+    window_s: float = 30.0,
+    settle_s: float = 2.0,
+    wait_s: float = 0.0,
+    run: str = "",
+    out: str = "runs",
+) -> bool:
+    """Say whether live traffic keeps its promises, as a probe with ``tolerance: true`` of any experiment.
+
+    Judged is the traffic of a load test that runs: ``run`` names its folder; else it is that of the game day,
+    or of our control, or the newest that runs under ``out``. ``slos`` are written as in a workload; absent,
+    they are that workload's. Looked at are the requests due within ``window_s``, up to ``settle_s`` ago,
+    since younger ones may well be under way; for as much traffic it waits at most ``wait_s``.
+
+    Raises:
+        TargetError: nobody can say: too few requests, no load test, a dead one. Never taken for a yes.
+    """
+    from probes.slo_probes import answer_slo_holds
+
+    return answer_slo_holds(slos, window_s, settle_s, wait_s, run, out)
 
 
 def judge_slos(
