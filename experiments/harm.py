@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from experiments.recovery import Times, end_of
+from probes.breaches import CLIENT_ERRORS
 from probes.json_types import JsonObject
 from probes.request import Request
 from probes.slo import GOODPUT, Slo, count_bad
@@ -21,10 +22,12 @@ def find_harm(
     ``budget_share`` is the part of the error budget of ``window_days`` that the bad requests burned: their
     number over what the promise lets pass at this day's rate; absent where nothing promises goodput.
     """
-    since = [r for r in requests if end_of(r) >= times.t_inject_ns]
+    ended = [r for r in requests if end_of(r) >= times.t_inject_ns]
+    since = [r for r in ended if r.error not in CLIENT_ERRORS and not r.is_hung_up]
     failed = Counter(r.error for r in since if r.error is not None)
     harm: JsonObject = {
         "requests": len(since),
+        "by_client": len(ended) - len(since),  # they say nothing of the service
         "failed": failed.total(),
         "errors": dict(failed.most_common()),
         "degraded_s": sum(not window.is_good for window in times.windows),

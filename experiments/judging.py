@@ -414,7 +414,9 @@ def judge_undo(entries: Sequence[Entry]) -> Finding:
 
 def judge_method(seen: Evidence) -> Finding:
     """Chaos Toolkit has to have carried out what the experiment says; its exit code would not tell."""
-    broken = [f"{a['type']} {a['name']!r}: {_last_line(a)}" for a in seen.activities if _is_broken(a)]
+    broken = [
+        f"{a['type']} {a['name']!r}: {_last_line(a) or a['status']}" for a in seen.activities if _is_broken(a)
+    ]
     if seen.journal is None:
         outcome, observed = Outcome.INCONCLUSIVE, "Chaos Toolkit left no journal"
     elif broken:

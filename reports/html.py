@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from probes.finding import Finding
 from probes.json_types import JsonObject
@@ -75,9 +75,18 @@ def report_environment() -> jinja2.Environment:
     environment.filters["outcome_word"] = outcome_word
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str)
     environment.filters["describe"] = describe
+    environment.filters["coded"] = coded
     environment.filters["spec_text"] = spec_text
     environment.filters["tojson_short"] = lambda value: one_line(json.dumps(value, default=str), 300)
     return environment
+
+
+def coded(text: str) -> Markup:
+    """Return text whose commands, which stand between backticks, are set as such."""
+    parts = plain(text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )
 
 
 def _finalize(value: object) -> object:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from probes.errors import RecordError
 from probes.finding import Finding
+from reports.gameday_text import gameday_markdown
 from reports.run import Run
 from reports.sheet import Sheet, build_sheet
 from reports.text import one_line
@@ -36,6 +37,8 @@ def summarize(sheet: Sheet) -> str:
         parts.append(_moments(sheet))
     if verdict.failed or verdict.undecided:
         parts.append(_table([*verdict.failed, *verdict.undecided]))
+    if sheet.gameday is not None:
+        parts += gameday_markdown(sheet.gameday, escape=escape, command=sheet.command)
     left_out = len(verdict.not_applicable) + len(verdict.waived)
     parts.append(
         f"{len(verdict.failed)} failed, {len(verdict.undecided)} undecided, {len(verdict.passed)} passed, "

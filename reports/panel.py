@@ -43,7 +43,7 @@ class Panel:
 class Band:
     """Something that lasted: a fault from its injection to its undo, a stage of a burn-in."""
 
-    kind: str  # "fault" or "stage"
+    kind: str  # "fault", "undo" or "stage"
     label: str
     start_s: float
     end_s: float | None  # None: nothing says that it ended

@@ -19,6 +19,7 @@ from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import METRICS, percentile
 from reports.fleet_sheet import FleetSheet, build_fleet_sheet
+from reports.gameday_sheet import GamedaySheet, build_gameday_sheet
 from reports.rate_plot import rate_plots
 from reports.run import Run, load_run
 from reports.text import one_line, plain
@@ -99,6 +100,7 @@ class Sheet:
     command: str
     files: tuple[tuple[str, int], ...]
     fleet: FleetSheet | None  # None: this is no run of a fleet
+    gameday: GamedaySheet | None  # None: this is no game day
 
 
 def build_sheet(run: Run) -> Sheet:
@@ -129,6 +131,7 @@ def build_sheet(run: Run) -> Sheet:
         command=command_line(run),
         files=tuple(_files(run.path)),
         fleet=build_fleet_sheet(run),
+        gameday=build_gameday_sheet(run, timeline),
     )
 
 

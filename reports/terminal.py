@@ -83,6 +83,10 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     yield Text.assemble(_outcome(verdict.outcome), (first, "bold"))
     yield Text(verdict.sentence)
     yield Text(", ".join(f"{name.lower()} {one_line(value)}" for name, value in facts.items()), style="dim")
+    if sheet.gameday is not None and sheet.gameday.ending:
+        yield Text(one_line(sheet.gameday.ending), style="bold")
+    if sheet.gameday is not None and sheet.gameday.hypothesis:
+        yield Text(f"hypothesis: {one_line(sheet.gameday.hypothesis)}")
     yield from _moments(sheet)
     if sheet.fleet is not None:
         counts = (f"{count:,} {name}" for name, count in sheet.fleet.counts.items())
@@ -97,6 +101,11 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     if len(decided) > full + len(brief):
         yield Text(f"and {len(decided) - full - len(brief)} more in the report")
     yield from _rest(sheet, is_tty=is_tty)
+    if sheet.gameday is not None:
+        from reports.gameday_text import gameday_lines
+
+        width = shutil.get_terminal_size().columns if is_tty else None
+        yield from (Text(line, style=style) for line, style in gameday_lines(sheet.gameday, width=width))
     for problem in sheet.timeline.problems:
         yield Text(f"not shown: {one_line(problem)}", style="yellow")
     yield Text()

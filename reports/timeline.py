@@ -56,7 +56,7 @@ def build_timeline(run: Run) -> Timeline:
         panels += telemetry_panels(run, t0_ns)
     except RecordError as error:
         problems.append(str(error))
-    bands = (*_fault_bands(run, t0_ns), *_stage_bands(run, t0_ns))
+    bands = (*_fault_bands(run, t0_ns), *_undo_bands(run, t0_ns), *_stage_bands(run, t0_ns))
     markers = tuple(_markers(run, t0_ns))
     return Timeline(
         t0_ns=t0_ns,
@@ -103,6 +103,25 @@ def _fault_bands(run: Run, t0_ns: int) -> Iterator[Band]:
             yield _band("fault", name, open_since.pop(name), event, t0_ns)
     for name, event in open_since.items():
         yield _band("fault", name, event, None, t0_ns)
+
+
+def _undo_bands(run: Run, t0_ns: int) -> Iterator[Band]:
+    """Yield each undoing, from its start to what came of it."""
+    open_since: dict[object, Event] = {}
+    for event in run.events_of("undo.started", "undo.verified", "undo.failed"):
+        if event.kind == "undo.started":
+            open_since[event.data.get("id")] = event
+        elif (start := open_since.pop(event.data.get("id"), None)) is not None:
+            word = "undo failed" if event.kind == "undo.failed" else "undo"
+            yield _band(
+                "undo",
+                f"{word}: {event.data.get('by') or _name_of(event.data, 'fault')}",
+                start,
+                event,
+                t0_ns,
+            )
+    for start in open_since.values():
+        yield _band("undo", "undo without an end", start, None, t0_ns)
 
 
 def _stage_bands(run: Run, t0_ns: int) -> Iterator[Band]:

@@ -11,6 +11,7 @@ from reports.run import Run
 
 # A rule with this in its name says whether detectors saw the faults that were seeded to prove them.
 CONTROL_RULE = "control"
+COMPLETENESS_RULE = "completeness"
 KIND_TITLES = {
     "burnin": "Burn-in",
     "fleet": "Burn-in of a fleet",
@@ -48,8 +49,12 @@ class Verdict:
 
 def sum_up(run: Run) -> Verdict:
     """Sort the findings of a run by the part they play; the run's own outcome is never softened."""
-    # What another finding explains stands behind those that stand for themselves.
-    counted = sorted((f for f in run.findings if f.counts), key=lambda f: "because" in f.evidence)
+    # What another finding explains stands behind those that stand for themselves; that a run was cut short
+    # explains what it lacks, and stands before them all.
+    counted = sorted(
+        (f for f in run.findings if f.counts),
+        key=lambda f: (f.rule != COMPLETENESS_RULE or f.outcome is Outcome.PASS, "because" in f.evidence),
+    )
     failed = _with(counted, Outcome.FAIL)
     undecided = _with(counted, Outcome.INCONCLUSIVE)
     passed = _with(counted, Outcome.PASS)

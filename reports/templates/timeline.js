@@ -46,7 +46,7 @@ const overproofCharts = (() => {
     const left = Math.max(chart.valToPos(band.start, "x", true), chart.bbox.left);
     const end = band.end == null ? whole.max : band.end;
     const right = Math.min(chart.valToPos(end, "x", true), chart.bbox.left + chart.bbox.width);
-    return [left, Math.max(right, left + (band.kind === "fault" ? 2 * devicePixelRatio : 0))];
+    return [left, Math.max(right, left + (band.kind === "stage" ? 0 : 2 * devicePixelRatio))];
   };
   const isSeen = (chart, t) => t >= chart.scales.x.min && t <= chart.scales.x.max;
   const drawBands = chart => {
@@ -81,7 +81,7 @@ const overproofCharts = (() => {
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
     const labels = [
-      ...data.bands.map(band => ({ text: band.kind === "fault" ? "fault: " + band.label : band.label, x: bandEnds(chart, band)[0], until: bandEnds(chart, band)[1], colour: band.kind === "fault" ? "fault-line" : "soft" })),
+      ...data.bands.map(band => ({ text: band.kind === "fault" ? "fault: " + band.label : band.label, x: bandEnds(chart, band)[0], until: bandEnds(chart, band)[1], colour: band.kind === "stage" ? "soft" : band.kind + "-line" })),
       ...data.markers.filter(marker => isSeen(chart, marker.t)).map(marker => ({ text: marker.label, x: chart.valToPos(marker.t, "x", true), until: Infinity, colour: "ink" })),
     ].filter(label => label.until > bbox.left && label.x < bbox.left + bbox.width).sort((a, b) => a.x - b.x);
     labels.forEach(label => {

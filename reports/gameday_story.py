@@ -1,0 +1,128 @@
+"""What happened on a game day, step by step, with the time of day and the seconds from the injection."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from probes.event import Event
+from probes.json_types import JsonObject
+from reports.run import CRASHED, FINISHED, INTERRUPTED, STOPPED, Run
+from reports.timeline import Timeline
+
+# How a step is marked, which is a word in text and a colour on the page.
+FAULT, HARM, WELL, UNDO, STOP, PLAIN = "fault", "harm", "well", "undo", "stop", ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that happened."""
+
+    t_ns: int
+    clock: str  # time of day, UTC
+    after_s: float | None  # from the first injection; None: nothing was injected
+    mark: str
+    what: str
+    detail: str
+
+
+def _subject(data: JsonObject) -> str:
+    return f"{data.get('fault', 'fault')} on {str(data.get('subject', '')).partition(':')[2] or 'its target'}"
+
+
+def _alert(data: JsonObject) -> str:
+    labels = dict(data.get("labels") or {})
+    name = labels.pop("alertname", "without a name")
+    return f"{name} ({', '.join(f'{k}={v}' for k, v in labels.items())})" if labels else str(name)
+
+
+Line = tuple[str, str, str]  # mark, what, detail
+# Kind of an event -> what it says; what is not here is in the log of the run.
+_LINES: Mapping[str, Callable[[JsonObject], Line]] = {
+    "steady.seen": lambda d: (WELL, "steady state seen", f"{d.get('requests')} requests so far"),
+    "steady.missing": lambda _: (STOP, "no steady state", "nothing was injected"),
+    "fault.armed": lambda d: (FAULT, "armed", f"{_subject(d)}: its undo is on the disk"),
+    "fault.verified": lambda d: (FAULT, "verified", str(d.get("observed", ""))),
+    "fault.not_verified": lambda d: (STOP, "not verified", str(d.get("observed", ""))),
+    "guard.tripped": lambda d: (STOP, "guard tripped", f"{d.get('guard')}: {d.get('observed')}"),
+    "guard.stopped": lambda d: (STOP, "guard stopped it", f"within {d.get('took_s')} s"),
+    "stop.requested": lambda d: (STOP, "stop asked for", f"by {d.get('by')}"),
+    "chaos.stuck": lambda d: (STOP, "an activity was stuck", str(d.get("activity", ""))),
+    "chaos.activity.overran": lambda d: (STOP, "an activity overran", str(d.get("name", ""))),
+    "chaos.overran": lambda d: (STOP, "the experiment overran", f"its {d.get('deadline_s')} s"),
+    "alert.gone": lambda d: (WELL, "alert ended", _alert(d)),
+    "alerts.silent": lambda d: (STOP, "Alertmanager silent", str(d.get("reason", ""))),
+    "alerts.heard": lambda _: (PLAIN, "Alertmanager heard again", ""),
+    "lab.silent": lambda d: (STOP, "lab silent", str(d.get("reason", ""))),
+    "undo.started": lambda d: (UNDO, "undo begins", f"by {d.get('by')}"),
+    "undo.verified": lambda d: (
+        UNDO,
+        "undone" if d.get("has_acted", True) else "nothing left to undo",
+        f"{str(d.get('did')).removeprefix('nothing to do: ')} (by {d.get('by')})",
+    ),
+    "undo.failed": lambda d: (STOP, "undo failed", f"{d.get('did')} (by {d.get('by')})"),
+    INTERRUPTED: lambda d: (STOP, "game day interrupted", str(d.get("signal", ""))),
+    STOPPED: lambda d: (STOP, "game day could not go on", str(d.get("reason", ""))),
+    CRASHED: lambda d: (STOP, "overproof crashed", str(d.get("reason", ""))),
+    FINISHED: lambda _: (PLAIN, "end of the game day", ""),
+}
+_MOMENTS = {
+    "t_harm": (HARM, "first harm"),
+    "t_detect": (HARM, "noticed"),
+    "t_mitigate": (WELL, "routed around"),
+    "t_recover": (WELL, "traffic good again"),
+    "t_redundant": (WELL, "all replicas serve"),
+}
+
+
+def tell_story(run: Run, timeline: Timeline) -> tuple[Step, ...]:
+    """Return what happened in order of time; the moments as judging derived them."""
+    found = [*_events(run), *_injections(run), *_moments(run, timeline)]
+    injected_ns = min((t_ns for t_ns, line in found if line[1] == "injected"), default=None)
+    return tuple(_step(t_ns, line, injected_ns) for t_ns, line in sorted(found, key=lambda pair: pair[0]))
+
+
+def seconds_text(step: Step) -> str:
+    """Return the seconds from the injection; empty where nothing was injected."""
+    return "" if step.after_s is None else f"{step.after_s:+.3f}"
+
+
+def _step(t_ns: int, line: Line, injected_ns: int | None) -> Step:
+    moment = datetime.datetime.fromtimestamp(t_ns / 1e9, tz=datetime.UTC)
+    return Step(
+        t_ns=t_ns,
+        clock=f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}",
+        after_s=None if injected_ns is None else (t_ns - injected_ns) / 1e9,
+        mark=line[0],
+        what=line[1],
+        detail=line[2],
+    )
+
+
+def _events(run: Run) -> Iterator[tuple[int, Line]]:
+    for event in run.events:
+        if event.kind in _LINES:
+            yield event.t_ns, _LINES[event.kind](event.data)
+        elif event.kind == "phase.started" and event.data.get("phase") == "before":
+            yield event.t_ns, (PLAIN, "traffic begins", "")
+
+
+def _injections(run: Run) -> Iterator[tuple[int, Line]]:
+    for event in run.events_of("fault.injected"):
+        yield injected_at(event), (FAULT, "injected", _subject(event.data))
+
+
+def injected_at(event: Event) -> int:
+    """Return when a fault was injected, which is a little before its line was written."""
+    t_ns = event.data.get("t_inject_ns")
+    return t_ns if isinstance(t_ns, int) else event.t_ns
+
+
+def _moments(run: Run, timeline: Timeline) -> Iterator[tuple[int, Line]]:
+    by = {event.kind: str(event.data.get("by", "")) for event in run.events_of("t_harm", "t_detect")}
+    for marker in timeline.markers:
+        if marker.name in _MOMENTS:
+            mark, what = _MOMENTS[marker.name]
+            who = f"by {by[marker.name]}" if by.get(marker.name) else ""
+            yield timeline.t0_ns + round(marker.t_s * 1e9), (mark, what, who)
