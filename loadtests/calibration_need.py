@@ -42,17 +42,24 @@ def need_of(workload: Workload, *, seed: int, workers: int = 1) -> Need:
     else:
         rate = _peak_per_s(workload, seed=seed) * _mean_turns(workload)
         events_per_s, streams = rate * tokens, rate * (_FIRST_S + tokens * _GAP_S)
-    if (workload.endpoint.url or "").startswith("https:"):
-        events_per_s *= TLS_WEIGHT
+    events_per_s *= 1 + (TLS_WEIGHT - 1) * _tls_share(workload)
     said = workload.calibration
     events_per_s = said.events_per_s or max(EVENTS_PER_S_MIN, _MARGIN * events_per_s)
     wanted = said.streams or max(STREAMS_MIN, math.ceil(_MARGIN * streams))
-    streams_each = math.ceil(min(wanted, workload.in_flight_max) / workers)
+    streams_each = math.ceil(min(wanted, workload.in_flight_max * len(workload.endpoints)) / workers)
     return Need(
         events_per_s=min(EVENTS_PER_S_MAX, events_per_s / workers),
         streams=max(1, min(STREAMS_MAX, streams_each)),
         tokens=tokens,
     )
+
+
+def _tls_share(workload: Workload) -> float:
+    """Return the part of the traffic that is read by TLS; all of it where an endpoint's part may move."""
+    tls = [one for one in workload.endpoints if (one.spec.url or "").startswith("https:")]
+    if tls and workload.fail_over is not None:
+        return 1.0
+    return sum(one.weight for one in tls) / sum(one.weight for one in workload.endpoints)
 
 
 def _mean_output_tokens(workload: Workload, *, seed: int) -> int:

@@ -44,6 +44,7 @@ class Target:
     server_name: str = ""  # that the certificate has to be valid for
     events_max: int = EVENTS_MAX_DEFAULT  # of one answer; what goes on beyond it is given up
     bytes_max: int = BYTES_MAX_DEFAULT
+    name: str | None = None  # None: it is the only one
 
     def __repr__(self) -> str:
         return f"Target({self.url!r})"

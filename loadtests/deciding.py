@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtests.endpoint_judging import groups_of, read_outages
 from loadtests.workload import Workload
 from probes.request import Request
 from probes.slo import is_decided
 from probes.warm_up import WarmUp, leave_out
+from reports.run import load_run
 from reports.table import read_requests
 
 DECIDED = "load.decided"
@@ -31,8 +33,11 @@ class Looks:
         if self._next_s is None or elapsed_s < self._next_s:
             return False
         self._next_s = elapsed_s * _GROWTH
-        settled = leave_out(ended_so_far(read_requests(run)), self._workload.warm_up or WarmUp())
-        return is_decided(self._workload.slos, settled.requests)
+        requests = read_requests(run)
+        settled = leave_out(ended_so_far(requests), self._workload.warm_up or WarmUp())
+        outages = read_outages(load_run(run).events, requests) if self._workload.fail_over is not None else []
+        groups = groups_of(self._workload, settled.requests, outages, whole="")
+        return is_decided(self._workload.slos, [(group.phase, group.requests) for group in groups])
 
 
 def ended_so_far(requests: Sequence[Request]) -> list[Request]:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import heapq
+import json
 import math
 import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -27,17 +28,21 @@ import gevent.event
 from loadtests.alarm import Alarm
 from loadtests.arrivals import schedule, share_of
 from loadtests.connections import Connections, Target
+from loadtests.fail_over import FailOver
 from loadtests.guards import Guards, Stop
-from loadtests.plan import LoadPlan
+from loadtests.plan import ENDPOINT_BACK, ENDPOINT_LOST, Destination, LoadPlan
 from loadtests.poll_clock import PollClock, nothing
+from loadtests.prober import ask_until
 from loadtests.prompts import Prompt, Prompts, make_body
 from loadtests.reader import Errand, Exchange
+from loadtests.routes import Routes
 from loadtests.sessions import Chain
 from loadtests.spending import Tokens
 from loadtests.task_requests import TEXT_CHARS_MAX, choices_of, task_body, task_prompt
 from loadtests.tls import make_context
-from loadtests.workload import COMPLETIONS_PATH, HangUpSpec
+from loadtests.workload import COMPLETIONS_PATH, HangUpSpec, read_headers
 from probes.errors import TargetError
+from probes.json_types import JsonObject
 from probes.request import Request
 
 _DEADLINE_CHECK_S = 0.1
@@ -64,19 +69,36 @@ class Dispatcher:
     """Sends one worker's share of the schedule; ``on_row`` gets every finished request, in the hub."""
 
     def __init__(
-        self, plan: LoadPlan, target: Target, on_row: Callable[[Request], None], *, worker: int, workers: int
+        self,
+        plan: LoadPlan,
+        target: Target,
+        on_row: Callable[[Request], None],
+        *,
+        worker: int,
+        workers: int,
+        others: Sequence[Target] = (),
+        on_endpoint: Callable[[str, int, JsonObject], None] = lambda *_: None,
     ) -> None:
+        """``others`` are the endpoints after the first; ``on_endpoint`` hears when one is lost or back."""
         self.counts = Counts()
         self.polls = PollClock()
         self._plan = plan
         self._workload = plan.workload
         self._on_row = on_row
         self._worker, self._workers = worker, workers
-        self._connections = Connections(target, self.polls)
+        self._connections = [Connections(one, self.polls) for one in (target, *others)]
+        self._places = {one.name: place for place, one in enumerate((target, *others))}
+        self._under_way = [0] * len(self._connections)  # at each
+        self._on_endpoint = on_endpoint
+        self._probers: list[gevent.Greenlet] = []
         self._in_flight: set[Exchange] = set()
         self._woken = gevent.event.Event()  # something is due that was not before, or the run is to finish
         self._is_finishing = False
+        self._routes = Routes(self._workload, seed=plan.seed)
+        fail_over = self._workload.fail_over
+        self._fail_over = None if fail_over is None else FailOver(fail_over, endpoints=len(self._connections))
         self._repeats = self._workload.guards.repeats_share > 0
+        self._destinations = plan.destinations
         self._prompts = Prompts(self._workload.prompts, seed=plan.seed, scale=plan.words)
         self._share = share_of(
             schedule(self._workload.arrivals, duration_s=self._workload.duration_s, seed=plan.seed),
@@ -137,6 +159,7 @@ class Dispatcher:
             self._alarm.close()
             self._alarm = None
             watch.kill()
+            gevent.killall(self._probers)
         if self._fault is not None:
             raise self._fault
 
@@ -237,9 +260,10 @@ class Dispatcher:
             return self._task_errand(index, t_intended_ns, prompt)
         chain = self._chains.get(index)
         endpoint, hang_up = self._workload.endpoint, self._hang_up(index)
+        planned = self._destinations[self._routes.planned(index)]
         body = make_body(
             prompt,
-            model=self._plan.model,
+            model=planned.model,
             is_streamed=endpoint.stream,
             extra=endpoint.extra_body,
             history=() if chain is None else chain.history,
@@ -258,21 +282,24 @@ class Dispatcher:
             hang_up_after_events=None if hang_up is None else hang_up.after_events,
             session=None if chain is None else chain.number,
             turn=None if chain is None else chain.turn,
+            endpoint=planned.endpoint.name,
         )
 
     def _task_errand(self, index: int, t_intended_ns: int, prompt: Prompt) -> Errand:
         """Return the request of a checked task: nobody hangs up on it, and its text is kept."""
         chain = self._chains.get(index)
+        planned = self._destinations[self._routes.planned(index)]
         return Errand(
             index=index,
             worker=self._worker,
             t_intended_ns=t_intended_ns,
-            body=task_body(self._plan, prompt),
+            body=task_body(self._plan, prompt, model=planned.model),
             output_tokens=prompt.output_tokens,
             request_id=f"{self._plan.run.name}-{index}",
             keeps_text=True,
             session=None if chain is None else chain.number,
             turn=None if chain is None else chain.turn,
+            endpoint=planned.endpoint.name,
         )
 
     def _hang_up(self, index: int) -> HangUpSpec | None:
@@ -299,22 +326,71 @@ class Dispatcher:
             heapq.heappush(self._follow_ups, (due_ns, chain.index, self._errand(chain.index, due_ns, prompt)))
 
     def _dispatch(self, errand: Errand, *, late_ms: float) -> None:
-        is_dropped = len(self._in_flight) >= self._workload.in_flight_max
+        place = self._place_for(errand)
+        is_dropped = self._under_way[place] >= self._workload.in_flight_max
         if not is_dropped and not self._may_send(errand):
             return
         self.counts.arrivals += 1
         self.counts.lateness_ms_max = max(self.counts.lateness_ms_max, late_ms)
         if is_dropped:
             self.counts.dropped += 1
-            self._finish_row(_dropped(errand, self._plan.url, self._workload.in_flight_max), "")
+            self._finish_row(
+                _dropped(errand, self._connections[place].target, self._workload.in_flight_max), ""
+            )
             return
-        exchange = Exchange(errand, self._connections, self._on_end)
+        exchange = Exchange(self._fitted(errand, place), self._connections[place], self._on_end)
         self._in_flight.add(exchange)
+        self._under_way[place] += 1
         hang_up = self._hang_up(errand.index)
         if hang_up is not None and hang_up.patience_s is not None:
             patience = f"after {hang_up.patience_s:g} s of patience"
             gevent.spawn_later(hang_up.patience_s, exchange.hang_up, patience)
         exchange.begin()
+
+    def _place_for(self, errand: Errand) -> int:
+        """Return the endpoint that a request goes to now: the planned one, or by fail-over another."""
+        planned = self._places[errand.endpoint]
+        if self._fail_over is None or planned not in self._fail_over.lost:
+            return planned
+        if not self._fail_over.is_anybody_there:
+            return planned
+        return self._routes.instead(errand.index, self._fail_over.lost)
+
+    def _fitted(self, errand: Errand, place: int) -> Errand:
+        """Return a request with the model's name as the endpoint knows it."""
+        model = self._destinations[place].model
+        if model == self._destinations[self._places[errand.endpoint]].model:
+            return errand
+        return replace(errand, body=json.dumps(json.loads(errand.body) | {"model": model}).encode())
+
+    def _note_endpoint(self, row: Request) -> None:
+        """See whether the endpoint of a request that has ended is lost; if so, have it asked from now on."""
+        assert self._fail_over is not None
+        place = self._places[row.endpoint_name]
+        failed = self._fail_over.note(place, row)
+        if failed:
+            self._probers.append(gevent.spawn(self._bring_back, place, time.time_ns(), failed))
+
+    def _bring_back(self, place: int, lost_ns: int, failed: Sequence[Request]) -> None:
+        """Tell that an endpoint is lost, ask until it answers, and tell that."""
+        assert self._fail_over is not None
+        fail_over, name = self._fail_over, self._destinations[place].endpoint.name
+        kinds = [row.error for row in failed]
+        self._on_endpoint(ENDPOINT_LOST, lost_ns, {"endpoint": name, "failed_in_a_row": kinds})
+        try:
+            probes = ask_until(
+                lambda row: fail_over.note_probe(place, row, now_ns=time.time_ns()),
+                self._plan,
+                place,
+                self._connections[place],
+                worker=self._worker,
+                spending=self.guards.spending,
+            )
+        except Exception as error:
+            self._stop_with(error)
+            return
+        back_ns = time.time_ns()
+        self._on_endpoint(ENDPOINT_BACK, back_ns, {"endpoint": name, "probes": probes})
 
     def _may_send(self, errand: Errand) -> bool:
         if self.stop is None:
@@ -333,8 +409,12 @@ class Dispatcher:
 
     def _on_end(self, exchange: Exchange) -> None:
         self._in_flight.discard(exchange)
-        assert exchange.row is not None
-        self._finish_row(exchange.row, exchange.text)
+        row = exchange.row
+        assert row is not None
+        self._under_way[self._places[row.endpoint_name]] -= 1
+        if self._fail_over is not None:
+            self._note_endpoint(row)
+        self._finish_row(row, exchange.text)
         if not self._in_flight:
             self._drained.set()
 
@@ -374,9 +454,11 @@ class Dispatcher:
 
     def abandon(self, reason: str) -> None:
         """End everything under way now."""
+        gevent.killall(self._probers)
         for exchange in list(self._in_flight):
             exchange.fail("abandoned", reason)
-        self._connections.close()
+        for connections in self._connections:
+            connections.close()
 
     def _watch_deadlines(self) -> None:
         while True:
@@ -412,11 +494,13 @@ def _few_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _dropped(errand: Errand, url: str, in_flight_max: int) -> Request:
+def _dropped(errand: Errand, target: Target, in_flight_max: int) -> Request:
     return Request(
         index=errand.index,
         worker=errand.worker,
-        endpoint=url,
+        endpoint=target.url,
+        endpoint_name=target.name,
+        endpoint_planned=errand.endpoint,
         t_intended_ns=errand.t_intended_ns,
         t_sent_ns=None,
         t_first_ns=None,
@@ -431,23 +515,35 @@ def _dropped(errand: Errand, url: str, in_flight_max: int) -> Request:
     )
 
 
-def make_target(plan: LoadPlan, *, headers: Mapping[str, str]) -> Target:
+def make_targets(plan: LoadPlan) -> list[Target]:
+    """Return each endpoint of the workload; their secrets are read here.
+
+    Raises:
+        ConfigError: a secret is not there.
+        TargetError: a name cannot be resolved.
+    """
+    return [make_target(plan, headers=read_headers(one.endpoint.spec), to=one) for one in plan.destinations]
+
+
+def make_target(plan: LoadPlan, *, headers: Mapping[str, str], to: Destination | None = None) -> Target:
     """Resolve the endpoint's address once and put together what every request shares.
 
     Raises:
         TargetError: the name cannot be resolved.
     """
-    parts = urlsplit(plan.url)
+    url = plan.url if to is None else to.url
+    parts = urlsplit(url)
     assert parts.hostname is not None
-    endpoint = plan.workload.endpoint
+    endpoint = plan.workload.endpoint if to is None else to.endpoint.spec
     is_tls = parts.scheme == "https"
     port = parts.port or (443 if is_tls else 80)
     try:
         family, _, _, _, address = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise TargetError(f"{plan.url}: the host name cannot be resolved: {error}") from error
+        raise TargetError(f"{url}: the host name cannot be resolved: {error}") from error
     return Target(
-        url=plan.url,
+        url=url,
+        name=None if to is None else to.endpoint.name,
         host=parts.netloc,
         family=family,
         address=address,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from loadtests.allowed_hosts import check_host
-from loadtests.arrivals import schedule
+from loadtests.arrivals import CHAIN_STRIDE, schedule
 from loadtests.plan import LoadPlan
 from loadtests.preflight import MODEL_DEFAULT
 from loadtests.prompts import Prompts, make_body
+from loadtests.routes import Routes
 from loadtests.spending import Tokens, most
 from loadtests.task_requests import choices_of, task_body, task_prompt
 from loadtests.verdict_size import VerdictSize, render_sizes, verdict_sizes
-from loadtests.workload import WorkloadSpec, read_headers
+from loadtests.workload import Workload, WorkloadSpec, read_headers
 
 REQUESTS_COUNTED_MAX = 20_000  # of a longer schedule, the rest is taken to cost the same
 _MODEL_BYTES = 64  # the model's name is asked for later, where the workload gives none
@@ -28,6 +30,7 @@ class DryRun:
 
     workload: str
     url: str
+    endpoints: dict[str, int]  # of several: how many of the requests that were counted each is to get
     requests: int | None  # None: it follows from the answers how many there are (closed loop, sessions)
     requests_idle: int  # checked tasks before the load
     first_s: list[float]  # when the first are due
@@ -59,13 +62,16 @@ def plan_dry(spec: WorkloadSpec, *, seed: int) -> DryRun:
     Raises:
         ConfigError: a file or secret is missing, or the endpoint is not on the list of allowed hosts.
     """
-    if spec.endpoint.url is not None:
-        check_host(spec.endpoint.url, spec.allowed_hosts)
-    read_headers(spec.endpoint)
+    for endpoint in spec.named_endpoints:
+        if endpoint.spec.url is not None:
+            check_host(endpoint.spec.url, spec.allowed_hosts)
+        read_headers(endpoint.spec)
     workload = spec.to_workload()
-    plan = LoadPlan(run=Path(), spec=spec, seed=seed, url="", model=spec.endpoint.model or MODEL_DEFAULT)
+    names = [endpoint.spec.model or MODEL_DEFAULT for endpoint in spec.named_endpoints]
+    plan = LoadPlan(run=Path(), spec=spec, seed=seed, url="", model=max(names, key=len))
     requests = _requests(plan)
-    idle = [] if workload.tasks is None else [_task(plan, n, at_s=0.0) for n in range(workload.tasks.count)]
+    tasks = 0 if workload.tasks is None else workload.tasks.count
+    idle = [_task(plan, n, at_s=0.0) for n in range(tasks)] * len(workload.endpoints)
     count = None if workload.is_chained else _count(plan, counted=len(requests))
     known = sum((one.most for one in [*requests, *idle]), Tokens())
     tokens = None
@@ -77,7 +83,8 @@ def plan_dry(spec: WorkloadSpec, *, seed: int) -> DryRun:
     budget = spec.guards.to_budget()
     return DryRun(
         workload=spec.name,
-        url=spec.endpoint.url or "the built-in simulated endpoint",
+        url=_where(spec),
+        endpoints=_parts(workload, seed=seed, requests=len(requests)),
         requests=count,
         requests_idle=len(idle),
         first_s=[round(one.at_s, 3) for one in requests[:_SHOWN]],
@@ -92,6 +99,21 @@ def plan_dry(spec: WorkloadSpec, *, seed: int) -> DryRun:
         money_max=budget.money,
         verdict_sizes=verdict_sizes(workload, requests=count),
     )
+
+
+def _where(spec: WorkloadSpec) -> str:
+    return ", ".join(
+        endpoint.where + (endpoint.spec.url or "the built-in simulated endpoint")
+        for endpoint in spec.named_endpoints
+    )
+
+
+def _parts(workload: Workload, *, seed: int, requests: int) -> dict[str, int]:
+    if not workload.has_several:
+        return {}
+    routes, stride = Routes(workload, seed=seed), CHAIN_STRIDE if workload.is_chained else 1
+    counts = Counter(routes.planned(number * stride) for number in range(requests))
+    return {str(one.name): counts[place] for place, one in enumerate(workload.endpoints)}
 
 
 def _requests(plan: LoadPlan) -> list[_Request]:
@@ -124,7 +146,8 @@ def _task(plan: LoadPlan, number: int, *, at_s: float) -> _Request:
 
 
 def _sized(plan: LoadPlan, at_s: float, text: str, body: bytes, output_tokens: int) -> _Request:
-    size = len(body) + (_MODEL_BYTES if plan.workload.endpoint.model is None else 0)
+    is_known = all(endpoint.spec.model is not None for endpoint in plan.workload.endpoints)
+    size = len(body) + (0 if is_known else _MODEL_BYTES)
     cost = most(body_bytes=size, output_tokens=output_tokens, choices=choices_of(plan.workload.endpoint))
     return _Request(at_s=at_s, text=text, body_bytes=size, most=cost)
 
@@ -147,6 +170,7 @@ def render_dry(dry: DryRun, *, as_json: bool) -> str:
     lines = [
         f"{dry.workload}: nothing was sent to {dry.url}",
         f"  requests      {requests} in {dry.duration_s:g} s, {dry.requests_idle} checked tasks before",
+        *([f"  each gets     {_parts_text(dry)}"] if dry.endpoints else []),
         f"  body at most  {dry.body_bytes_max} bytes; a byte is counted as a token",
         f"  tokens        at most {tokens}; {dry.tokens_most_each} for the most expensive request",
         f"  money         {'not known' if dry.money_most is None else f'at most {dry.money_most:.4f}'}",
@@ -156,6 +180,11 @@ def render_dry(dry: DryRun, *, as_json: bool) -> str:
     lines += [f"  to decide     {line}" for line in render_sizes(dry.verdict_sizes)]
     lines += [f"  at {at_s:g} s: {text}" for at_s, text in zip(dry.first_s, dry.prompts, strict=True)]
     return "\n".join(lines)
+
+
+def _parts_text(dry: DryRun) -> str:
+    total = max(1, sum(dry.endpoints.values()))
+    return ", ".join(f"{name} {count} ({count / total:.1%})" for name, count in dry.endpoints.items())
 
 
 def _budget(dry: DryRun) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -87,9 +88,7 @@ class EndpointSpec(Spec):
     @field_validator("headers")
     @classmethod
     def _are_headers(cls, headers: dict[str, str | HeaderFromEnv]) -> dict[str, str | HeaderFromEnv]:
-        for name, value in headers.items():
-            check_header(name, value)
-        return headers
+        return _checked_headers(headers)
 
     @property
     def extra_body(self) -> dict[str, JsonValue]:
@@ -106,6 +105,100 @@ class EndpointSpec(Spec):
         if self.api_key_env is not None and self.api_key_file is not None:
             raise ValueError("give api_key_env or api_key_file, not both")
         return self
+
+
+class NamedEndpointSpec(Spec):
+    """One of several endpoints: what is its own; all the rest it shares, as ``endpoint`` says it."""
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$", description="what reports call it, such as eu-west"
+        ),
+    ]
+    url: Annotated[
+        str | None, Field(description="without it a simulated endpoint is started for the run")
+    ] = None
+    weight: Annotated[
+        float, Field(gt=0, le=1e6, description="its part of the arrivals, against the others")
+    ] = 1.0
+    may_disappear: Annotated[
+        bool, Field(description="with fail_over: that it goes away is no failure of its own")
+    ] = False
+    model: Annotated[str | None, Field(description="instead of the common one")] = None
+    replicas: Annotated[int | None, Field(ge=1, le=200, description="instead of the common number")] = None
+    api_key_env: Annotated[str | None, Field(description="instead of the common key")] = None
+    api_key_file: Annotated[str | None, Field(description="instead of the common key")] = None
+    ca_file: Annotated[str | None, Field(description="instead of the common one")] = None
+    headers: dict[str, str | HeaderFromEnv] = Field(
+        default_factory=dict, description="beside the common ones, or in the place of one of the same name"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        return None if url is None else check_url(url)
+
+    @field_validator("headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, str | HeaderFromEnv]) -> dict[str, str | HeaderFromEnv]:
+        return _checked_headers(headers)
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> NamedEndpointSpec:
+        if self.api_key_env is not None and self.api_key_file is not None:
+            raise ValueError("give api_key_env or api_key_file, not both")
+        return self
+
+    def to_endpoint(self, shared: EndpointSpec) -> NamedEndpoint:
+        """Return it whole, with what it shares."""
+        own: dict[str, object] = {
+            key: getattr(self, key)
+            for key in ("model", "replicas", "ca_file")
+            if getattr(self, key) is not None
+        }
+        if self.api_key_env is not None or self.api_key_file is not None:
+            own |= {"api_key_env": self.api_key_env, "api_key_file": self.api_key_file}
+        names = {name.lower() for name in self.headers}
+        common = {name: value for name, value in shared.headers.items() if name.lower() not in names}
+        own |= {"url": self.url, "headers": common | self.headers}
+        return NamedEndpoint(
+            name=self.name,
+            weight=self.weight,
+            may_disappear=self.may_disappear,
+            spec=shared.model_copy(update=own),
+        )
+
+
+class FailOverSpec(Spec):
+    """The client's own fail-over: a lost endpoint's arrivals go to the others until it answers again."""
+
+    after_failures: Annotated[
+        int, Field(ge=1, le=1000, description="unanswered or turned away in a row, and an endpoint is lost")
+    ] = 5
+    probe_every_s: Annotated[
+        float,
+        Field(gt=0, le=600, description="between two questions to a lost endpoint; an answer brings it back"),
+    ] = 2.0
+    within_s: Annotated[
+        float | None,
+        Field(gt=0, le=3600, description="goodput of the whole is back this long after an endpoint was lost"),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedEndpoint:
+    """An endpoint of a workload, with its part of the arrivals."""
+
+    name: str | None  # None: it is the only one
+    spec: EndpointSpec
+    weight: float = 1.0
+    may_disappear: bool = False
+
+    @property
+    def where(self) -> str:
+        """Return what stands before its address in a message."""
+        return "" if self.name is None else f"{self.name}: "
 
 
 def check_url(url: str) -> str:
@@ -142,6 +235,12 @@ def check_header(name: str, value: str | HeaderFromEnv) -> None:
         raise ValueError(f"the value of {name!r} is not printable ASCII")
     if any(word in name.lower() for word in _SECRET_WORDS):
         raise ValueError(f"{name!r} looks like a secret; write {{env: VARIABLE}} so that it is not recorded")
+
+
+def _checked_headers(headers: dict[str, str | HeaderFromEnv]) -> dict[str, str | HeaderFromEnv]:
+    for name, value in headers.items():
+        check_header(name, value)
+    return headers
 
 
 def read_headers(endpoint: EndpointSpec) -> dict[str, str]:

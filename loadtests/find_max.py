@@ -92,6 +92,8 @@ def check_search(spec: WorkloadSpec) -> None:
         )
     if spec.session is not None or spec.tasks is not None:
         raise ConfigError("find-max takes neither session nor tasks: each step is one schedule of requests")
+    if spec.endpoints:
+        raise ConfigError("endpoints: find-max searches one endpoint at a time; which of them has the limit?")
     if not spec.slos:
         raise ConfigError("slos: find-max needs at least one: what is the rate to hold?")
 

@@ -1,6 +1,7 @@
-"""Asks each checked task once, one at a time, before the load, in a process that the controller starts.
+"""Asks each checked task once of each endpoint, one at a time, before the load.
 
-It uses the reader that the load uses, so that what differs later is the load.
+In a process that the controller starts. It uses the reader that the load uses, so that what differs later is
+the load.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ import gevent.event
 
 from loadtests import plan as plans
 from loadtests.connections import Connections
-from loadtests.dispatcher import make_target
+from loadtests.dispatcher import make_targets
 from loadtests.guards import Guards, Stop
-from loadtests.plan import LoadPlan, load_plan
+from loadtests.plan import Destination, LoadPlan, load_plan
 from loadtests.poll_clock import PollClock
 from loadtests.reader import Errand, Exchange
 from loadtests.spending import Tokens
 from loadtests.task_requests import TEXT_CHARS_MAX, choices_of, task_body, task_prompt
-from loadtests.workload import read_headers
 from probes.child import watch_lifeline
 from probes.errors import SuiteError
 from reports.record import RunWriter, load_header
@@ -40,13 +40,15 @@ def ask_all(plan: LoadPlan, writer: RunWriter) -> None:
         spent=Tokens(sent=plan.tokens_sent, received=plan.tokens_received),
     )
     polls = PollClock()
-    connections = Connections(make_target(plan, headers=read_headers(plan.spec.endpoint)), polls)
-    deadline_s = time.monotonic() + workload.tasks.idle_s_max
     asked, stop = 0, None
-    while stop is None and asked < workload.tasks.count and time.monotonic() < deadline_s:
-        stop = _ask(plan, asked, connections, guards, writer)
-        asked += 1
-    connections.close()
+    for target, destination in zip(make_targets(plan), plan.destinations, strict=True):
+        connections = Connections(target, polls)
+        deadline_s = time.monotonic() + workload.tasks.idle_s_max
+        number = 0
+        while stop is None and number < workload.tasks.count and time.monotonic() < deadline_s:
+            stop = _ask(plan, number, destination, connections, guards, writer, account=asked)
+            number, asked = number + 1, asked + 1
+        connections.close()
     polls.close()
     if stop is not None:
         writer.event(
@@ -56,21 +58,28 @@ def ask_all(plan: LoadPlan, writer: RunWriter) -> None:
 
 
 def _ask(
-    plan: LoadPlan, number: int, connections: Connections, guards: Guards, writer: RunWriter
+    plan: LoadPlan,
+    number: int,
+    destination: Destination,
+    connections: Connections,
+    guards: Guards,
+    writer: RunWriter,
+    *,
+    account: int,
 ) -> Stop | None:
     prompt = task_prompt(plan, number)
-    body = task_body(plan, prompt)
-    stop = guards.admit(number, body_bytes=len(body), output_tokens=prompt.output_tokens)
+    body = task_body(plan, prompt, model=destination.model)
+    stop = guards.admit(account, body_bytes=len(body), output_tokens=prompt.output_tokens)
     if stop is not None:
         return stop
     ended = gevent.event.Event()
     errand = Errand(
-        index=number,
+        index=account,
         worker=0,
         t_intended_ns=time.time_ns(),
         body=body,
         output_tokens=prompt.output_tokens,
-        request_id=f"{plan.run.name}-idle-{number}",
+        request_id=f"{plan.run.name}-idle-{account}",
         keeps_text=True,
     )
     exchange = Exchange(errand, connections, lambda _: ended.set())
@@ -88,6 +97,7 @@ def _ask(
             "t_ns": time.time_ns(),
             "subject": f"replica:{row.replica}",
             "number": number,
+            "endpoint": destination.endpoint.name or "",
             "replica": row.replica,
             "error": row.error or "",
             "error_detail": row.error_detail,

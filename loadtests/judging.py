@@ -11,8 +11,18 @@ from loadtests.busiest import busiest_by_worker
 from loadtests.calibration import EVENT as CALIBRATED
 from loadtests.calibration import judge_calibration, reading_from_json
 from loadtests.crew_judging import collect_sums, judge_accounted, judge_workers
+from loadtests.endpoint_judging import (
+    WHOLE,
+    groups_of,
+    judge_errors_of,
+    judge_fail_over,
+    judge_parts,
+    judge_presence,
+    read_outages,
+)
 from loadtests.guards import judge_guards
 from loadtests.inputs import EVENT as INPUTS
+from loadtests.outages import Outage
 from loadtests.preflight import EVENT_REPLICAS, judge_replicas
 from loadtests.prompt_scale import judge_prompt_size
 from loadtests.regression import judge_baseline
@@ -24,12 +34,11 @@ from probes.event import Event
 from probes.finding import Finding
 from probes.outcome import Outcome
 from probes.request import Request
-from probes.slo import GOODPUT, judge_slos
+from probes.slo import GOODPUT, judge_slos_of
 from probes.traffic import (
     ClientFigures,
     judge_accounting,
     judge_client_lag,
-    judge_errors,
     judge_lateness,
 )
 from probes.warm_up import WarmUp, judge_warm_up, leave_out
@@ -44,20 +53,30 @@ def judge_run(run: Run) -> list[Finding]:
     settled = leave_out(requests, workload.warm_up or WarmUp())
     is_peeked = workload.first_look_s is not None
     subject = f"endpoint:{requests[0].endpoint if requests else workload.endpoint.url or 'simulated'}"
+    if workload.has_several:
+        subject = WHOLE
     client = "client:load"
+    outages = read_outages(run.events, requests)
+    groups = groups_of(workload, requests, outages, whole=subject)
+    settled_groups = groups_of(workload, settled.requests, outages, whole=subject)
     promises = [
-        *judge_slos(workload.slos, settled.requests, is_peeked=is_peeked),
-        *judge_drift(workload.slos, settled.requests),
-        *judge_tasks(run, workload, requests, subject=subject),
+        *judge_slos_of(
+            workload.slos, [(group.phase, group.requests) for group in settled_groups], is_peeked=is_peeked
+        ),
+        *(
+            finding
+            for group in settled_groups
+            for finding in judge_drift(workload.slos, group.requests, phase=group.phase)
+        ),
+        *judge_tasks(run, workload, groups),
     ]
     if workload.warm_up is not None:
         promises.append(judge_warm_up(settled, workload.warm_up, subject=subject))
     findings = [
         *promises,
         *_judge_guards(run, workload, promises, subject=subject),
-        judge_errors(
-            requests, slos=workload.slos, subject=subject, failed_share_max=workload.failed_share_max
-        ),
+        *judge_errors_of(groups, workload),
+        *_judge_endpoints(run, workload, requests, outages),
         _judge_accounting(run, workload, requests, subject=client),
         *_judge_crew(run, workload, subject=client),
         judge_lateness(requests, subject=client),
@@ -75,6 +94,29 @@ def _judge_guards(run: Run, workload: Workload, promises: list[Finding], *, subj
     if not workload.guards.is_any:
         return []
     return [judge_guards(run.events_of(plans.GUARD), spec=workload.guards, decided=promises, subject=subject)]
+
+
+def _judge_endpoints(
+    run: Run, workload: Workload, requests: list[Request], outages: list[Outage]
+) -> list[Finding]:
+    """Judge what only several endpoints have: their parts of the load, and the fail-over between them."""
+    if not workload.has_several:
+        return []
+    t0_ns = min((event.data["t0_ns"] for event in run.events_of(plans.STARTED)), default=0)
+    findings = judge_parts(
+        workload, requests, run.events, seed=run.header.seed, wanted=_wanted(run, workload)
+    )
+    if workload.fail_over is not None:
+        findings += judge_presence(workload, outages, t0_ns=t0_ns)
+    return findings + judge_fail_over(workload, requests, outages, t0_ns=t0_ns)
+
+
+def _wanted(run: Run, workload: Workload) -> set[int] | None:
+    """Return the indexes that an open loop sent; None: that follows from answers, or is not known."""
+    if workload.is_chained:
+        return None
+    arrivals, sent = _arrivals(run, workload), _sent_until_early_end(run)
+    return sent if sent is not None or arrivals is None else set(range(arrivals))
 
 
 def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, subject: str) -> Finding:
@@ -154,11 +196,16 @@ def _judge_calibration(run: Run, workload: Workload, requests: list[Request]) ->
 
 
 def _judge_replicas(run: Run, workload: Workload, *, subject: str) -> list[Finding]:
-    expected = workload.endpoint.replicas
-    if expected is None:
-        return []
-    seen = next((event.data for event in run.events_of(EVENT_REPLICAS)), None)
-    return [judge_replicas(seen, expected=expected, subject=subject)]
+    seen = {event.data.get("endpoint"): event.data for event in run.events_of(EVENT_REPLICAS)}
+    return [
+        judge_replicas(
+            seen.get(endpoint.name),
+            expected=endpoint.spec.replicas,
+            subject=subject if endpoint.name is None else f"endpoint:{endpoint.name}",
+        )
+        for endpoint in workload.endpoints
+        if endpoint.spec.replicas is not None
+    ]
 
 
 def _figures(run: Run) -> list[ClientFigures]:

@@ -13,13 +13,11 @@ from loadtests import plan as plans
 from loadtests.calibration import EVENT as CALIBRATED
 from loadtests.calibration_client import calibrate
 from loadtests.calibration_need import need_of
-from loadtests.connections import Target
 from loadtests.control import run_controls
-from loadtests.dispatcher import Dispatcher, make_target
+from loadtests.dispatcher import Dispatcher, make_targets
 from loadtests.plan import LoadPlan
 from loadtests.recorder import Recorder
 from loadtests.tally import Tally
-from loadtests.workload import read_headers
 from probes.event import Event
 from probes.json_types import JsonObject
 from probes.request import Request
@@ -42,10 +40,17 @@ class Load:
         self.tally = Tally()
         self._whole, self._plan = plan, _with_share(plan, worker)
         self._writer, self._on_written, self._on_event = writer, on_written, on_event
-        self._target: Target = make_target(self._plan, headers=read_headers(self._plan.workload.endpoint))
+        self._target, *others = make_targets(self._plan)
+        self._clock_ahead_ns = 0
         self._recorder = Recorder(writer, self._note_written, worker=worker)
         self.dispatcher = Dispatcher(
-            self._plan, self._target, self._recorder.put, worker=worker, workers=plan.crew.workers
+            self._plan,
+            self._target,
+            self._recorder.put,
+            worker=worker,
+            workers=plan.crew.workers,
+            others=others,
+            on_endpoint=self._tell_of_endpoint,
         )
         self._writing: gevent.Greenlet | None = None  # None: not begun
         self._has_ended = False
@@ -68,6 +73,7 @@ class Load:
 
         ``clock_ahead_ns`` is how far this clock is ahead of the record's.
         """
+        self._clock_ahead_ns = clock_ahead_ns
         self._event(plans.STARTED, t0_ns=t0_ns - clock_ahead_ns, url=self._plan.url)
         self.dispatcher.walk(t0_ns=t0_ns)
         arrivals = self.dispatcher.counts.arrivals
@@ -75,6 +81,9 @@ class Load:
         self.dispatcher.drain(timeout_s=self._plan.workload.endpoint.timeout_s + 1)
         self._tell_guards()
         self.end("drained")
+
+    def _tell_of_endpoint(self, kind: str, at_ns: int, data: JsonObject) -> None:
+        self._event(kind, at_ns=at_ns - self._clock_ahead_ns, **data)
 
     def _tell_guards(self) -> None:
         stop = self.dispatcher.stop

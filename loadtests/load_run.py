@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from loadtests import plan as plans
 from loadtests.allowed_hosts import check_host
 from loadtests.crew import Crew
 from loadtests.deciding import DECIDED, Looks
+from loadtests.endpoint_spec import NamedEndpoint
 from loadtests.inputs import EVENT as INPUTS
 from loadtests.inputs import check_inputs
 from loadtests.judging import judge_run
@@ -26,13 +27,13 @@ from loadtests.plan import LoadPlan, write_plan
 from loadtests.preflight import EVENT_REPLICAS, check_endpoint, count_replicas, require_replicas
 from loadtests.prometheus_page import SERVED, prometheus_page, read_merged
 from loadtests.prompt_scale import EVENT as PROMPT_SCALE
-from loadtests.prompt_scale import PromptScale, find_scale, to_event
+from loadtests.prompt_scale import PromptScale, check_scale, find_scale, to_event
 from loadtests.prompts import WordScale
 from loadtests.regression import keep_baseline
 from loadtests.server_metrics import check_metrics_url, server_metrics
 from loadtests.verdict_size import EVENT as VERDICT_SIZE
 from loadtests.verdict_size import count_requests, render_sizes, verdict_sizes
-from loadtests.workload import WorkloadSpec, read_headers
+from loadtests.workload import Workload, WorkloadSpec, read_headers
 from probes.child import end_child, python_module, start_child, watch_lifeline
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
@@ -90,9 +91,10 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         TargetError: the endpoint cannot be reached or is none.
         RecordError: the disk is full.
     """
-    if request.spec.endpoint.url is not None:
-        check_host(request.spec.endpoint.url, request.spec.allowed_hosts)
-    read_headers(request.spec.endpoint)  # a missing key is an error before anything is touched
+    for endpoint in request.spec.named_endpoints:
+        if endpoint.spec.url is not None:
+            check_host(endpoint.spec.url, request.spec.allowed_hosts)
+        read_headers(endpoint.spec)  # a missing key is an error before anything is touched
     if request.metrics_url is not None:
         check_metrics_url(request.metrics_url)
     workload = request.spec.to_workload()
@@ -110,20 +112,12 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
     with (
         recording(writer, judge_run),
         Progress("load", quiet=request.is_quiet) as progress,
-        _endpoint(request, writer, progress) as url,
+        _endpoints(request, writer, progress) as urls,
         prometheus_page(request.metrics_port, writer.path) as metrics_port,
     ):
         if metrics_port is not None:
             writer.event("load", SERVED, port=metrics_port)
-        progress.step("endpoint", "running", url)
-        model = check_endpoint(url, request.spec.endpoint)
-        writer.event("load", "endpoint.answered", url=url, model=model)
-        if request.spec.endpoint.replicas is not None:
-            expected = request.spec.endpoint.replicas
-            seen = count_replicas(url, request.spec.endpoint, model=model, expected=expected)
-            writer.event("load", EVENT_REPLICAS, **seen)
-            require_replicas(url, seen)
-        progress.step("endpoint", "done", f"{url} answers as {model!r}")
+        models = _check_endpoints(request.spec, urls, writer, progress)
         writer.event("load", INPUTS, **inputs)
         sizes = verdict_sizes(workload, requests=count_requests(workload, seed=request.seed))
         writer.event("load", VERDICT_SIZE, promises=[asdict(size) for size in sizes])
@@ -134,14 +128,14 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
             keep_baseline(request.spec.baseline, writer)
         found = PromptScale(scale=WordScale())
         if request.spec.calibrate_prompts and any(kind.file is None for kind in workload.prompts):
-            found = find_scale(url, workload, model=model, seed=request.seed)
-            writer.event("load", PROMPT_SCALE, **to_event(found))
+            found = _find_scale(request, workload, urls, models, writer)
         plan = LoadPlan(
             run=writer.path,
             spec=request.spec,
             seed=request.seed,
-            url=url,
-            model=model,
+            url=urls[0],
+            model=models[0],
+            others=tuple(zip(urls[1:], models[1:], strict=True)),
             words=found.scale,
             tokens_sent=sum(found.found_tokens),
             crew=request.crew,
@@ -153,24 +147,89 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
     return load_run(writer.path)
 
 
+def _check_endpoints(
+    spec: WorkloadSpec, urls: Sequence[str], writer: RunWriter, progress: Progress
+) -> list[str]:
+    """Check that each endpoint is one and is there in full; return the model to ask each for.
+
+    Raises:
+        TargetError: one is not, with all that are not.
+    """
+    models, missing = [], []
+    for endpoint, url in zip(spec.named_endpoints, urls, strict=True):
+        step = endpoint.name or "endpoint"
+        progress.step(step, "running", url)
+        try:
+            model = _check_endpoint(endpoint, url, writer)
+        except TargetError as error:
+            missing.append(f"{endpoint.where}{error}")
+            continue
+        models.append(model)
+        progress.step(step, "done", f"{url} answers as {model!r}")
+    if missing:
+        others = [one.name for one in spec.named_endpoints[1:]]
+        said = "; nothing was sent to any of the endpoints but a question" if others else ""
+        raise TargetError("; ".join(missing) + said)
+    return models
+
+
+def _check_endpoint(endpoint: NamedEndpoint, url: str, writer: RunWriter) -> str:
+    model = check_endpoint(url, endpoint.spec)
+    writer.event("load", "endpoint.answered", url=url, model=model, endpoint=endpoint.name)
+    if endpoint.spec.replicas is not None:
+        seen = count_replicas(url, endpoint.spec, model=model, expected=endpoint.spec.replicas)
+        writer.event("load", EVENT_REPLICAS, **seen, endpoint=endpoint.name)
+        require_replicas(url, seen)
+    return model
+
+
+def _find_scale(
+    request: LoadRequest, workload: Workload, urls: Sequence[str], models: Sequence[str], writer: RunWriter
+) -> PromptScale:
+    """Size prompts by the first endpoint, and see how near that comes at the others."""
+    found: list[PromptScale] = []
+    for endpoint, url, model in zip(workload.endpoints, urls, models, strict=True):
+        if not found:
+            one = find_scale(url, workload, endpoint.spec, model=model, seed=request.seed)
+        else:
+            one = check_scale(url, workload, endpoint.spec, found[0].scale, model=model, seed=request.seed)
+        writer.event("load", PROMPT_SCALE, **to_event(one, name=endpoint.name))
+        found.append(one)
+    return replace(found[0], found_tokens=tuple(n for one in found for n in one.found_tokens))
+
+
 @contextlib.contextmanager
-def _endpoint(request: LoadRequest, writer: RunWriter, progress: Progress) -> Iterator[str]:
-    """Yield the address to load; without one, that of a simulated endpoint that lives as long as the run."""
-    if request.spec.endpoint.url is not None:
-        yield request.spec.endpoint.url
-        return
-    progress.step("endpoint", "running", "none given: starting the built-in simulated endpoint")
-    with (writer.path / "endpoint.log").open("w") as log:
+def _endpoints(request: LoadRequest, writer: RunWriter, progress: Progress) -> Iterator[list[str]]:
+    """Yield each address to load; where there is none, a simulated endpoint lives as long as the run."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            endpoint.spec.url or stack.enter_context(_simulated(request, endpoint.name, writer, progress))
+            for endpoint in request.spec.named_endpoints
+        ]
+
+
+@contextlib.contextmanager
+def _simulated(
+    request: LoadRequest, name: str | None, writer: RunWriter, progress: Progress
+) -> Iterator[str]:
+    step = name or "endpoint"
+    progress.step(step, "running", "no address given: starting the built-in simulated endpoint")
+    with (writer.path / ("endpoint.log" if name is None else f"endpoint-{name}.log")).open("w") as log:
         child = start_child(
             python_module(
-                "loadtests.endpoint", "--lifeline", "--name", "simulated", "--seed", str(request.seed)
+                "loadtests.endpoint",
+                "--lifeline",
+                "--name",
+                name or "simulated",
+                "--seed",
+                str(request.seed),
             ),
             stderr=log,
         )
         try:
             said = _first_line(child)
             url = f"http://127.0.0.1:{said['port']}"
-            writer.event("load", "endpoint.started", url=url, pid=child.pid, is_simulated=True)
+            writer.event("load", "endpoint.started", url=url, pid=child.pid, is_simulated=True, endpoint=name)
             yield url
         finally:
             end_child(child)
@@ -196,7 +255,8 @@ def _ask_idle(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Fin
         command = python_module("loadtests.idle_phase", str(write_plan(plan).resolve()))
         child = start_child(command, stdout=log, stderr=log, cwd=PACKAGE_ROOT)
         try:
-            deadline = time.monotonic() + _CHILD_START_S + tasks.idle_s_max + plan.workload.endpoint.timeout_s
+            deadline = time.monotonic() + _CHILD_START_S + plan.workload.endpoint.timeout_s
+            deadline += tasks.idle_s_max * len(plan.workload.endpoints)
             while child.poll() is None and time.monotonic() < deadline and not finish.is_asked:
                 time.sleep(_POLL_S)
         finally:

@@ -62,6 +62,8 @@ def load_plain(workload: str | None, *, host: str | None, seed: int) -> PlainUse
     """
     spec = WorkloadSpec.model_validate(_DEFAULT) if workload is None else load_workload(Path(workload))
     spec = override(spec, url=host or None, duration_s=None)
+    if spec.endpoints:
+        raise ConfigError("endpoints: plain Locust has one; run this workload with `overproof load run`")
     if spec.endpoint.url is None:
         raise ConfigError("no endpoint: give --host http://host:8000, or a workload with endpoint.url")
     model = check_endpoint(spec.endpoint.url, spec.endpoint)

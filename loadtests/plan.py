@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loadtests.calibration import EVENT as CALIBRATED
 from loadtests.crew import Crew
+from loadtests.endpoint_spec import NamedEndpoint
 from loadtests.prompts import WordScale
 from loadtests.workload import Workload, WorkloadSpec
 from probes.errors import ConfigError
@@ -37,11 +38,24 @@ CAME_BACK = "load.worker_came_back"
 COLLECTED = "load.worker_collected"  # its rows are in this record
 GUARD = "load.guard"  # nothing more is sent: a guard of the workload wants it
 SPENT = "load.spent"  # what this worker's requests cost
+ENDPOINT_LOST = "endpoint.lost"  # this worker's client sends it nothing more, but a question now and then
+ENDPOINT_BACK = "endpoint.back"  # it has answered one
 IDLE_ENDED = "load.idle_ended"  # the checked tasks have been asked before the load
 IDLE_ANSWERS = "idle-answers"  # the series of their answers
 
 # What a worker may put on the timeline of a master elsewhere.
-OF_WORKERS = frozenset((READY, CALIBRATED, STARTED, ARRIVALS_ENDED, ENDED, GUARD, SPENT))
+OF_WORKERS = frozenset(
+    (READY, CALIBRATED, STARTED, ARRIVALS_ENDED, ENDED, GUARD, SPENT, ENDPOINT_LOST, ENDPOINT_BACK)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """An endpoint as it was found before the load."""
+
+    endpoint: NamedEndpoint
+    url: str
+    model: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +71,16 @@ class LoadPlan:
     crew: Crew = field(default_factory=Crew)
     tokens_sent: int = 0  # before the load, on account of its budget
     tokens_received: int = 0
+    others: tuple[tuple[str, str], ...] = ()  # address and model of each endpoint after the first
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """Each endpoint of the workload, in its order."""
+        found = ((self.url, self.model), *self.others)
+        return tuple(
+            Destination(endpoint=endpoint, url=url, model=model)
+            for endpoint, (url, model) in zip(self.spec.named_endpoints, found, strict=True)
+        )
 
     @property
     def workload(self) -> Workload:
@@ -78,6 +102,7 @@ def plan_to_json(plan: LoadPlan) -> JsonObject:
         "seed": plan.seed,
         "url": plan.url,
         "model": plan.model,
+        "others": [list(other) for other in plan.others],
         "tokens_sent": plan.tokens_sent,
         "tokens_received": plan.tokens_received,
         "words": {
@@ -105,6 +130,7 @@ def plan_from_json(data: JsonObject, *, run: Path) -> LoadPlan:
             tokens_sent=data.get("tokens_sent", 0),
             tokens_received=data.get("tokens_received", 0),
             crew=Crew(**data["crew"]),
+            others=tuple((str(url), str(model)) for url, model in data.get("others", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"not a load plan: {error}") from error

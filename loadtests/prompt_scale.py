@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from loadtests.preflight import ask
 from loadtests.prompts import Prompts, WordScale, make_body
-from loadtests.workload import COMPLETIONS_PATH, Workload
+from loadtests.workload import COMPLETIONS_PATH, EndpointSpec, Workload
 from probes.errors import TargetError
 from probes.finding import Finding
 from probes.json_types import JsonObject
@@ -37,11 +37,11 @@ class PromptScale:
     reason: str = ""  # why the endpoint could not be asked; empty: it was
 
 
-def find_scale(url: str, workload: Workload, *, model: str, seed: int) -> PromptScale:
+def find_scale(url: str, workload: Workload, endpoint: EndpointSpec, *, model: str, seed: int) -> PromptScale:
     """Ask the endpoint with four short-answered prompts."""
     try:
         short, long = (
-            _tokens_in(url, workload, _exact(words), model=model, seed=seed, number=number)
+            _tokens_in(url, workload, endpoint, _exact(words), model=model, seed=seed, number=number)
             for number, words in enumerate((_WORDS_SHORT, _WORDS_LONG))
         )
         per_word = (long - short) / (_WORDS_LONG - _WORDS_SHORT)
@@ -51,9 +51,21 @@ def find_scale(url: str, workload: Workload, *, model: str, seed: int) -> Prompt
                 reason=f"usage says {short} tokens for {_WORDS_SHORT} words, {long} for {_WORDS_LONG}",
             )
         scale = WordScale(tokens_per_word=per_word, tokens_extra=short - per_word * _WORDS_SHORT)
-        wanted = _wanted(workload, seed)
+    except (TargetError, ValueError) as error:
+        return PromptScale(scale=WordScale(), reason=str(error))
+    return check_scale(url, workload, endpoint, scale, model=model, seed=seed)
+
+
+def check_scale(
+    url: str, workload: Workload, endpoint: EndpointSpec, scale: WordScale, *, model: str, seed: int
+) -> PromptScale:
+    """Ask an endpoint with two prompts how near a scale comes there, its own or that of another endpoint."""
+    wanted = _wanted(workload, seed)
+    try:
         found = tuple(
-            _tokens_in(url, workload, _exact(scale.words(size)), model=model, seed=seed, number=2 + number)
+            _tokens_in(
+                url, workload, endpoint, _exact(scale.words(size)), model=model, seed=seed, number=2 + number
+            )
             for number, size in enumerate(wanted)
         )
     except (TargetError, ValueError) as error:
@@ -72,10 +84,19 @@ def _exact(words: int) -> WordScale:
     return WordScale(tokens_per_word=1.0, tokens_extra=float(1 - words))
 
 
-def _tokens_in(url: str, workload: Workload, scale: WordScale, *, model: str, seed: int, number: int) -> int:
+def _tokens_in(
+    url: str,
+    workload: Workload,
+    endpoint: EndpointSpec,
+    scale: WordScale,
+    *,
+    model: str,
+    seed: int,
+    number: int,
+) -> int:
     prompt = Prompts(workload.prompts, seed=seed, scale=scale).sized(_INDEX_FIRST + number, input_tokens=1)
-    body = make_body(prompt, model=model, is_streamed=False, extra=workload.endpoint.body)
-    reply = ask(url, workload.endpoint, "POST", COMPLETIONS_PATH, body.decode())
+    body = make_body(prompt, model=model, is_streamed=False, extra=endpoint.body)
+    reply = ask(url, endpoint, "POST", COMPLETIONS_PATH, body.decode())
     if reply is None or reply.status != 200:
         raise ValueError("no answer" if reply is None else f"HTTP {reply.status}: {reply.shown()}")
     try:
@@ -87,9 +108,10 @@ def _tokens_in(url: str, workload: Workload, scale: WordScale, *, model: str, se
     return tokens
 
 
-def to_event(found: PromptScale) -> JsonObject:
-    """Return what the timeline keeps."""
+def to_event(found: PromptScale, *, name: str | None) -> JsonObject:
+    """Return what the timeline keeps; ``name`` is the endpoint's, None: it is the only one."""
     return {
+        "endpoint": name,
         "tokens_per_word": found.scale.tokens_per_word,
         "tokens_extra": found.scale.tokens_extra,
         "wanted_tokens": list(found.wanted_tokens),
@@ -100,13 +122,14 @@ def to_event(found: PromptScale) -> JsonObject:
 
 def judge_prompt_size(run: Run) -> list[Finding]:
     """Prompts are as long as asked for, as the endpoint counts them; without its count nothing is known."""
+    last = {event.data.get("endpoint"): event.data for event in run.events_of(EVENT)}
     return [
-        _judge(event.data["wanted_tokens"], event.data["found_tokens"], event.data["reason"])
-        for event in run.events_of(EVENT)[-1:]
+        _judge(data["wanted_tokens"], data["found_tokens"], data["reason"], name=name)
+        for name, data in last.items()
     ]
 
 
-def _judge(wanted: list[int], found: list[int], reason: str) -> Finding:
+def _judge(wanted: list[int], found: list[int], reason: str, *, name: str | None) -> Finding:
     near = all(
         abs(f - w) <= max(TOLERANCE_TOKENS, TOLERANCE_SHARE * w) for w, f in zip(wanted, found, strict=True)
     )
@@ -114,7 +137,7 @@ def _judge(wanted: list[int], found: list[int], reason: str) -> Finding:
     pairs = ", ".join(f"{f} for {w}" for w, f in zip(wanted, found, strict=True))
     return Finding(
         rule="prompt-size",
-        subject="client:load",
+        subject="client:load" if name is None else f"client:load@endpoint:{name}",
         outcome=outcome,
         observed=f"not known, words are taken for tokens: {reason}" if reason else f"tokens found: {pairs}",
         expected=f"within {TOLERANCE_SHARE:.0%} or {TOLERANCE_TOKENS} tokens of the size asked for",

@@ -57,6 +57,7 @@ class Errand:
     hang_up_after_events: int | None = None  # None: the client stays to the end
     session: int | None = None  # user or conversation that it belongs to; None: it stands alone
     turn: int | None = None
+    endpoint: str | None = None  # that it is planned for; None: there is only one
 
 
 class Exchange:
@@ -506,6 +507,8 @@ class Exchange:
             is_hung_up=kind == "hung_up",
             session=self.errand.session,
             turn=self.errand.turn,
+            endpoint_name=self._target.name,
+            endpoint_planned=self.errand.endpoint,
             replica="" if head is None else head.fields.get("x-replica", "")[:100],
             finish_reason=_recordable(completion.finish_reason[:100]),
             is_done=completion.is_done,

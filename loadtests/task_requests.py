@@ -17,10 +17,10 @@ def task_prompt(plan: LoadPlan, number: int) -> Prompt:
     return Prompt(messages=(message,), output_tokens=tasks.output_tokens)
 
 
-def task_body(plan: LoadPlan, prompt: Prompt) -> bytes:
+def task_body(plan: LoadPlan, prompt: Prompt, *, model: str | None = None) -> bytes:
     """Return the body of a task's request: the answer may be as short as it is."""
     endpoint = plan.spec.endpoint
-    return make_body(prompt, model=plan.model, is_streamed=endpoint.stream, extra=endpoint.body)
+    return make_body(prompt, model=model or plan.model, is_streamed=endpoint.stream, extra=endpoint.body)
 
 
 def choices_of(endpoint: EndpointSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import islice
 
@@ -30,13 +31,18 @@ class VerdictSize:
 def verdict_sizes(workload: Workload, *, requests: int | None) -> list[VerdictSize]:
     """Return it for each promise; ``requests`` is how many the schedule has, None: not known before."""
     found = []
+    groups = 1 + len(workload.endpoints) if workload.has_several else 1  # each endpoint, and the whole
     for slo in workload.slos:
+        smallest = 1.0 if slo.window is not None else _smallest_part(workload)
         counts = tuple(
-            requests_needed(
-                slo,
-                inflation=inflation_of_neighbours(rho, slo.allowed),
-                promises=len(workload.slos),
-                is_peeked=workload.first_look_s is not None,
+            math.ceil(
+                requests_needed(
+                    slo,
+                    inflation=inflation_of_neighbours(rho, slo.allowed),
+                    promises=len(workload.slos) * groups,
+                    is_peeked=workload.first_look_s is not None,
+                )
+                / smallest
             )
             for rho in CORRELATIONS
         )
@@ -46,13 +52,19 @@ def verdict_sizes(workload: Workload, *, requests: int | None) -> list[VerdictSi
         found.append(
             VerdictSize(
                 slo=slo.name,
-                at_least=samples_needed(1 - slo.allowed, slo.confidence),
+                at_least=math.ceil(samples_needed(1 - slo.allowed, slo.confidence) / smallest),
                 needed=counts,
                 seconds=tuple(None if per_s is None else count / per_s for count in counts),
                 is_windows=slo.window is not None,
             )
         )
     return found
+
+
+def _smallest_part(workload: Workload) -> float:
+    """Return the part of the arrivals that the endpoint with the fewest of them gets: it decides last."""
+    weights = [endpoint.weight for endpoint in workload.endpoints]
+    return min(weights) / sum(weights)
 
 
 def count_requests(workload: Workload, *, seed: int) -> int | None:

@@ -146,14 +146,15 @@ def _settle(wire: Wire, answer: JsonObject, joining: Joining) -> Place:
 
 def _check_secrets(plan: LoadPlan, joining: Joining) -> None:
     """A master may name only those secrets of this machine that its user has named too."""
-    endpoint = plan.spec.endpoint
-    named = [value.env for value in endpoint.headers.values() if isinstance(value, HeaderFromEnv)]
-    named += [] if endpoint.api_key_env is None else [endpoint.api_key_env]
+    endpoints = [named.spec for named in plan.spec.named_endpoints]
+    headers = [value for endpoint in endpoints for value in endpoint.headers.values()]
+    named = [value.env for value in headers if isinstance(value, HeaderFromEnv)]
+    named += [endpoint.api_key_env for endpoint in endpoints if endpoint.api_key_env is not None]
     missing = sorted(set(named) - set(joining.envs))
     if missing:
         flags = " ".join(f"--allow-env {name}" for name in missing)
         raise ConfigError(f"the workload wants {', '.join(missing)}; start this worker with {flags}")
-    if endpoint.api_key_file is not None:
+    if any(endpoint.api_key_file is not None for endpoint in endpoints):
         raise ConfigError("endpoint.api_key_file is not read for a master elsewhere; use api_key_env")
 
 

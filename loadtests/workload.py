@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator, model_validator
 
 from loadtests.arrival_spec import ArrivalsSpec, ThinkSpec
 from loadtests.arrivals import Arrivals, Think
 from loadtests.baseline_spec import BaselineSpec, as_baseline
 from loadtests.endpoint_spec import COMPLETIONS_PATH as COMPLETIONS_PATH
 from loadtests.endpoint_spec import EndpointSpec as EndpointSpec
+from loadtests.endpoint_spec import FailOverSpec, NamedEndpoint, NamedEndpointSpec, check_url
 from loadtests.endpoint_spec import HeaderFromEnv as HeaderFromEnv
-from loadtests.endpoint_spec import check_url
 from loadtests.endpoint_spec import read_headers as read_headers
 from loadtests.guard_spec import GuardsSpec
 from loadtests.prompt_spec import ConstantSize, PromptClassSpec, PromptSpec, SizeSpec
@@ -31,6 +31,7 @@ from probes.warm_up import WarmUp
 
 DURATION_S_MAX = 7 * 24 * 3600
 _FILE_KEYS = ("file", "pairs_file")
+_Endpoint = TypeVar("_Endpoint", EndpointSpec, NamedEndpointSpec)
 
 
 class HangUpSpec(Spec):
@@ -130,6 +131,13 @@ class WorkloadSpec(Spec):
     session: SessionSpec | None = None
     hang_ups: HangUpSpec | None = None
     endpoint: EndpointSpec = EndpointSpec()
+    endpoints: Annotated[
+        tuple[NamedEndpointSpec, ...],
+        Field(description="several instead of one; endpoint says what they share"),
+    ] = ()
+    fail_over: Annotated[
+        FailOverSpec | None, Field(description="of this client; without it each endpoint gets its part")
+    ] = None
     calibration: CalibrationSpec = CalibrationSpec()
     limits: LimitsSpec = LimitsSpec()
     tasks: Annotated[
@@ -147,7 +155,12 @@ class WorkloadSpec(Spec):
         UntilDecidedSpec | None, Field(description="an undecided run goes on, at most so long")
     ] = None
     in_flight_max: Annotated[
-        int, Field(ge=1, le=100_000, description="an arrival beyond it is dropped, and counted as failed")
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="of each endpoint; an arrival beyond it is dropped, and counted as failed",
+        ),
     ] = 1000
     failed_share_max: Annotated[
         float | None, Field(gt=0, lt=1, description="without it and without a goodput SLO none may fail")
@@ -156,6 +169,29 @@ class WorkloadSpec(Spec):
     baseline: Annotated[
         BaselineSpec | None, Field(description="earlier runs; what got worse since is a failure")
     ] = None
+
+    @field_validator("endpoints")
+    @classmethod
+    def _are_several(
+        cls, endpoints: tuple[NamedEndpointSpec, ...], info: ValidationInfo
+    ) -> tuple[NamedEndpointSpec, ...]:
+        names = [endpoint.name for endpoint in endpoints]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if len(endpoints) == 1:
+            raise ValueError("a single one stands under endpoint, not in a list")
+        if double is not None:
+            raise ValueError(f"two endpoints are named {double!r}")
+        shared = info.data.get("endpoint")
+        if endpoints and shared is not None and shared.url is not None:
+            raise ValueError("with endpoints each has its own url, and endpoint has none")
+        return endpoints
+
+    @field_validator("fail_over")
+    @classmethod
+    def _has_others(cls, fail_over: FailOverSpec | None, info: ValidationInfo) -> FailOverSpec | None:
+        if fail_over is not None and not info.data.get("endpoints", True):
+            raise ValueError("there is no other endpoint to go to; give several under endpoints")
+        return fail_over
 
     @field_validator("baseline", mode="before")
     @classmethod
@@ -171,6 +207,9 @@ class WorkloadSpec(Spec):
     def _fits_together(self) -> WorkloadSpec:
         if self.classes and self.prompt != PromptSpec():  # a plan that travels spells out the default
             raise ValueError("give prompt or classes, not both")
+        lost = next((endpoint.name for endpoint in self.endpoints if endpoint.may_disappear), None)
+        if lost is not None and self.fail_over is None:
+            raise ValueError(f"endpoints: {lost!r} may disappear, but only with fail_over is it seen when")
         if self.session is not None and self.arrivals.kind == "trace":
             raise ValueError("a trace says itself what is asked; session does not go with it")
         if self.hang_ups is not None and not self.endpoint.stream:
@@ -202,6 +241,12 @@ class WorkloadSpec(Spec):
                 )
         return self
 
+    @property
+    def named_endpoints(self) -> tuple[NamedEndpoint, ...]:
+        """Return each endpoint whole; one without a name where there is only one."""
+        several = tuple(endpoint.to_endpoint(self.endpoint) for endpoint in self.endpoints)
+        return several or (NamedEndpoint(name=None, spec=self.endpoint),)
+
     def to_workload(self) -> Workload:
         """Return the workload as the rest of the code takes it."""
         return Workload(
@@ -219,6 +264,8 @@ class WorkloadSpec(Spec):
             else Sessions(turns=self.session.turns.to_size(), think=self.session.think.to_think()),
             hang_ups=self.hang_ups,
             endpoint=self.endpoint,
+            endpoints=self.named_endpoints,
+            fail_over=self.fail_over,
             calibration=self.calibration,
             limits=self.limits,
             tasks=None if self.tasks is None else self.tasks.to_plan(),
@@ -246,12 +293,14 @@ class Workload:
     arrivals: Arrivals
     duration_s: float
     prompts: tuple[PromptClass, ...]
-    endpoint: EndpointSpec
+    endpoint: EndpointSpec  # what all of them share
+    endpoints: tuple[NamedEndpoint, ...]  # at least one
     slos: tuple[Slo, ...]
-    in_flight_max: int
+    in_flight_max: int  # of each endpoint
     failed_share_max: float | None
     session: Sessions | None = None  # None: every arrival is one request
     hang_ups: HangUpSpec | None = None  # None: nobody hangs up
+    fail_over: FailOverSpec | None = None  # None: each endpoint gets its part, whatever happens
     calibration: CalibrationSpec = CALIBRATION_DEFAULT
     limits: LimitsSpec = LIMITS_DEFAULT
     tasks: TaskPlan | None = None  # None: no request has a known answer
@@ -266,6 +315,11 @@ class Workload:
     def is_chained(self) -> bool:
         """Whether requests follow from the end of others, so that no schedule can hold them all."""
         return self.session is not None or self.arrivals.closed is not None
+
+    @property
+    def has_several(self) -> bool:
+        """Whether there are several endpoints."""
+        return len(self.endpoints) > 1
 
 
 def load_workload(path: Path) -> WorkloadSpec:
@@ -283,10 +337,18 @@ def load_workload(path: Path) -> WorkloadSpec:
         spec = WorkloadSpec.model_validate(data | files | {"slos": promises})
     except ValidationError as error:  # of promises that came from a preset or a file
         raise ConfigError(f"{path}: slos: {error.errors()[0]['msg']}") from error
-    if spec.endpoint.ca_file is None:
-        return spec
-    ca_file = str(folder / Path(spec.endpoint.ca_file).expanduser())
-    return spec.model_copy(update={"endpoint": spec.endpoint.model_copy(update={"ca_file": ca_file})})
+    return spec.model_copy(
+        update={
+            "endpoint": _with_ca_file(spec.endpoint, folder),
+            "endpoints": tuple(_with_ca_file(endpoint, folder) for endpoint in spec.endpoints),
+        }
+    )
+
+
+def _with_ca_file(endpoint: _Endpoint, folder: Path) -> _Endpoint:
+    if endpoint.ca_file is None:
+        return endpoint
+    return endpoint.model_copy(update={"ca_file": str(folder / Path(endpoint.ca_file).expanduser())})
 
 
 def _anchored(data: JsonValue, folder: Path) -> JsonValue:
@@ -309,8 +371,12 @@ def override(
     """Return the workload with what the command line says instead.
 
     Raises:
-        ConfigError: the address is none.
+        ConfigError: the address is none, or the workload has several.
     """
+    if url is not None and spec.endpoints:
+        raise ConfigError(
+            f"--endpoint {url!r}: the workload has {len(spec.endpoints)} endpoints, each with its own url"
+        )
     if url is not None:
         try:
             endpoint = spec.endpoint.model_copy(update={"url": check_url(url)})

@@ -68,17 +68,20 @@ def find_trend(scores: Sequence[float], *, objective: float) -> Trend | None:
     )
 
 
-def judge_drift(slos: Sequence[Slo], requests: Sequence[Request]) -> list[Finding]:
-    """Say of each promise about a time whether it would still hold, or break, were the run to go on."""
+def judge_drift(slos: Sequence[Slo], requests: Sequence[Request], *, phase: str = "") -> list[Finding]:
+    """Say of each promise about a time whether it would still hold, or break, were the run to go on.
+
+    ``phase`` names the part of the run's requests that these are.
+    """
     found = []
     for slo in slos:
         if slo.metric != GOODPUT and slo.window is None:
             trend = find_trend(tally_slo(slo, requests).scores, objective=slo.objective)
-            found.append(_finding(slo, trend))
+            found.append(_finding(slo, trend, phase))
     return found
 
 
-def _finding(slo: Slo, trend: Trend | None) -> Finding:
+def _finding(slo: Slo, trend: Trend | None, phase: str) -> Finding:
     outcome: Outcome | None = Outcome.PASS
     next_step = ""
     if trend is None:
@@ -100,7 +103,7 @@ def _finding(slo: Slo, trend: Trend | None) -> Finding:
             observed += "; it moves, but away from no verdict"
     return Finding(
         rule="drift",
-        subject=f"slo:{slo.name}",
+        subject=f"slo:{slo.name}" + (f"@{phase}" if phase else ""),
         outcome=outcome,
         observed=observed,
         expected="no trend that would change the verdict, were the run to go on as long again",

@@ -17,7 +17,7 @@ class Request:
 
     index: int  # position in the run's one schedule of arrivals
     worker: int  # which load process sent it
-    endpoint: str
+    endpoint: str  # the address it was sent to
     t_intended_ns: int  # when the schedule wanted it sent
     t_sent_ns: int | None  # None: it was never sent (dropped, or the connection failed)
     t_first_ns: int | None  # first event with content or reasoning; None: there was none
@@ -51,6 +51,8 @@ class Request:
     gaps_censored: int = 0  # of ``gaps_us``, those known only as lying within an interval
     task: int | None = None  # number of the checked task that it asks; None: an ordinary request
     text: str = ""  # what was answered, of checked tasks only
+    endpoint_name: str | None = None  # where it went; None: there is only one endpoint
+    endpoint_planned: str | None = None  # where the schedule wanted it; another than it went to: fail-over
     events_garbled: int = 0  # content with U+FFFD: cut UTF-8 in the server, or what the model said
 
     @property

@@ -63,12 +63,27 @@ def judge_slos(
 
     ``is_peeked`` says that the run was looked at while it went on, and could have ended at any look.
     """
-    tallies = [tally_slo(slo, requests, slos) for slo in slos]
-    weighed = [weigh(slo, tally, is_peeked=is_peeked) for slo, tally in zip(slos, tallies, strict=True)]
+    return judge_slos_of(slos, [(phase, requests)], is_peeked=is_peeked)
+
+
+def judge_slos_of(
+    slos: Sequence[Slo], groups: Sequence[tuple[str, Sequence[Request]]], *, is_peeked: bool = False
+) -> list[Finding]:
+    """Judge each SLO over each of several groups of requests, by name; the empty name is the whole.
+
+    All of it is one family: a group among them is FAILed at the confidence of all together.
+    """
+    pairs = [(phase, requests, slo) for phase, requests in groups for slo in slos]
+    tallies = [tally_slo(slo, requests, slos) for _, requests, slo in pairs]
+    weighed = [
+        weigh(slo, tally, is_peeked=is_peeked) for (_, _, slo), tally in zip(pairs, tallies, strict=True)
+    ]
     chances = holm([evidence.many for evidence in weighed])
     return [
         _finding(slo, tally, evidence, requests, many=many, phase=phase, is_peeked=is_peeked)
-        for slo, tally, evidence, many in zip(slos, tallies, weighed, chances, strict=True)
+        for (phase, requests, slo), tally, evidence, many in zip(
+            pairs, tallies, weighed, chances, strict=True
+        )
     ]
 
 
@@ -79,10 +94,10 @@ def judge_slo(slo: Slo, requests: Sequence[Request], *, slos: Sequence[Slo] = ()
     return _finding(slo, tally, evidence, requests, many=evidence.many, phase=phase, is_peeked=False)
 
 
-def is_decided(slos: Sequence[Slo], requests: Sequence[Request]) -> bool:
-    """Say whether every promise is decided, at a look that may be one of any number."""
+def is_decided(slos: Sequence[Slo], groups: Sequence[tuple[str, Sequence[Request]]]) -> bool:
+    """Say whether every promise is decided over every group, at a look that may be one of any number."""
     return all(
-        finding.outcome is not Outcome.INCONCLUSIVE for finding in judge_slos(slos, requests, is_peeked=True)
+        finding.outcome is not Outcome.INCONCLUSIVE for finding in judge_slos_of(slos, groups, is_peeked=True)
     )
 
 

@@ -150,5 +150,5 @@ def test_failures_at_a_look_are_not_forgotten() -> None:
     from probes.slo import is_decided
 
     slos = spec().to_workload().slos
-    assert is_decided(slos, [failed(i) for i in range(40)])
-    assert not is_decided(slos, [answered(i) for i in range(20)])
+    assert is_decided(slos, [("", [failed(i) for i in range(40)])])
+    assert not is_decided(slos, [("", [answered(i) for i in range(20)])])

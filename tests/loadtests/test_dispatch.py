@@ -284,7 +284,7 @@ def test_prompts_are_as_long_as_asked_for_by_the_endpoints_own_count(
 ) -> None:
     wanted = plan(running.url, tmp_path, arrivals={"kind": "constant", "rate_per_s": 20})
 
-    found = find_scale(running.url, wanted.workload, model="m", seed=SEED)
+    found = find_scale(running.url, wanted.workload, wanted.workload.endpoint, model="m", seed=SEED)
     rows, _, _ = drive(dataclasses.replace(wanted, words=found.scale))
 
     assert (found.reason, found.found_tokens) == ("", found.wanted_tokens)
@@ -303,7 +303,7 @@ def test_without_usage_the_size_of_prompts_is_said_to_be_unknown(tmp_path: Path)
     with raw_server(behave) as port:
         url = f"http://127.0.0.1:{port}"
         wanted = plan(url, tmp_path, arrivals={"kind": "constant", "rate_per_s": 20})
-        found = find_scale(url, wanted.workload, model="m", seed=SEED)
+        found = find_scale(url, wanted.workload, wanted.workload.endpoint, model="m", seed=SEED)
 
     assert found.reason == "the endpoint's answers have no usage"
     assert found.found_tokens == ()

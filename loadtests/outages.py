@@ -1,0 +1,190 @@
+"""When endpoints were gone, and when the whole was well again: derived from rows and the client's own marks.
+
+The client says when it gave an endpoint up and when it took it back; since when nothing was answered there,
+and from when on requests were served again, the rows say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadtests.fail_over import AWAY, ENDED_BY_ENDPOINT
+from loadtests.plan import ENDPOINT_BACK, ENDPOINT_LOST
+from probes.breaches import CLIENT_ERRORS
+from probes.event import Event
+from probes.request import Request
+from probes.slo import Slo, is_good
+
+# So sure is a stretch of good requests not one that the lost endpoint just had no part in.
+_CHANCE = 0.01
+_STRETCH_MIN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Away:
+    """An endpoint as one load process held it: given up at one time, taken back at another."""
+
+    endpoint: str
+    worker: int
+    lost_ns: int
+    back_ns: int | None  # None: it stayed away to the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """An endpoint that was gone, as all load processes together saw it."""
+
+    endpoint: str
+    lost_ns: int  # since when requests went unanswered there
+    detected_ns: int  # the first load process gave it up
+    back_ns: int | None  # the last took it back; None: one of them never did
+
+    def holds(self, t_ns: int) -> bool:
+        """Whether it was gone then."""
+        return self.lost_ns <= t_ns and (self.back_ns is None or t_ns <= self.back_ns)
+
+
+def read_aways(events: Sequence[Event]) -> list[Away]:
+    """Return what each load process said, in order of time."""
+    opened: dict[tuple[str, int], int] = {}
+    found: list[Away] = []
+    for event in events:
+        if event.kind not in (ENDPOINT_LOST, ENDPOINT_BACK):
+            continue
+        who = (str(event.data["endpoint"]), int(event.data["worker"]))
+        at_ns = int(event.data["at_ns"])
+        if event.kind == ENDPOINT_LOST:
+            opened[who] = at_ns
+        elif who in opened:
+            found.append(Away(endpoint=who[0], worker=who[1], lost_ns=opened.pop(who), back_ns=at_ns))
+    found += [
+        Away(endpoint=name, worker=worker, lost_ns=at_ns, back_ns=None)
+        for (name, worker), at_ns in opened.items()
+    ]
+    return sorted(found, key=lambda away: away.lost_ns)
+
+
+def find_outages(aways: Sequence[Away], requests: Sequence[Request]) -> list[Outage]:
+    """Return the outages of each endpoint: what several load processes saw at one time is one of them."""
+    found: list[Outage] = []
+    for name in dict.fromkeys(away.endpoint for away in aways):
+        rows = [row for row in requests if row.endpoint_name == name]
+        joined: list[list[Away]] = []
+        for away in (away for away in aways if away.endpoint == name):
+            if joined and any(one.back_ns is None or away.lost_ns <= one.back_ns for one in joined[-1]):
+                joined[-1].append(away)
+            else:
+                joined.append([away])
+        found += [_outage(name, group, rows) for group in joined]
+    return sorted(found, key=lambda outage: outage.lost_ns)
+
+
+def _outage(name: str, aways: Sequence[Away], rows: Sequence[Request]) -> Outage:
+    backs = [away.back_ns for away in aways]
+    return Outage(
+        endpoint=name,
+        lost_ns=min(_unanswered_since_ns(away, rows) for away in aways),
+        detected_ns=aways[0].lost_ns,
+        back_ns=None if None in backs else max(back for back in backs if back is not None),
+    )
+
+
+def _unanswered_since_ns(away: Away, rows: Sequence[Request]) -> int:
+    """Return when the first of the failures that made a load process give up began to be one."""
+    ended = sorted(
+        (row for row in rows if row.worker == away.worker and row.t_end_ns is not None),
+        key=lambda row: row.t_end_ns or 0,
+    )
+    since_ns = away.lost_ns
+    for row in reversed([row for row in ended if (row.t_end_ns or 0) <= away.lost_ns]):
+        if row.error in AWAY:
+            since_ns = min(since_ns, _last_sign_ns(row))
+        elif row.error is None:
+            break
+    return since_ns
+
+
+def _last_sign_ns(row: Request) -> int:
+    """Return when a failed request was cut off; of one that nobody ended, the last sign of life."""
+    if row.error in ENDED_BY_ENDPOINT and row.t_end_ns is not None:
+        return row.t_end_ns
+    return row.t_last_ns or row.t_sent_ns or row.t_intended_ns
+
+
+def is_of_outage(row: Request, outages: Sequence[Outage]) -> bool:
+    """Whether a request failed because its endpoint was gone."""
+    if row.error not in AWAY or row.t_end_ns is None:
+        return False
+    return any(o.endpoint == row.endpoint_name and o.holds(_last_sign_ns(row)) for o in outages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What became of the whole after one outage."""
+
+    outage: Outage
+    recovered_ns: int | None  # None: not seen
+    lost: int  # of the requests under way between the loss and the recovery, those that were not good
+    of: int
+    is_seen: bool  # whether enough came afterwards to say that it did not recover
+    was_good: bool  # before
+
+
+def find_recovery(
+    outage: Outage,
+    requests: Sequence[Request],
+    *,
+    slos: Sequence[Slo],
+    objective: float,
+    part: float,
+    until_ns: int,
+    deadline_ns: int,
+) -> Recovery:
+    """Find the first stretch of good requests after an endpoint was lost, of all that arrived until a time.
+
+    ``part`` of the arrivals are the lost endpoint's. A stretch is so long that some of them would be in it;
+    those of it that may be bad are what ``objective`` allows, and it begins with a good one.
+    """
+    rows = [row for row in requests if not row.is_hung_up and row.error not in CLIENT_ERRORS]
+    rows.sort(key=lambda row: row.t_intended_ns)
+    length = stretch_length(part)
+    bad_max = math.floor((1 - objective) * length + 1e-9)
+    before = [not is_good(row, slos) for row in rows if row.t_intended_ns < outage.lost_ns]
+    later = [row for row in rows if outage.lost_ns <= row.t_intended_ns < until_ns]
+    bad = [not is_good(row, slos) for row in later]
+    start = _first_stretch(bad, length, bad_max)
+    recovered_ns = None if start is None else later[start].t_intended_ns
+    end_ns = until_ns if recovered_ns is None else recovered_ns
+    between = [
+        row
+        for row in rows
+        if row.t_intended_ns < end_ns and (row.t_end_ns or row.t_intended_ns) >= outage.lost_ns
+    ]
+    return Recovery(
+        outage=outage,
+        recovered_ns=recovered_ns,
+        lost=sum(not is_good(row, slos) for row in between),
+        of=len(between),
+        is_seen=sum(row.t_intended_ns > deadline_ns for row in later) >= length,
+        was_good=len(before) < length or _first_stretch(before, length, bad_max) is not None,
+    )
+
+
+def stretch_length(part: float) -> int:
+    """Return how many requests in a row are hardly all of others, where one has this part of them."""
+    if part >= 1:
+        return _STRETCH_MIN
+    return max(_STRETCH_MIN, math.ceil(math.log(_CHANCE) / math.log(1 - part)))
+
+
+def _first_stretch(bad: Sequence[bool], length: int, bad_max: int) -> int | None:
+    """Return where the first stretch begins that is good; None: there is none."""
+    count = sum(bad[:length])
+    for start in range(len(bad) - length + 1):
+        if count <= bad_max and not bad[start]:
+            return start
+        count -= bad[start]
+        count += bad[start + length] if start + length < len(bad) else False
+    return None
