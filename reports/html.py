@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 
 from probes.finding import Finding
 from probes.json_types import JsonObject
+from reports.endpoint_rows import HEAD
 from reports.fleet_heat import STEPS_TEXT
 from reports.panel import Panel, describe
 from reports.run import Run
@@ -51,6 +52,7 @@ def render_sheet(sheet: Sheet) -> str:
         .render(
             sheet=sheet,
             heat_steps=STEPS_TEXT,
+            endpoint_head=HEAD,
             charts=embed_json(chart_data(sheet.timeline)),
             scripts=[Markup(script) for script in scripts],  # noqa: S704  (our own files)
             style=Markup(style),  # noqa: S704

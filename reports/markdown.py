@@ -8,6 +8,7 @@ from pathlib import Path
 
 from probes.errors import RecordError
 from probes.finding import Finding
+from reports.endpoint_rows import HEAD
 from reports.gameday_text import gameday_markdown
 from reports.run import Run
 from reports.sheet import Sheet, build_sheet
@@ -35,6 +36,8 @@ def summarize(sheet: Sheet) -> str:
     ]
     if sheet.moments:
         parts.append(_moments(sheet))
+    if sheet.endpoints:
+        parts.append(_endpoints(sheet))
     if verdict.failed or verdict.undecided:
         parts.append(_table([*verdict.failed, *verdict.undecided]))
     if sheet.gameday is not None:
@@ -55,6 +58,11 @@ def _moments(sheet: Sheet) -> str:
         for m in sheet.moments
     )
     return f"| {head} |\n|{'---|' * len(sheet.moments)}\n| {' | '.join(cells)} |"
+
+
+def _endpoints(sheet: Sheet) -> str:
+    rows = (f"| {' | '.join(map(escape, row.cells()))} |" for row in sheet.endpoints)
+    return "\n".join((f"| {' | '.join(HEAD)} |", "|---|---|" + "---:|" * (len(HEAD) - 2), *rows))
 
 
 def _table(findings: list[Finding]) -> str:

@@ -18,6 +18,7 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import METRICS, percentile
+from reports.endpoint_rows import EndpointRow, endpoint_rows
 from reports.fleet_sheet import FleetSheet, build_fleet_sheet
 from reports.gameday_sheet import GamedaySheet, build_gameday_sheet
 from reports.rate_plot import rate_plots
@@ -91,6 +92,7 @@ class Sheet:
     shown: tuple[tuple[str, tuple[Finding, ...]], ...]  # what passed, by rule
     controls: tuple[Control, ...]
     child_report: str  # of the load test inside a game day; empty: there is none
+    endpoints: tuple[EndpointRow, ...]  # of a load on several
     latencies: tuple[Latency, ...]
     failures: tuple[Failure, ...]
     requests: int
@@ -122,6 +124,7 @@ def build_sheet(run: Run) -> Sheet:
         shown=tuple(_by_rule([f for f in verdict.passed if not is_control(f)]).items()),
         controls=(*_controls(verdict), *(() if child is None else _controls(sum_up(child)))),
         child_report=f"{child.path.name}/report.html" if child is not None else "",
+        endpoints=tuple(endpoint_rows(run if child is None else child, traffic)),
         latencies=tuple(_latencies(traffic)),
         failures=tuple(_failures(traffic)),
         requests=len(traffic),
@@ -179,6 +182,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def target_of(run: Run) -> tuple[str, str] | None:
     """Return what was put to the proof and what to call it, where the record says so."""
+    several = [e for e in run.events_of("endpoint.answered") if e.data.get("endpoint")]
+    if several:
+        named = ", ".join(f"{event.data['endpoint']} ({event.data.get('url')})" for event in several)
+        return "Endpoints", one_line(named, 200)
     for event in run.events_of("inventory", "endpoint.answered", "lab.ready"):
         if event.kind == "inventory":
             return "Device", _device(event.data)

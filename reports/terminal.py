@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from probes.finding import Finding, finding_to_json
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
+from reports.endpoint_rows import HEAD
 from reports.publish import REPORT_FILE
 from reports.run import Run
 from reports.text import one_line
@@ -78,7 +79,7 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     sheet = build_sheet(run)
     verdict = sheet.verdict
     facts = dict(sheet.facts)
-    target = facts.pop("Device", "") or facts.pop("Endpoint", "")
+    target = facts.pop("Device", "") or facts.pop("Endpoint", "") or facts.pop("Endpoints", "")
     first = f"  {sheet.title}" + (f" of {target}" if target else "") + f" on {one_line(facts.pop('Host'))}"
     yield Text.assemble(_outcome(verdict.outcome), (first, "bold"))
     yield Text(verdict.sentence)
@@ -88,6 +89,7 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     if sheet.gameday is not None and sheet.gameday.hypothesis:
         yield Text(f"hypothesis: {one_line(sheet.gameday.hypothesis)}")
     yield from _moments(sheet)
+    yield from _endpoints(sheet)
     if sheet.fleet is not None:
         counts = (f"{count:,} {name}" for name, count in sheet.fleet.counts.items())
         yield Text(", ".join(counts) + (" (simulated)" if sheet.fleet.is_simulated else ""))
@@ -112,6 +114,23 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     yield Text.assemble(("report  ", "dim"), str(run.path / REPORT_FILE))
     if sheet.fleet is not None:
         yield Text.assemble(("lists   ", "dim"), ", ".join(sheet.fleet.files), " beside it")
+
+
+def _endpoints(sheet: Sheet) -> Iterator[Text]:
+    """Yield a line for each endpoint of several, in columns."""
+    from rich.text import Text
+
+    if not sheet.endpoints:
+        return
+    rows = [HEAD, *(row.cells() for row in sheet.endpoints)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    yield Text()
+    for number, row in enumerate(rows):
+        cells = [
+            f"{text:<{width}}" if column < 2 else f"{text:>{width}}"
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield Text("  ".join(cells), style="" if number else "dim")
 
 
 def _outcome(outcome: Outcome, *, pad: bool = False) -> tuple[str, str]:

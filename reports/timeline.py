@@ -56,7 +56,12 @@ def build_timeline(run: Run) -> Timeline:
         panels += telemetry_panels(run, t0_ns)
     except RecordError as error:
         problems.append(str(error))
-    bands = (*_fault_bands(run, t0_ns), *_undo_bands(run, t0_ns), *_stage_bands(run, t0_ns))
+    bands = (
+        *_fault_bands(run, t0_ns),
+        *_outage_bands(run, t0_ns),
+        *_undo_bands(run, t0_ns),
+        *_stage_bands(run, t0_ns),
+    )
     markers = tuple(_markers(run, t0_ns))
     return Timeline(
         t0_ns=t0_ns,
@@ -103,6 +108,19 @@ def _fault_bands(run: Run, t0_ns: int) -> Iterator[Band]:
             yield _band("fault", name, open_since.pop(name), event, t0_ns)
     for name, event in open_since.items():
         yield _band("fault", name, event, None, t0_ns)
+
+
+def _outage_bands(run: Run, t0_ns: int) -> Iterator[Band]:
+    """Yield each endpoint that a load had given up, for as long as a load process held it for lost."""
+    open_since: dict[tuple[object, object], Event] = {}
+    for event in run.events_of("endpoint.lost", "endpoint.back"):
+        who = (event.data.get("endpoint"), event.data.get("worker"))
+        if event.kind == "endpoint.lost":
+            open_since[who] = event
+        elif (start := open_since.pop(who, None)) is not None:
+            yield _band("fault", f"{who[0]} lost", start, event, t0_ns)
+    for who, start in open_since.items():
+        yield _band("fault", f"{who[0]} lost", start, None, t0_ns)
 
 
 def _undo_bands(run: Run, t0_ns: int) -> Iterator[Band]:
