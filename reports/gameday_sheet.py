@@ -143,7 +143,10 @@ def _planned(run: Run, plan: JsonObject, document: JsonObject) -> Iterator[tuple
     if hypothesis:
         yield "Steady state", str(hypothesis)
     for target in plan.get("targets") or ():
-        yield "Fault", _target(target)
+        try:
+            yield "Fault", _target(target)
+        except (KeyError, TypeError, ValueError):  # a plan of another version
+            yield "Fault", f"as {PLAN_FILE} has it: {str(target)[:200]}"
     if plan.get("hash"):
         confirmed = (
             "confirmed beforehand" if plan.get("is_confirmed") else "made at the start, confirmed by nobody"
