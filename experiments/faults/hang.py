@@ -39,14 +39,11 @@ def undo_stop(captured: JsonObject) -> Undoing:
     def restore() -> Undoing:
         alive = [victim for victim in processes_of(captured) if victim.is_alive]
         stopped = [victim for victim in alive if process_state(victim.pid) in _STOPPED]
-        for (
-            victim
-        ) in alive:  # also one that does not look stopped: a SIGSTOP may be on its way, and this ends it
+        for victim in alive:
+            # Also to one that does not look stopped: a SIGSTOP may be on its way, and this ends it.
             victim.send(signal.SIGCONT)
-        seen = see_serving(captured, has_acted=bool(stopped))
-        woken = f"let pid {', '.join(str(v.pid) for v in stopped)} go on" if stopped else seen.did
-        return Undoing(is_restored=seen.is_restored, did=woken if seen.is_restored else seen.did,
-                       has_acted=seen.has_acted)  # fmt: skip
+        pids = ", ".join(str(victim.pid) for victim in stopped)
+        return see_serving(captured, did=f"let pid {pids} go on" if stopped else "")
 
     return undo_in_lab(captured, restore)
 

@@ -55,11 +55,8 @@ def undo_limit(captured: JsonObject) -> Undoing:
             freed.append(victim.pid)
 
     def restore() -> Undoing:
-        seen = see_serving(captured, has_acted=bool(freed))
-        if not seen.is_restored or not freed:
-            return seen
-        did = f"gave pid {', '.join(map(str, freed))} the limit of before"
-        return Undoing(is_restored=True, did=did, has_acted=True)
+        pids = ", ".join(map(str, freed))
+        return see_serving(captured, did=f"gave pid {pids} the limit of before" if freed else "")
 
     return undo_in_lab(captured, restore)
 

@@ -135,10 +135,7 @@ def undo_pressure(captured: JsonObject) -> Undoing:
             child.stdin.close()
 
     def restore() -> Undoing:
-        seen = see_serving(captured, has_acted=bool(pressing))
-        if not seen.is_restored or not pressing:
-            return seen
-        return Undoing(is_restored=True, did=f"ended {len(pressing)} pressing processes", has_acted=True)
+        return see_serving(captured, did=f"ended {len(pressing)} pressing processes" if pressing else "")
 
     return undo_in_lab(captured, restore)
 

@@ -38,7 +38,7 @@ def undo_kill(captured: JsonObject) -> Undoing:
     def restore() -> Undoing:
         if any(victim.is_alive for victim in processes_of(captured)):
             time.sleep(SETTLE_S)  # a kill sent just now, by whoever crashed after it, takes effect first
-        return see_serving(captured, has_acted=False)
+        return see_serving(captured)
 
     return undo_in_lab(captured, restore)
 

@@ -98,11 +98,8 @@ def undo_spoil(captured: JsonObject) -> Undoing:
             if replica.process is not None and replica.runs_with:
                 replica.process.send(signal.SIGKILL)
         wait_until(lambda: not _any_runs_spoiled(captured), timeout_s=VERIFY_TIMEOUT_S)
-        seen = see_serving(captured, has_acted=bool(spoiled))
-        if not seen.is_restored or not spoiled:
-            return seen
-        did = f"gave {', '.join(r.name for r in spoiled)} its own arguments again"
-        return Undoing(is_restored=True, did=did, has_acted=True)
+        names = ", ".join(replica.name for replica in spoiled)
+        return see_serving(captured, did=f"gave {names} its own arguments again" if spoiled else "")
 
     return undo_in_lab(captured, restore)
 

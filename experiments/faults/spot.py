@@ -36,7 +36,7 @@ def undo_interruption(captured: JsonObject) -> Undoing:
     def restore() -> Undoing:
         _order(captured, "drain", is_draining=False)
         _order(captured, "away", for_s=0.0)
-        return see_serving(captured, has_acted=False)
+        return see_serving(captured)
 
     return undo_in_lab(captured, restore)
 

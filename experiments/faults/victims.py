@@ -109,19 +109,22 @@ def undo_in_lab(captured: JsonObject, restore: Callable[[], Undoing]) -> Undoing
         raise
 
 
-def see_serving(captured: JsonObject, *, has_acted: bool) -> Undoing:
-    """Wait until every victim serves; start what its lab does not start by itself; say what that took."""
+def see_serving(captured: JsonObject, *, did: str = "") -> Undoing:
+    """Wait until every victim serves; start what its lab does not start by itself; say what that took.
+
+    ``did`` is what undoing has done before; empty: nothing.
+    """
     folder = Path(captured["lab"])
     lab = read_lab(folder)
     started = [name for name in names_of(captured) if _needs_start(lab, name)]
     for name in started:
         start_replica(folder, name)
     if not wait_until(lambda: _all_serve(captured), timeout_s=SERVING_TIMEOUT_S, interval_s=0.1):
-        did = f"waited {SERVING_TIMEOUT_S:g} s in vain"
-        return Undoing(is_restored=False, did=did, has_acted=has_acted or bool(started))
+        vain = f"waited {SERVING_TIMEOUT_S:g} s in vain"
+        return Undoing(is_restored=False, did=vain, has_acted=bool(did or started))
     lab = read_lab(folder)
-    did = "; ".join(_became(lab, victim, is_ours=victim["name"] in started) for victim in captured["victims"])
-    return Undoing(is_restored=True, did=did, has_acted=has_acted or bool(started))
+    became = (_became(lab, victim, is_ours=victim["name"] in started) for victim in captured["victims"])
+    return Undoing(is_restored=True, did=did or "; ".join(became), has_acted=bool(did or started))
 
 
 def _needs_start(lab: Lab, name: str) -> bool:
