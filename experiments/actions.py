@@ -13,10 +13,12 @@ import time
 from functools import cache
 from pathlib import Path
 
+from experiments.faults.fault import PLATFORM, load_fault
 from experiments.faults.replica import KILL
-from experiments.faults.victims import capture_victims
+from experiments.faults.victims import capture_victims, processes_of
 from experiments.injection import inject_fault, undo_pending
-from experiments.lab_control import FOLDER_NAME, Lab, read_lab
+from experiments.lab_control import FOLDER_NAME, Lab, Process, read_lab
+from experiments.ledger import read_ledger
 from experiments.undo_timer import start_timer
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
@@ -185,14 +187,30 @@ def replicas_serve(lab: str = "", replicas_min: int = 0) -> JsonObject:
 
 
 def replicas_recovered(lab: str = "", within_s: float = 30.0, replicas_min: int = 0) -> JsonObject:
-    """Wait, at most so long, until the lab's replicas serve again without our help."""
-    began = time.monotonic()
+    """Wait, at most so long, until the lab's replicas serve again without our help.
+
+    One that this experiment has hit, and that the platform has to heal, serves again only as another
+    process: a replica that hangs counts as serving until somebody notices.
+    """
+    began, hit = time.monotonic(), _hit_processes()
     while True:
-        answer = _judge_replicas(read_lab(_lab_folder(lab)), replicas_min)
+        now = read_lab(_lab_folder(lab))
+        answer = _judge_replicas(now, replicas_min)
+        left = [replica.name for replica in now.replicas if replica.process in hit]
         waited_s = time.monotonic() - began
+        if left:
+            answer |= {"outcome": Outcome.FAIL.value, "not_replaced": left}
         if answer["outcome"] == Outcome.PASS.value or waited_s >= within_s:
             return answer | {"waited_s": round(waited_s, 3)}
         time.sleep(0.1)
+
+
+def _hit_processes() -> list[Process]:
+    """Return the processes that faults of this experiment have hit and that are the platform's to replace."""
+    folder = os.environ.get(RUN_VARIABLE) or (_own_folder() if _own_folder.cache_info().currsize else None)
+    entries = [] if folder is None else [e for e in read_ledger(Path(folder)) if e.is_pending]
+    healed = [e for e in entries if load_fault(e.fault).ends_by == PLATFORM]
+    return [process for entry in healed for process in processes_of(entry.captured)]
 
 
 def _judge_replicas(lab: Lab, replicas_min: int) -> JsonObject:

@@ -29,6 +29,7 @@ from reports.table import read_requests, read_series
 LOAD_FOLDER = "load"
 SILENCE_NS_MAX = 2_000_000_000  # of a lab that is sampled ten times a second
 JOURNAL_FILE = "journal.json"
+ANSWER_RULES = ("answers-right", "replica-answers")  # of the load run: they count for the game day as well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Evidence:
     guard_looks: JsonObject = field(default_factory=dict)  # how often each has looked
     alerts: AlertsSeen | None = None  # None: the site's alerts were not to be asked
     budget_window_days: float = 30.0
+    answers: tuple[Finding, ...] = ()  # what the load run says of its checked tasks, where it has any
     was_steady: bool = True  # False: good traffic never came, so nothing was to be injected
 
     @property
@@ -80,6 +82,7 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
         findings += [judge_detection(seen), judge_recovery(seen), judge_redundancy(seen)]
         findings.append(judge_collateral(seen))
     findings += judge_guards(seen.guards, seen.guard_trips, seen.guard_looks)
+    findings += seen.answers
     return [*findings, judge_undo(seen.entries), judge_method(seen), judge_client(seen)]
 
 
@@ -90,7 +93,7 @@ def read_evidence(run: Run) -> Evidence:
     requests = _requests(run.path / LOAD_FOLDER)
     samples = read_series(run, LAB_SERIES)
     faults = read_faults(run)
-    load_state, client = _client(run.path / LOAD_FOLDER)
+    load_state, said = _load_findings(run.path / LOAD_FOLDER)
     alerts = read_alerts(run)
     lab = next((event.data for event in run.events_of("lab.ready")), {})
     return Evidence(
@@ -105,7 +108,8 @@ def read_evidence(run: Run) -> Evidence:
         entries=read_ledger(run.path),
         activities=[event.data for event in run.events_of("chaos.activity.completed")],
         journal=_journal(run.path),
-        client=client,
+        client=[finding for finding in said if finding.subject.startswith("client:")],
+        answers=tuple(finding for finding in said if finding.rule in ANSWER_RULES),
         load_state=load_state,
         guards=tuple(spec.get("guards", ())),
         guard_trips=tuple(event.data for event in run.events_of("guard.tripped")),
@@ -164,12 +168,12 @@ def _journal(folder: Path) -> JsonObject | None:
     return journal if isinstance(journal, dict) else None
 
 
-def _client(folder: Path) -> tuple[str, list[Finding]]:
+def _load_findings(folder: Path) -> tuple[str, list[Finding]]:
     try:
         load = load_run(folder)
     except SuiteError:
         return "absent", []
-    return load.state, [f for f in load.findings if f.subject.startswith("client:")]
+    return load.state, load.findings
 
 
 def _phase_findings(seen: Evidence) -> list[Finding]:
