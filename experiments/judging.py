@@ -8,6 +8,7 @@ nobody else hit, and a load client that could be trusted.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -341,6 +342,10 @@ def judge_redundancy(seen: Evidence) -> Finding:
     if not seen.is_lab_seen_to_the_end:
         outcome, observed = Outcome.INCONCLUSIVE, "the lab was not seen to the end"
         next_step = "see lab.log of the lab for why it fell silent"
+    elif (ours or took_s is None) and (given_s := _given_s(seen)) < seen.recovery_s:
+        outcome = Outcome.INCONCLUSIVE
+        observed = f"had not come back {given_s:.2f} s after the fault, and was given no more time"
+        next_step = "repeat the game day, to its end"
     elif ours:
         outcome, observed = Outcome.FAIL, f"did not come back by itself; undo {ours[0].detail['did']}"
     elif took_s is None:
@@ -358,6 +363,17 @@ def judge_redundancy(seen: Evidence) -> Finding:
         evidence=_moments(seen.times),
         next_step="" if outcome is Outcome.PASS else next_step,
     )
+
+
+def _given_s(seen: Evidence) -> float:
+    """Return how long the platform had to heal: until undoing had done it, or the lab was last seen."""
+    assert seen.times is not None
+    if seen.times.t_clock_ns is None:
+        return math.inf
+    acted = {entry.id for entry in seen.entries if entry.detail.get("has_acted")}
+    ends = [f.t_undone_ns for f in seen.faults if f.data["id"] in acted and f.t_undone_ns is not None]
+    ends.append(max((int(row["t_ns"]) for row in seen.samples), default=seen.times.t_clock_ns))
+    return (min(ends) - seen.times.t_clock_ns) / 1e9
 
 
 def judge_collateral(seen: Evidence) -> Finding:

@@ -198,6 +198,18 @@ def test_chaos_toolkit_calling_it_completed_saves_nothing() -> None:
     assert verdict(judge_evidence(seen)) is Outcome.INCONCLUSIVE
 
 
+def test_a_platform_that_was_given_less_time_than_it_has_is_not_blamed() -> None:
+    killed = evidence(
+        traffic(-5, 2), [row for row in lab_samples(back_after_s=None) if row["t_ns"] < at(2)]
+    )  # fmt: skip
+    acted = [entry(UNDONE, did="started it", has_acted=True)]
+    stopped = evidence(faults=(fault(undone_s=3.0),), entries=acted)
+
+    for seen in (killed, stopped):
+        assert judge_redundancy(seen).outcome is Outcome.INCONCLUSIVE
+        assert judge_redundancy(seen).observed.endswith("and was given no more time")
+
+
 def test_redundancy_and_client_say_what_they_saw() -> None:
     assert judge_redundancy(evidence()).observed == "all replicas served again after 4.00 s, without our help"
     assert judge_client(evidence(load_state="absent")).observed == "the load run is absent"
