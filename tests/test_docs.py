@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,30 @@ def test_every_command_is_in_the_reference() -> None:
 
     assert len(names) > 8
     assert [name for name in names if f"`{name}" not in REFERENCE] == []
+
+
+def _commands(text: str) -> Iterator[str]:
+    """Yield each line of a code block that is a command of ours; one with … or $( is no command to type."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            command = line.removeprefix("$ ").partition("  #")[0].strip()
+            if command.startswith("overproof ") and not line.startswith("  ") and "…" not in command:
+                yield command
+
+
+def test_every_command_in_readme_and_game_day_guide_is_one_that_there_is() -> None:
+    overproof.mount()
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/gameday.md")]
+    commands = [command for text in texts for command in _commands(text)]
+
+    assert len(commands) > 20
+    for command in commands:
+        words = shlex.split(command)[1:]
+        found = typer.main.get_command(overproof.app)
+        while words and words[0] in getattr(found, "commands", {}):
+            found = found.commands[words.pop(0)]  # type: ignore[attr-defined]
+        assert not hasattr(found, "commands"), command
+        found.make_context("overproof", words)  # raises where an option or argument is not as it wants
 
 
 def test_every_exit_code_is_in_the_reference_and_the_readme() -> None:
