@@ -87,7 +87,14 @@ def load_shape(spec: JsonObject) -> JsonObject:
     endpoint = spec.get("endpoint")
     if isinstance(endpoint, dict):
         shape["endpoint"] = {k: v for k, v in endpoint.items() if k not in _NOT_SHAPE_OF_ENDPOINT}
-    return shape
+    if shape.get("endpoints"):
+        shape["endpoints"] = [
+            {k: v for k, v in one.items() if k not in _NOT_SHAPE_OF_ENDPOINT}
+            for one in spec["endpoints"]
+            if isinstance(one, dict)
+        ]
+    # Earlier records do not have these keys.
+    return {k: v for k, v in shape.items() if v or k not in ("endpoints", "fail_over")}
 
 
 def _by_name(value: object) -> object:
@@ -156,7 +163,11 @@ def _correctness(findings: Sequence[Finding]) -> dict[str, Figure]:
 def _endpoint(run: Run, answered: JsonObject) -> str:
     """Return the address; the simulated endpoint of the run itself has another port each time."""
     is_simulated = any(event.data.get("is_simulated") for event in run.events_of("endpoint.started"))
-    return "simulated" if is_simulated else str(answered.get("url") or "")
+    if is_simulated:
+        return "simulated"
+    several = [e.data for e in run.events_of("endpoint.answered") if e.data.get("endpoint")]
+    named = ", ".join(f"{data['endpoint']} {data.get('url')}" for data in several)
+    return named or str(answered.get("url") or "")
 
 
 def _is_doubtful(finding: Finding) -> bool:
