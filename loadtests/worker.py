@@ -117,7 +117,7 @@ def _settle(wire: Wire, answer: JsonObject, joining: Joining) -> Place:
     """Check a plan that came from elsewhere against this machine, and make a record of our own for it."""
     number = int(answer["number"])
     plan = plan_from_json(answer["plan"], run=joining.out)
-    _check_secrets(plan, joining)
+    check_secrets(plan, joining)
     found = check_inputs(plan.workload, seed=plan.seed)
     if found != answer["inputs"]:
         raise ConfigError(
@@ -144,8 +144,12 @@ def _settle(wire: Wire, answer: JsonObject, joining: Joining) -> Place:
     )
 
 
-def _check_secrets(plan: LoadPlan, joining: Joining) -> None:
-    """A master may name only those secrets of this machine that its user has named too."""
+def check_secrets(plan: LoadPlan, joining: Joining) -> None:
+    """A master may name only those secrets of this machine that its user has named too.
+
+    Raises:
+        ConfigError: it names others; the message says how to allow them.
+    """
     endpoints = [named.spec for named in plan.spec.named_endpoints]
     headers = [value for endpoint in endpoints for value in endpoint.headers.values()]
     named = [value.env for value in headers if isinstance(value, HeaderFromEnv)]

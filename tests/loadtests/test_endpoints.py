@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from loadtests.arrivals import CHAIN_STRIDE
+from loadtests.calibration import TLS_WEIGHT
+from loadtests.calibration_need import need_of
 from loadtests.endpoint_judging import (
     groups_of,
     judge_errors_of,
@@ -19,9 +22,13 @@ from loadtests.endpoint_judging import (
 )
 from loadtests.endpoint_spec import FailOverSpec, read_headers
 from loadtests.fail_over import FailOver
+from loadtests.find_max import check_search
 from loadtests.outages import stretch_length
+from loadtests.plain_users import load_plain
+from loadtests.plan import LoadPlan, plan_from_json, plan_to_json
 from loadtests.routes import Routes
 from loadtests.verdict_size import verdict_sizes
+from loadtests.worker import Joining, check_secrets
 from loadtests.workload import Workload, WorkloadSpec, load_workload, override
 from probes.errors import ConfigError
 from probes.event import Event
@@ -330,3 +337,47 @@ def test_each_has_its_own_and_what_is_common(tmp_path: Path, monkeypatch: pytest
     assert second.spec.ca_file == str(tmp_path / "ca.pem")
     with pytest.raises(ConfigError, match="the workload has 2 endpoints"):
         override(spec, url="http://elsewhere", duration_s=None)
+
+
+def test_whatever_takes_one_endpoint_refuses_several_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(GOOD + TWO + "slos: [{metric: goodput, objective: 0.9}]\n")
+
+    with pytest.raises(ConfigError, match="endpoints: find-max searches one endpoint at a time"):
+        check_search(load_workload(path))
+    with pytest.raises(ConfigError, match="endpoints: plain Locust has one"):
+        load_plain(str(path), host=None, seed=1)
+
+
+def test_a_worker_elsewhere_wants_the_secrets_of_every_endpoint_allowed(tmp_path: Path) -> None:
+    endpoints = [{"name": "a", "api_key_env": "A_KEY"}, {"name": "b", "headers": {"X-B": {"env": "B_KEY"}}}]
+    data = {"name": "x", "arrivals": {"kind": "poisson", "rate_per_s": 2}, "duration_s": 5}
+    spec = WorkloadSpec.model_validate(data | {"endpoints": endpoints})
+    plan = LoadPlan(run=tmp_path, spec=spec, seed=1, url="http://a", model="m", others=(("http://b", "n"),))
+    joining = Joining(out=tmp_path, envs=("A_KEY",))
+
+    again = plan_from_json(json.loads(json.dumps(plan_to_json(plan))), run=tmp_path)
+
+    assert [(one.endpoint.name, one.url, one.model) for one in again.destinations] == [
+        ("a", "http://a", "m"),
+        ("b", "http://b", "n"),
+    ]
+    with pytest.raises(ConfigError, match="--allow-env B_KEY"):
+        check_secrets(again, joining)
+    check_secrets(again, replace(joining, envs=("A_KEY", "B_KEY")))
+
+
+def test_a_client_is_certified_for_the_part_that_it_reads_by_tls() -> None:
+    urls = ("http://a", "https://b")
+    load = {"arrivals": {"kind": "constant", "rate_per_s": 100}, "in_flight_max": 100}
+    mixed, plain = (
+        workload(endpoints=[{"name": n, "url": u} for n, u in zip("ab", pair, strict=True)], **load)
+        for pair in (urls, (urls[0], urls[0]))
+    )
+    moving = replace(mixed, fail_over=FailOverSpec())
+
+    needs = [need_of(one, seed=1).events_per_s for one in (plain, mixed, moving)]
+
+    assert needs[1] == pytest.approx(needs[0] * (1 + TLS_WEIGHT) / 2)
+    assert needs[2] == pytest.approx(needs[0] * TLS_WEIGHT)
+    assert need_of(plain, seed=1).streams == 200  # in_flight_max is of each endpoint

@@ -114,6 +114,9 @@ def test_a_killed_endpoint_is_failed_over_and_taken_back_once_it_answers(tmp_pat
     assert found["errors", "endpoint:eu"].evidence["errors"] == []
     assert found["errors", "endpoints:all"].evidence["errors"]
     assert found["accounting", "endpoint:eu"].evidence["moved_away"] == len(moved)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "what the schedule planned for it" in page
+    assert "eu lost" in page  # over every panel, for as long as it was
 
 
 def test_three_endpoints_by_two_processes_and_only_the_slow_one_fails(tmp_path: Path) -> None:
