@@ -87,9 +87,9 @@ def shortened(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", ["replica-hang", "replicas-rolling-restart"])
 def test_a_day_passes_on_a_lab_that_heals(name: str, tmp_path: Path) -> None:
     path = shortened(name, tmp_path)
-    for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided
+    for attempt in range(3):  # on a machine that others keep busy a day is rightly undecided
         row = one_day(path, kind=HEALTHY, seed=2, out=tmp_path / str(attempt))
-        if {rule for rule, _, _ in row["spoiled"]} != {"client"}:
+        if row["outcome"] != "inconclusive":
             break
 
     assert (row["exit_status"], row["outcome"], row["spoiled"]) == (0, "pass", []), row
@@ -119,24 +119,24 @@ def test_a_day_fails_on_a_lab_that_does_not_heal(name: str, bad_days: dict[str, 
     )
 
 
-def test_wrong_answers_fail_a_day_that_nothing_else_finds_fault_with(bad_days: dict[str, JsonObject]) -> None:
+def test_wrong_answers_fail_a_day(bad_days: dict[str, JsonObject]) -> None:
     row = bad_days["replica-wrong-answers"]
     failed = {rule for rule, outcome, _ in row["spoiled"] if outcome == "fail"}
 
-    assert row["exit_status"] == 1, row
-    assert "replica-answers" in failed
-    assert failed <= {"answers-right", "replica-answers"}, row
+    assert (row["exit_status"], row["outcome"]) == (1, "fail"), row
+    assert "replica-answers" in failed, row
 
 
 def test_the_studys_page_counts_the_days_and_tells_of_each_that_went_wrong() -> None:
     fine = {"kind": HEALTHY, "number": 1, "experiment": "a", "outcome": "pass", "spoiled": []}
     lazy = fine | {"number": 2, "outcome": "inconclusive", "spoiled": [["client", "inconclusive", "late"]]}
     failed = fine | {"kind": UNHEALED, "outcome": "fail", "spoiled": [["redundancy", "fail", "undo started"]]}
-    rows = [row | {"t": "2026-11-21 12:00:00", "took_s": 30.0} for row in (fine, lazy, failed)]
+    rows = [row | {"t": "2026-11-21 12:00:00", "took_s": 30.0, "load": 1.5} for row in (fine, lazy, failed)]
 
     page = render(rows)
 
     assert "2 of 50 healthy days and 1 of 50 with healing switched off were run" in page
     assert "**1 of 2 healthy days PASS (wanted: 49 of 50); 0 of 1 without healing do" in page
+    assert "was 1.5 in the middle and 1.5 at most" in page
     assert "| a | healthy | 2 | 1 | 0 | 1 | 0 | 30 |" in page
     assert "- a, healthy, day 2: inconclusive: client inconclusive: late" in page

@@ -2,13 +2,15 @@
 
 Each is one of the catalogue's experiments whose fault the lab heals by itself (tag ``heals``), drawn by the
 day's number, which is its seed as well, and is carried out as it is shipped, one at a time.
-It goes on where an earlier call has stopped, by the rows in runs/study-gameday-days.ndjson.
+It goes on where an earlier call has stopped, by the rows in runs/study-gameday-days.ndjson. No day begins
+while the machine is busy with other things: its client would be late, and the day undecided.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -31,6 +33,8 @@ RESULTS = Path("runs/study-gameday-days.ndjson")
 TABLE = Path("docs/studies/gameday-days.md")
 CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue/local"
 DAY_TIMEOUT_S = 300.0
+LOAD_PER_CORE_MAX = 1.5  # a day itself is about half a core's work
+_LOOK_EVERY_S = 3.0
 
 
 @cache
@@ -50,7 +54,7 @@ def drawn(kind: str, number: int) -> Path:
 
 def one_day(experiment: Path, *, kind: str, seed: int, out: Path) -> JsonObject:
     """Carry out one game day; return its verdict and every finding that is no PASS."""
-    began = time.monotonic()
+    began, load = time.monotonic(), os.getloadavg()[0]
     command = [sys.executable, "-P", "-m", "overproof", "gameday", "run", str(experiment)]
     command += ["--seed", str(seed), "--out", str(out), "--json"]
     command += ["--lab-no-restart"] if kind == UNHEALED else []
@@ -58,7 +62,11 @@ def one_day(experiment: Path, *, kind: str, seed: int, out: Path) -> JsonObject:
         command, capture_output=True, text=True, check=False, timeout=DAY_TIMEOUT_S, stdin=subprocess.DEVNULL
     )
     row = {"kind": kind, "number": seed, "experiment": experiment.stem, "exit_status": done.returncode}
-    row |= {"t": time.strftime("%Y-%m-%d %H:%M:%S"), "took_s": round(time.monotonic() - began, 1)}
+    row |= {
+        "t": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "took_s": round(time.monotonic() - began, 1),
+        "load": round(load, 1),
+    }
     try:
         said = json.loads(done.stdout)
     except ValueError:
@@ -80,6 +88,10 @@ def main() -> int:
     """Run the days that are missing, as time allows, and write the table of all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--within-s", type=float, default=7200.0, help="Begin no further day after that.")
+    parser.add_argument(
+        "--load-max", type=float, default=LOAD_PER_CORE_MAX * (os.cpu_count() or 1),
+        help="Begin a day only while the load average of the last minute is at most this.",
+    )  # fmt: skip
     parser.add_argument("--anew", action="store_true", help="Forget the days that were run.")
     given = parser.parse_args()
     deadline = time.monotonic() + given.within_s
@@ -90,11 +102,20 @@ def main() -> int:
     done = {(row["kind"], row["number"]) for row in rows}
     for number in range(1, DAYS + 1):
         for kind in (HEALTHY, UNHEALED):
-            if (kind, number) not in done and time.monotonic() < deadline:
+            if (kind, number) not in done and _is_quiet(given.load_max, deadline=deadline):
                 rows.append(_recorded(kind, number))
                 TABLE.write_text(render(rows))
     TABLE.write_text(render(rows))
     return 0 if _holds(rows) else 1
+
+
+def _is_quiet(load_max: float, *, deadline: float) -> bool:
+    """Wait until the machine is; return whether it came to it in time."""
+    while time.monotonic() < deadline:
+        if os.getloadavg()[0] <= load_max:
+            return True
+        time.sleep(_LOOK_EVERY_S)
+    return False
 
 
 def _recorded(kind: str, number: int) -> JsonObject:
@@ -128,6 +149,7 @@ def render(rows: Sequence[JsonObject]) -> str:
         "",
         "Each is one of the catalogue's experiments whose fault the lab heals by itself, as it is shipped,",
         "drawn by the day's number, which is its seed: on a lab of its own, under traffic, one at a time.",
+        f"When a day began, the load average of the machine ({os.cpu_count()} cores) was {_loads(rows)}.",
         "With healing off the lab restarts nothing, and its liveness check kills nothing; undoing puts back.",
         "",
         f"**{passes[HEALTHY]} of {counts[HEALTHY]} healthy days PASS (wanted: {PASSES_MIN} of {DAYS}); "
@@ -148,6 +170,11 @@ def render(rows: Sequence[JsonObject]) -> str:
     )
     lines += [f"- {rule}: {count} days" for rule, count in sorted(rules.items())] or ["None were run."]
     return "\n".join([*lines, ""])
+
+
+def _loads(rows: Sequence[JsonObject]) -> str:
+    loads = sorted(row["load"] for row in rows)
+    return f"{loads[len(loads) // 2]:g} in the middle and {loads[-1]:g} at most" if loads else "not looked at"
 
 
 def _line(name: str, kind: str, rows: Sequence[JsonObject]) -> list[str]:
