@@ -181,7 +181,8 @@ def _heard(row: Request) -> Heard:
 
 
 def _spec(step: Step, url: str) -> WorkloadSpec:
-    start_s = max(0.2, step.streams / _CONNECTIONS_PER_S)
+    # Over one whole answer, so that answers end, and requests follow, at an even rate from then on.
+    start_s = max(0.2, step.streams / _CONNECTIONS_PER_S, _FIRST_S + step.tokens * step.gap_s)
     return WorkloadSpec.model_validate(
         {
             "name": "calibration",

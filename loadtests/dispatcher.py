@@ -123,7 +123,6 @@ class Dispatcher:
         self._t0_ns, self._t0_s = 0, 0.0
         self._drained = gevent.event.Event()
         self._alarm: Alarm | None = None  # None: no walk is going on
-        self._next_due_s = math.inf
         self._fault: Exception | None = None
 
     @property
@@ -156,6 +155,7 @@ class Dispatcher:
                 self._prepare_all()
         finally:
             self.polls.between = nothing
+            self.polls.due_s = math.inf
             self._alarm.close()
             self._alarm = None
             watch.kill()
@@ -188,11 +188,11 @@ class Dispatcher:
         while self._alarm is not None and not self.is_finishing:
             errand = self._next()
             if errand is None:
-                self._next_due_s = math.inf
+                self.polls.due_s = math.inf
                 return
             now_s = time.monotonic()
             due_s = self._t0_s + (errand.t_intended_ns - self._t0_ns) / 1e9
-            self._next_due_s = due_s
+            self.polls.due_s = due_s
             if due_s > now_s or sent == _DISPATCHES_PER_TURN:
                 self._alarm.set(due_s)
                 return
@@ -202,7 +202,7 @@ class Dispatcher:
 
     def _send_between(self) -> None:
         """Send what is due between two reads."""
-        if time.monotonic() >= self._next_due_s:
+        if time.monotonic() >= self.polls.due_s:
             try:
                 self._send_due()
             except Exception as error:

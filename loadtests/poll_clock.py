@@ -6,10 +6,15 @@ many streams have something to read. Between reads, whoever has something due at
 Data that is read now was not there at the look before: else it would have been read then. So the time of that
 look bounds from below when the data came, and how tight the bound is says how good a measurement is. A tick
 makes the hub look at least every ``TICK_S``.
+
+A turn of the hub costs about 15 µs, whatever it serves. Where many streams speak, a hub that wakes for each
+event spends as much on turns as on events, so a busy one lets events gather for up to ``GATHER_S``. The
+kernel has stamped them by then; only what is due sooner, as a request to be sent, cuts that short.
 """
 
 from __future__ import annotations
 
+import math
 import select
 import time
 from collections.abc import Callable
@@ -19,9 +24,12 @@ import gevent
 import gevent.monkey
 
 TICK_S = 0.004
+GATHER_S = 0.0005
+_BUSY_READS = 4  # sockets served at one look from which the next look waits for more
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 _READS_PER_WORD = 16  # sockets served before whoever has something due is asked
 _Epoll: Any = gevent.monkey.get_original("select", "epoll")  # gevent takes it away
+_sleep: Any = gevent.monkey.get_original("time", "sleep")  # the whole process's, not a greenlet's
 
 
 def nothing() -> None:
@@ -36,6 +44,8 @@ class PollClock:
         self.looked_before_ns = time.time_ns()  # when the look before the current one was over
         self.busy_ns_max = 0  # longest time between two looks since it was last taken
         self.between: Callable[[], None] = nothing  # called between reads; must not raise
+        self.due_s = math.inf  # when, on the monotonic clock, ``between`` has something to do
+        self._is_busy = False
         self._looked_ns = self.looked_before_ns
         self._callbacks: dict[int, tuple[Callable[[], None], Callable[[Exception], None]]] = {}
         self._epoll = _Epoll()
@@ -72,6 +82,7 @@ class PollClock:
         """
         callbacks, between = self._callbacks, self.between
         ready = self._epoll.poll(0, len(callbacks) + 1)
+        self._is_busy = len(ready) >= _BUSY_READS
         for begin in range(0, len(ready), _READS_PER_WORD):
             between()
             for fd, _ in ready[begin : begin + _READS_PER_WORD]:
@@ -87,6 +98,15 @@ class PollClock:
         busy_ns = time.time_ns() - self._looked_ns
         if busy_ns > self.busy_ns_max:
             self.busy_ns_max = busy_ns
+        if self._is_busy:
+            self._is_busy = False
+            self._gather(GATHER_S - busy_ns / 1e9)
+
+    def _gather(self, left_s: float) -> None:
+        """Sleep for so long, but not beyond what is due."""
+        pause_s = min(left_s, self.due_s - time.monotonic())
+        if pause_s > 0:
+            _sleep(pause_s)
 
     def _after_look(self) -> None:
         self._looked_ns = time.time_ns()
