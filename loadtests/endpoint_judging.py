@@ -125,7 +125,7 @@ def judge_parts(
             requests,
             planned=planned,
             missing=lacking.count(str(endpoint.name)),
-            aways=[away for away in aways if away.endpoint == endpoint.name],
+            aways=aways,
         )
         for endpoint in workload.endpoints
     ]
@@ -138,7 +138,7 @@ def _judge_part(
     *,
     planned: Mapping[int, str],
     missing: int,
-    aways: Sequence[Away],  # of this endpoint
+    aways: Sequence[Away],
 ) -> Finding:
     name, total = str(endpoint.name), sum(one.weight for one in workload.endpoints)
     own = [row for row in requests if planned[row.index] == name]
@@ -152,7 +152,15 @@ def _judge_part(
     problems += [
         f"request {row.index} went to {row.endpoint_name} although {name} was not lost"
         for row in moved
-        if not any(_may_move(row, away) for away in aways)
+        if not _may_be_lost(row, name, aways)
+    ]
+    others = [str(one.name) for one in workload.endpoints if one.name != name]
+    problems += [
+        f"request {row.index} went to {name}, which was lost, although another was there"
+        for row in requests
+        if row.endpoint_name == name
+        and _is_lost(row, name, aways)
+        and not all(_may_be_lost(row, other, aways) for other in others)
     ]
     problems += [f"{missing} arrivals have no row"] if missing else []
     is_kept = bool(own) and not problems
@@ -180,13 +188,25 @@ def _judge_part(
     )
 
 
-def _may_move(row: Request, away: Away) -> bool:
-    """Whether a request may have been sent elsewhere then: between its due time and its first trace."""
+def _may_be_lost(row: Request, name: str, aways: Sequence[Away]) -> bool:
+    """Whether an endpoint was lost at any moment between a request's due time and its first trace."""
     latest_ns = row.t_sent_ns or row.t_end_ns
-    return (
-        row.worker == away.worker
-        and (latest_ns is None or latest_ns >= away.lost_ns)
+    return any(
+        (latest_ns is None or latest_ns >= away.lost_ns)
         and (away.back_ns is None or row.t_intended_ns <= away.back_ns)
+        for away in aways
+        if (away.endpoint, away.worker) == (name, row.worker)
+    )
+
+
+def _is_lost(row: Request, name: str, aways: Sequence[Away]) -> bool:
+    """Whether an endpoint was lost at every moment between them."""
+    latest_ns = row.t_sent_ns or row.t_end_ns
+    return any(
+        row.t_intended_ns > away.lost_ns
+        and (away.back_ns is None or (latest_ns is not None and latest_ns < away.back_ns))
+        for away in aways
+        if (away.endpoint, away.worker) == (name, row.worker)
     )
 
 

@@ -28,7 +28,7 @@ ENDED_BY_ENDPOINT = frozenset(
 # Why an endpoint may be gone. A wrong or slow answer is an answer.
 AWAY = ENDED_BY_ENDPOINT | {"connect_timeout", "first_byte_timeout", "timeout"}
 # Says nothing of the endpoint.
-_SILENT = CLIENT_ERRORS | {"dropped", "hung_up", "gave_up"}
+SILENT = CLIENT_ERRORS | {"dropped", "hung_up", "gave_up"}
 
 
 class FailOver:
@@ -50,7 +50,7 @@ class FailOver:
 
         Requests of before it was back are passed over: they may end late.
         """
-        if place in self.lost or row.error in _SILENT or row.t_intended_ns < self._back_ns[place]:
+        if place in self.lost or row.error in SILENT or row.t_intended_ns < self._back_ns[place]:
             return ()
         failed = self._failed[place]
         if row.error not in AWAY:
@@ -65,7 +65,7 @@ class FailOver:
 
     def note_probe(self, place: int, row: Request, *, now_ns: int) -> bool:
         """Take the answer to a question at a lost endpoint; return whether it is back."""
-        if row.error in AWAY or row.error in _SILENT:
+        if row.error in AWAY or row.error in SILENT:
             return False
         self.lost.discard(place)
         self._back_ns[place] = now_ns

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.fail_over import AWAY, ENDED_BY_ENDPOINT
+from loadtests.fail_over import AWAY, ENDED_BY_ENDPOINT, SILENT
 from loadtests.plan import ENDPOINT_BACK, ENDPOINT_LOST
 from probes.breaches import CLIENT_ERRORS
 from probes.event import Event
@@ -40,10 +40,6 @@ class Outage:
     lost_ns: int  # since when requests went unanswered there
     detected_ns: int  # the first load process gave it up
     back_ns: int | None  # the last took it back; None: one of them never did
-
-    def holds(self, t_ns: int) -> bool:
-        """Whether it was gone then."""
-        return self.lost_ns <= t_ns and (self.back_ns is None or t_ns <= self.back_ns)
 
 
 def read_aways(events: Sequence[Event]) -> list[Away]:
@@ -101,7 +97,7 @@ def _unanswered_since_ns(away: Away, rows: Sequence[Request]) -> int:
     for row in reversed([row for row in ended if (row.t_end_ns or 0) <= away.lost_ns]):
         if row.error in AWAY:
             since_ns = min(since_ns, _last_sign_ns(row))
-        elif row.error is None:
+        elif row.error not in SILENT:
             break
     return since_ns
 
@@ -114,10 +110,15 @@ def _last_sign_ns(row: Request) -> int:
 
 
 def is_of_outage(row: Request, outages: Sequence[Outage]) -> bool:
-    """Whether a request failed because its endpoint was gone."""
+    """Whether a request failed because its endpoint was gone: it was under way or begun while it was."""
     if row.error not in AWAY or row.t_end_ns is None:
         return False
-    return any(o.endpoint == row.endpoint_name and o.holds(_last_sign_ns(row)) for o in outages)
+    return any(
+        outage.endpoint == row.endpoint_name
+        and outage.lost_ns <= row.t_end_ns
+        and (outage.back_ns is None or _last_sign_ns(row) <= outage.back_ns)
+        for outage in outages
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from loadtests.endpoint_judging import (
 from loadtests.endpoint_spec import FailOverSpec, read_headers
 from loadtests.fail_over import FailOver
 from loadtests.find_max import check_search
-from loadtests.outages import stretch_length
+from loadtests.outages import is_of_outage, stretch_length
 from loadtests.plain_users import load_plain
 from loadtests.plan import LoadPlan, plan_from_json, plan_to_json
 from loadtests.routes import Routes
@@ -241,6 +241,20 @@ def test_what_an_endpoint_leaves_as_it_may_counts_against_the_whole_alone() -> N
     ]
 
 
+def test_what_was_under_way_as_a_frozen_endpoint_fell_silent_is_of_its_outage() -> None:
+    frozen = [
+        replace(row(index, "a", error="timeout"), t_end_ns=T0_NS + 8 * 10**9) for index in range(99, 104)
+    ]
+    earlier = replace(frozen[0], t_last_ns=frozen[0].t_intended_ns - 10**9, t_end_ns=T0_NS + 9 * 10**9)
+    sporadic = row(50, "a", error="reset")
+    rows = [row(index, "a") for index in range(40)] + [sporadic, row(60, "a"), *frozen, earlier]
+
+    (outage,) = read_outages([event("endpoint.lost", 8.0)], rows)
+
+    assert outage.lost_ns == T0_NS + round(99 * GAP_S * 1e9) + 20_000_000  # the last sign of life
+    assert [is_of_outage(one, [outage]) for one in (frozen[0], earlier, sporadic)] == [True, True, False]
+
+
 def test_parts_are_made_again_from_the_seed_and_whatever_else_is_no_evidence() -> None:
     load = workload(1, 1)
     routes = Routes(load, seed=1)
@@ -252,6 +266,9 @@ def test_parts_are_made_again_from_the_seed_and_whatever_else_is_no_evidence() -
     moved = [replace(one, endpoint_name="b") for one in rows]
     alone = judge_parts(load, moved, [], seed=1, wanted=None)
     lost = judge_parts(load, moved, [event("endpoint.lost", -1)], seed=1, wanted=None)
+    ignored = judge_parts(load, rows, [event("endpoint.lost", 1)], seed=1, wanted=None)
+    both = [event("endpoint.lost", 1), event("endpoint.lost", 1, "b")]
+    nobody = judge_parts(load, rows, both, seed=1, wanted=None)
 
     assert {finding.outcome for finding in kept} == {Outcome.PASS}
     assert {finding.subject for finding in kept} == {"endpoint:a", "endpoint:b"}
@@ -259,6 +276,8 @@ def test_parts_are_made_again_from_the_seed_and_whatever_else_is_no_evidence() -
         assert Outcome.INCONCLUSIVE in {finding.outcome for finding in found}
     assert "although a was not lost" in alone[0].observed
     assert {finding.outcome for finding in lost} == {Outcome.PASS}
+    assert "which was lost, although another was there" in ignored[0].observed
+    assert {finding.outcome for finding in nobody} == {Outcome.PASS}  # each keeps its part
 
 
 def test_one_of_many_is_failed_only_where_it_would_be_among_all_of_them() -> None:
