@@ -22,6 +22,7 @@ from chaoslib.experiment import run_experiment
 from chaoslib.run import RunEventHandler
 from chaoslib.types import Strategy
 
+from experiments.declared_watch import DeclaredWatch
 from experiments.experiment import deadline_s, load_experiment
 from experiments.timeline import Timeline
 from probes.child import watch_lifeline
@@ -77,9 +78,10 @@ class ActivityOverran(SystemExit):
 class Recorder(RunEventHandler):  # type: ignore[misc]  # chaoslib has no types
     """Puts each step on the timeline and keeps each activity to its deadline."""
 
-    def __init__(self, timeline: Timeline, stop: Stop) -> None:
+    def __init__(self, timeline: Timeline, stop: Stop, declared: DeclaredWatch) -> None:
         self._timeline = timeline
         self._stop = stop
+        self._declared = declared
         self._phase = "starting"
         self._timers: dict[int, threading.Timer] = {}  # by thread, of background activities
 
@@ -121,10 +123,31 @@ class Recorder(RunEventHandler):  # type: ignore[misc]  # chaoslib has no types
         self._note("chaos.rollbacks.started")
 
     def start_activity(self, activity: JsonObject) -> None:
-        """Start the activity's clock."""
+        """Arm what is needed for its undo, and start the activity's clock."""
+        self._start_clock(activity, self._declared.limit_s(activity))
+        self._arm(activity)
         limit_s = deadline_s(activity)
         named = {"name": activity["name"], "type": activity["type"], "phase": self._phase}
         self._note("chaos.activity.started", **named, limit_s=limit_s)
+        self._stop_clock()
+        self._start_clock(activity, limit_s)
+
+    def _arm(self, activity: JsonObject) -> None:
+        """See to what has to be on the disk before an action; without it, it is not carried out.
+
+        ``SystemExit``, since Chaos Toolkit drops an ``Exception`` of ours, and goes on.
+        """
+        try:
+            self._declared.before(activity, self._phase)
+        except SuiteError as error:
+            self._note("chaos.activity.refused", name=activity["name"], reason=str(error))
+            if self._phase != "method":
+                return
+            self._stop.is_interrupted = True
+            self._stop.leave_within(LEAVE_TIMEOUT_S, f"no ledger: {error}")
+            raise SystemExit(_EXIT_WITH_ROLLBACKS) from error
+
+    def _start_clock(self, activity: JsonObject, limit_s: float) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, limit_s)
             return
@@ -134,11 +157,8 @@ class Recorder(RunEventHandler):  # type: ignore[misc]  # chaoslib has no types
         timer.start()
 
     def activity_completed(self, activity: JsonObject, run: JsonObject) -> None:
-        """Stop the clock and say what came of the activity."""
-        if threading.current_thread() is threading.main_thread():
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        elif timer := self._timers.pop(threading.get_ident(), None):
-            timer.cancel()
+        """Stop the clock, say what came of the activity, and look at what it broke or undid."""
+        self._stop_clock()
         self._note(
             "chaos.activity.completed",
             name=activity["name"],
@@ -149,8 +169,21 @@ class Recorder(RunEventHandler):  # type: ignore[misc]  # chaoslib has no types
             output=_shortened(run.get("output")),
             exception="".join(run.get("exception") or ())[-OUTPUT_KEPT:],
         )
+        self._start_clock(activity, self._declared.limit_s(activity))
+        try:
+            self._declared.after(activity, run, self._phase)
+        except SuiteError as error:  # what is not noted stays pending, and is undone
+            self._note("chaos.activity.unseen", name=activity["name"], reason=str(error))
+        finally:
+            self._stop_clock()
         if self._stop.is_interrupted and not self._stop.is_rolling_back:
             raise SystemExit(_EXIT_WITH_ROLLBACKS)  # or Chaos Toolkit would sit out the pause that follows
+
+    def _stop_clock(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        elif timer := self._timers.pop(threading.get_ident(), None):
+            timer.cancel()
 
     def finish(self, journal: JsonObject) -> None:
         """Say how Chaos Toolkit itself saw it."""
@@ -204,7 +237,7 @@ def run_chaos(experiment_file: Path, run_folder: Path) -> JsonObject:
             experiment.document,
             settings=settings,
             strategy=Strategy.DEFAULT,
-            event_handlers=[Recorder(timeline, stop)],
+            event_handlers=[Recorder(timeline, stop, DeclaredWatch(experiment, run_folder, timeline))],
         )
         journal["stopped_by"] = stop.reason
         write_atomically(run_folder / JOURNAL_FILE, json.dumps(journal, default=str, indent=1) + "\n")

@@ -58,13 +58,15 @@ def show_plan(
     from dataclasses import asdict
 
     from experiments.experiment import load_experiment
-    from experiments.lab_control import FOLDER_NAME, read_lab
+    from experiments.gameday import target_folder
+    from experiments.lab_control import FOLDER_NAME
     from experiments.plan import look_at_conditions, render_plan, resolve_plan
 
     loaded = load_experiment(experiment)
-    folder = (out / FOLDER_NAME).resolve()
+    target = loaded.target
+    folder = (out / FOLDER_NAME).resolve() if target.is_lab else target_folder(target.name or "unnamed", out)
     resolved = resolve_plan(loaded, folder, seed=seed)
-    conditions = look_at_conditions(loaded, read_lab(folder), out)
+    conditions = look_at_conditions(loaded, folder, out)
     if as_json:
         document = resolved.to_json() | {"conditions": [asdict(condition) for condition in conditions]}
         sys.stdout.write(json.dumps(document, default=str) + "\n")

@@ -7,7 +7,7 @@ So the shape is checked here, with lines, before Chaos Toolkit's own check is as
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,9 @@ from pydantic import ConfigDict, Field, field_validator
 
 from experiments.alerts import Alerts
 from experiments.alerts_spec import AlertsSpec
+from experiments.declared import ACTIONS_MODULE as ACTIONS_MODULE
+from experiments.declared import LAB, LAB_TARGET, Declared, Target, foreign_actions, is_foreign
+from experiments.declared_spec import FaultSpec, TargetSpec, to_faults
 from experiments.guard import Guard
 from experiments.guard_spec import GuardSpec
 from experiments.window import Window, WindowSpec
@@ -27,9 +30,9 @@ from probes.slo_spec import SloSpec, expand, known_slos, to_slos
 from probes.spec import Spec, check_spec, find_line, load_yaml
 
 NAME = "overproof"
-ACTIONS_MODULE = "experiments.actions"
 PHASES = ("before", "during", "after")
 ACTIVITY_DEADLINE_S = 60.0  # of an activity that states none
+LOOK_S = 60.0  # that one look at a fault of others may take
 PLAIN_RECOVERY_S = 60.0  # of an experiment without our extension
 SHAPE_NOTE = "overproof schema experiment shows the extension's keys"
 
@@ -62,8 +65,8 @@ class ExtensionSpec(Spec):
     """The ``overproof`` entry under ``extensions``."""
 
     name: Literal["overproof"]
-    target: Literal["lab"] = Field(
-        description="What may be hit. The lab is the only target that needs no plan."
+    target: Literal["lab"] | TargetSpec = Field(
+        description="What may be hit: our lab, or a target by its name, for actions that are not ours."
     )
     workload: str = Field(description="Workload file, relative to the experiment's folder.")
     slos: PhaseSlosSpec
@@ -76,6 +79,12 @@ class ExtensionSpec(Spec):
     after_s: float = Field(default=10.0, gt=0, le=3600, description="Seconds of traffic watched afterwards.")
     requests_min: int = Field(default=30, ge=1, description="Requests that each phase needs at least.")
     guards: tuple[GuardSpec, ...] = Field(default=(), description="What stops the game day at once.")
+    faults: tuple[FaultSpec, ...] = Field(
+        default=(), description="What actions that are not ours break, how that is seen, and what undoes it."
+    )
+    harmless: tuple[str, ...] = Field(
+        default=(), description="Actions of the method that are not ours and break nothing, by name."
+    )
     alerts: AlertsSpec | None = Field(
         default=None, description="The site's alerts that have to notice it; absent: our own probes do."
     )
@@ -89,6 +98,13 @@ class ExtensionSpec(Spec):
     budget_window_days: float = Field(
         default=30.0, gt=0, le=366, description="Days over which the error budget of `after` counts."
     )
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _is_the_lab_or_named(cls, target: object) -> object:
+        if isinstance(target, str) and target != LAB:
+            raise ValueError(f"input should be {LAB!r}, or {{name: …, endpoint: …}} of another target")
+        return target
 
     @field_validator("guards")
     @classmethod
@@ -177,6 +193,9 @@ class Experiment:
     window: Window | None = None  # None: at any time
     budget_window_days: float = 30.0
     alerts: Alerts | None = None  # None: noticing is up to our own probes
+    target: Target = LAB_TARGET
+    faults: tuple[Declared, ...] = ()  # by actions that are not ours
+    harmless: tuple[str, ...] = ()  # actions that are not ours and break nothing
 
     @property
     def chaos_deadline_s(self) -> float:
@@ -184,7 +203,8 @@ class Experiment:
         hypothesis = self.document.get("steady-state-hypothesis") or {}
         probes = [*hypothesis.get("probes", ())] * 2  # before and after the method
         activities = [*probes, *self.document["method"], *self.document.get("rollbacks", ())]
-        return 30.0 + sum(deadline_s(activity) + _pauses_s(activity) for activity in activities)
+        looks_s = sum(2 * (LOOK_S + fault.within_s) for fault in self.faults)
+        return 30.0 + looks_s + sum(deadline_s(activity) + _pauses_s(activity) for activity in activities)
 
 
 def deadline_s(activity: JsonObject) -> float:
@@ -206,7 +226,7 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
     phase from ``workload``; without that nothing can be promised, so its verdict stays open.
 
     Raises:
-        ConfigError: it cannot be read or is not a sound experiment for the lab.
+        ConfigError: it cannot be read or is not a sound experiment.
     """
     document = load_yaml(path)
     root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -220,13 +240,19 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
     extension = check_spec(
         document["extensions"][index], ExtensionSpec, path=path, root=_extension_node(root, index)
     )
-    _refuse_other_targets(path, document, root)
+    workload = _workload(path, extension, find_line(root, ("extensions", index, "workload")))
+    if isinstance(extension.target, TargetSpec):
+        target = _reach(extension.target.to_target(), workload, document, path)
+        _refuse_ours(path, document, root)
+    else:
+        target = LAB_TARGET
+        _refuse_other_targets(path, document, root)
     _check_with_chaostoolkit(path, document)
     return Experiment(
         path=path,
         title=shape.title,
         document=document,
-        workload=_workload(path, extension, find_line(root, ("extensions", index, "workload"))),
+        workload=workload,
         slos={phase: _promises(getattr(extension.slos, phase), path) for phase in PHASES},
         steady_s=extension.steady_s,
         recovery_s=extension.recovery_s,
@@ -237,6 +263,9 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
         window=None if extension.window is None else extension.window.to_window(),
         budget_window_days=extension.budget_window_days,
         alerts=None if extension.alerts is None else extension.alerts.to_alerts(),
+        target=target,
+        faults=_faults(extension, document, path, find_line(root, ("extensions", index, "faults"))),
+        harmless=extension.harmless,
     )
 
 
@@ -251,7 +280,10 @@ def _promises(specs: tuple[SloSpec, ...], path: Path) -> tuple[Slo, ...]:
 def _plain(
     path: Path, title: str, document: JsonObject, root: yaml.Node | None, workload: Path | None
 ) -> Experiment:
-    _refuse_other_targets(path, document, root)
+    target = LAB_TARGET
+    if any(foreign_actions(document)):  # the experiment's own affair, as under ``chaos run``; never a PASS
+        _refuse_ours(path, document, root)
+        target = _reach(Target(name=""), workload, document, path)
     _check_with_chaostoolkit(path, document)
     slos: tuple[Slo, ...] = ()
     if workload is not None:
@@ -266,7 +298,47 @@ def _plain(
         recovery_s=PLAIN_RECOVERY_S,
         after_s=10.0,
         requests_min=30,
+        target=target,
     )
+
+
+def _faults(
+    extension: ExtensionSpec, document: JsonObject, path: Path, line: int | None
+) -> tuple[Declared, ...]:
+    try:
+        return to_faults(extension.faults, extension.harmless, document)
+    except ValueError as error:
+        raise ConfigError(f"{path}:{line}: faults: {error}") from error
+
+
+def _reach(target: Target, workload: Path | None, document: JsonObject, path: Path) -> Target:
+    """Return the target with the address that its load asks: stated, or the workload's own."""
+    from chaoslib import substitute
+    from chaoslib.configuration import load_configuration
+
+    if target.endpoint:
+        configuration = load_configuration(document.get("configuration") or {})
+        return replace(target, endpoint=str(substitute(target.endpoint, configuration, {})))
+    if workload is None:
+        return target
+    stated = load_yaml(workload)
+    endpoint = stated.get("endpoint") if isinstance(stated, dict) else None
+    url = endpoint.get("url") if isinstance(endpoint, dict) else None
+    if not url:
+        raise ConfigError(f"{path}: target: endpoint is missing, and {workload} names none; what is loaded?")
+    return replace(target, endpoint=str(url))
+
+
+def _refuse_ours(path: Path, document: JsonObject, root: yaml.Node | None) -> None:
+    """Refuse our own actions where the target is not the lab: they hit nothing else."""
+    for part in ("method", "rollbacks"):
+        for i, activity in enumerate(document.get(part) or ()):
+            if activity.get("type") == "action" and not is_foreign(activity):
+                line = find_line(root, (part, i, "provider", "module"))
+                raise ConfigError(
+                    f"{path}:{line}: action {activity.get('name')!r} is for the lab, and the target, or "
+                    "another action, is not; write two experiments"
+                )
 
 
 def _slos_of(workload: Path) -> object:
@@ -296,7 +368,7 @@ def _extension_node(root: yaml.Node | None, index: int) -> yaml.Node | None:
 
 
 def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | None) -> None:
-    """Refuse actions that are not the lab's own: what they hit cannot be known without a plan."""
+    """Refuse actions that are not the lab's own where the lab is the target: they hit something else."""
     for part in ("method", "rollbacks"):
         for i, activity in enumerate(document.get(part) or ()):
             module = (activity.get("provider") or {}).get("module")
@@ -304,7 +376,7 @@ def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | No
                 line = find_line(root, (part, i, "provider", "module"))
                 raise ConfigError(
                     f"{path}:{line}: action {activity.get('name')!r}: module: got {module!r}, wanted "
-                    f"{ACTIONS_MODULE!r}: without a plan a game day touches the lab only"
+                    f"{ACTIONS_MODULE!r}: the lab is the target; for another one write target: {{name: …}}"
                 )
 
 

@@ -46,6 +46,7 @@ from reports.record import RunWriter, create_run, write_atomically
 from reports.run import load_run
 from reports.session import recording
 
+TARGETS_FOLDER = "targets"  # under --out: a folder for each target that is not the lab
 LAB_READY_TIMEOUT_S = 30.0
 LOAD_START_TIMEOUT_S = 60.0  # imports, calibration and the first answer, on a busy machine
 LOAD_END_TIMEOUT_S = 60.0  # requests under way, sealing and judging
@@ -99,6 +100,7 @@ def _spec(experiment: Experiment, lab: LabChoice) -> JsonObject:
         "alerts": None if experiment.alerts is None else asdict(experiment.alerts),
         "budget_window_days": experiment.budget_window_days,
         "lab_restarts": lab.is_restarting,
+        "target": experiment.target.name,
     }
 
 
@@ -124,6 +126,10 @@ class _GameDay:
         self.chaos: ChaosProcess | None = None
         self.load: subprocess.Popen[str] | None = None
         self.own_lab: subprocess.Popen[str] | None = None  # None: one that ran already is used
+        self.lab: Lab | None = None  # None: the target is another one
+        self.sampler: LabSampler | None = None
+        self.target_folder = self.folder  # where its permission and its lock are
+        self.url = experiment.target.endpoint
 
     def run(self, choice: LabChoice) -> None:
         """Go through the phases; whatever happens, put everything back."""
@@ -136,11 +142,12 @@ class _GameDay:
     def _go(self, choice: LabChoice) -> None:
         try:
             self.stack.callback(watch_for_stop(self.folder, lambda by: self._event(STOP_EVENT, by=by)))
-            self.lab = self._lab(choice)
+            self._reach_target(choice)
             self._make_plan()
-            self.sampler = LabSampler(self.lab.folder, self.writer)
-            self.stack.callback(self.sampler.stop)
-            self.sampler.start()
+            if self.lab is not None:
+                self.sampler = LabSampler(self.lab.folder, self.writer)
+                self.stack.callback(self.sampler.stop)
+                self.sampler.start()
             if self.alerts is not None:
                 self.stack.callback(self.alerts.stop)
                 self.alerts.start()
@@ -172,7 +179,30 @@ class _GameDay:
             self._event_at(t_ns, "phase.started", phase=phase)
         self.phase = phase
 
-    # The lab.
+    # The target.
+
+    def _reach_target(self, choice: LabChoice) -> None:
+        """Find the lab, or the folder that stands for another target, and keep other game days off it."""
+        target = self.experiment.target
+        if target.is_lab:
+            self.lab = self._lab(choice)
+            self.target_folder, self.url = self.lab.folder, self.lab.url
+            return
+        if target.name:
+            self.target_folder = target_folder(target.name, self.out)
+        if target.name and permission.look_at_permission(self.target_folder).is_met:
+            self._take(self.target_folder)
+        self._event("target.named", name=target.name, url=self.url)
+
+    def _conditions(self) -> tuple[permission.Condition, ...]:
+        window = permission.look_at_window(self.experiment.window, datetime.datetime.now(datetime.UTC))
+        if self.lab is not None:
+            leftovers = permission.look_at_leftovers(self.lab, self.out)
+        elif self.experiment.target.name:
+            leftovers = permission.look_at_declared_leftovers(self.experiment.target.name, self.out)
+        else:  # an experiment for plain Chaos Toolkit, which names no target
+            return (window,)
+        return (permission.look_at_permission(self.target_folder), window, leftovers)
 
     def _lab(self, choice: LabChoice) -> Lab:
         self.progress.step("lab", "running", "gateway and replicas")
@@ -209,7 +239,7 @@ class _GameDay:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ConfigError(f"lab {folder}: another game day runs on it; wait for its end") from error
+            raise ConfigError(f"target {folder}: another game day runs on it; wait for its end") from error
 
     def _wait_for_lab(self, folder: Path) -> Lab:
         def is_decided() -> bool:
@@ -222,17 +252,12 @@ class _GameDay:
 
     def _make_plan(self) -> None:
         """Resolve what would be hit, refuse what may not be, and write down what actions have to keep to."""
-        now = datetime.datetime.now(datetime.UTC)
-        conditions = (
-            permission.look_at_permission(self.lab.folder),
-            permission.look_at_window(self.experiment.window, now),
-            permission.look_at_leftovers(self.lab, self.out),
-        )
+        conditions = self._conditions()
         for condition in conditions:
             if not condition.is_met:
                 raise ConfigError(f"{self.experiment.path}: {condition.name}: {condition.observed}")
         self._event("plan.permitted", conditions=[asdict(condition) for condition in conditions])
-        plan = try_to_resolve(self.experiment, self.lab.folder, seed=self.writer.header.seed)
+        plan = try_to_resolve(self.experiment, self.target_folder, seed=self.writer.header.seed)
         if isinstance(plan, str):
             if self.plan_hash:
                 raise TargetError(f"{self.experiment.path}: --plan: {plan}")
@@ -254,7 +279,8 @@ class _GameDay:
         }
 
     def _environment(self) -> dict[str, str]:
-        return self._marked() | {LAB_VARIABLE: str(self.lab.folder), ENDPOINT_VARIABLE: self.lab.url}
+        endpoint = {ENDPOINT_VARIABLE: self.url} if self.url else {}
+        return self._marked() | endpoint | ({LAB_VARIABLE: str(self.lab.folder)} if self.lab else {})
 
     # Guards.
 
@@ -306,7 +332,7 @@ class _GameDay:
         longest_s += self.experiment.recovery_s + self.experiment.after_s + 60
         longest_s += 0.0 if self.experiment.alerts is None else self.experiment.alerts.within_s
         command = python_module(
-            "overproof", "load", "run", str(workload), "--endpoint", self.lab.url,
+            "overproof", "load", "run", str(workload), "--endpoint", self.url,
             "--duration-s", f"{longest_s:.0f}", "--seed", str(self.writer.header.seed),
             "--json", "--path", str(self.folder / LOAD_FOLDER), "--lifeline",
         )  # fmt: skip
@@ -316,7 +342,7 @@ class _GameDay:
 
     def _check_children(self) -> None:
         """Raise when what a game day stands on has gone."""
-        if self.sampler.error is not None:
+        if self.sampler is not None and self.sampler.error is not None:
             raise self.sampler.error
         if self.alerts is not None and self.alerts.error is not None:
             raise self.alerts.error
@@ -421,6 +447,8 @@ class _GameDay:
     def _is_over(self, times: Times, clock_at: float | None, *, is_void: bool) -> bool:
         if self.load is None and is_void:
             return True
+        if times.t_clock_ns is None and not any(e.is_pending for e in read_ledger(self.folder)):
+            return True  # nobody will ever see it undone: it is of somebody else's, and not declared
         assert clock_at is not None
         longest_s = FOLLOW_EXTRA_S + (0.0 if is_void else self.experiment.recovery_s)
         # Without traffic there is no recovery to be seen.
@@ -496,6 +524,11 @@ class _GameDay:
                 self.stack.callback(self._stop_child, "load", self.load)
             self.stack.callback(undo_pending, self.folder, by="controller")
             self.stack.callback(self._end_chaos)
+
+
+def target_folder(name: str, out: Path) -> Path:
+    """Return the folder that stands for a target other than the lab."""
+    return (out / TARGETS_FOLDER / name).resolve()
 
 
 @contextlib.contextmanager

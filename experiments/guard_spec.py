@@ -72,18 +72,7 @@ class ProbeGuardSpec(Spec):
     @field_validator("probe")
     @classmethod
     def _is_a_probe(cls, probe: dict[str, Any]) -> dict[str, Any]:
-        from chaoslib.activity import ensure_activity_is_valid
-        from chaoslib.exceptions import ChaosException
-        from chaoslib.hypothesis import ensure_hypothesis_tolerance_is_valid
-
-        if probe.get("type") != "probe" or "tolerance" not in probe:
-            raise ValueError("wanted type: probe, and a tolerance")
-        try:
-            ensure_activity_is_valid(probe)
-            ensure_hypothesis_tolerance_is_valid(probe["tolerance"])
-        except ChaosException as error:
-            raise ValueError(f"Chaos Toolkit refuses it: {error}") from error
-        return probe
+        return check_probe(probe)
 
     def to_guard(self) -> Guard:
         """Return the guard."""
@@ -94,3 +83,23 @@ class ProbeGuardSpec(Spec):
 
 
 GuardSpec = Annotated[ErrorsGuardSpec | BurnGuardSpec | ProbeGuardSpec, Field(discriminator="kind")]
+
+
+def check_probe(probe: dict[str, Any]) -> dict[str, Any]:
+    """Return a Chaos Toolkit probe that has a tolerance.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from chaoslib.activity import ensure_activity_is_valid
+    from chaoslib.exceptions import ChaosException
+    from chaoslib.hypothesis import ensure_hypothesis_tolerance_is_valid
+
+    if probe.get("type") != "probe" or "tolerance" not in probe:
+        raise ValueError("wanted type: probe, and a tolerance")
+    try:
+        ensure_activity_is_valid(probe)
+        ensure_hypothesis_tolerance_is_valid(probe["tolerance"])
+    except ChaosException as error:
+        raise ValueError(f"Chaos Toolkit refuses it: {error}") from error
+    return probe

@@ -90,8 +90,9 @@ def _undo(entry: Entry, ledger: Ledger, timeline: Timeline, *, by: str) -> Undon
     except (SuiteError, OSError) as error:
         undoing = Undoing(is_restored=False, did=str(error), has_acted=False)
     state = UNDONE if undoing.is_restored else UNDO_FAILED
-    ledger.note(entry.id, state, did=undoing.did, has_acted=undoing.has_acted, by=by)
+    done = {"did": undoing.did, "has_acted": undoing.has_acted, "is_seen": undoing.is_seen}
+    ledger.note(entry.id, state, **done, by=by)
     kind = "undo.verified" if undoing.is_restored else "undo.failed"
     with contextlib.suppress(RecordError):
-        timeline.note(kind, **named, did=undoing.did, has_acted=undoing.has_acted)
+        timeline.note(kind, **named, **done)
     return Undone(entry=entry, is_restored=undoing.is_restored, did=undoing.did)

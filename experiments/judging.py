@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments.alerts import AlertsSeen, find_detection, judge_alerts, read_alerts
+from experiments.declared import LAB
+from experiments.declared_judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
 from experiments.guard import judge_guards
 from experiments.harm import find_harm
 from experiments.ledger import Entry, read_ledger
@@ -57,10 +59,13 @@ class Evidence:
     budget_window_days: float = 30.0
     answers: tuple[Finding, ...] = ()  # what the load run says of its checked tasks, where it has any
     was_steady: bool = True  # False: good traffic never came, so nothing was to be injected
+    target: str = LAB  # else the name of another one; empty: the experiment names none
 
     @property
     def victims_subject(self) -> str:
         """The subject of a finding about whoever was hit: the replicas, else the gateway in front of them."""
+        if self.target != LAB:
+            return f"target:{self.target or 'unnamed'}"
         names = sorted({str(victim["name"]) for fault in self.faults for victim in fault.victims})
         return f"replica:{'+'.join(names)}" if names else f"endpoint:{self.endpoint}"
 
@@ -82,6 +87,9 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
     if seen.times is not None:
         findings += [judge_detection(seen), judge_recovery(seen), judge_redundancy(seen)]
         findings.append(judge_collateral(seen))
+    if seen.target != LAB:
+        hypothesis = judge_hypothesis(seen.journal, subject=seen.victims_subject)
+        findings += [judge_target(seen.target), hypothesis]
     findings += judge_guards(seen.guards, seen.guard_trips, seen.guard_looks)
     findings += seen.answers
     return [*findings, judge_undo(seen.entries), judge_method(seen), judge_client(seen)]
@@ -96,7 +104,7 @@ def read_evidence(run: Run) -> Evidence:
     faults = read_faults(run)
     load_state, said = _load_findings(run.path / LOAD_FOLDER)
     alerts = read_alerts(run)
-    lab = next((event.data for event in run.events_of("lab.ready")), {})
+    lab = next((event.data for event in run.events_of("lab.ready", "target.named")), {})
     return Evidence(
         slos=slos,
         recovery_s=float(spec["recovery_s"]),
@@ -118,6 +126,7 @@ def read_evidence(run: Run) -> Evidence:
         alerts=alerts,
         budget_window_days=float(spec.get("budget_window_days", 30.0)),
         was_steady=not run.events_of("steady.missing"),
+        target=str(spec.get("target", LAB)),
     )
 
 
@@ -334,6 +343,9 @@ def judge_recovery(seen: Evidence) -> Finding:
 def judge_redundancy(seen: Evidence) -> Finding:
     """Every replica has to serve again within the expectation, and without our undo having done it."""
     assert seen.times is not None
+    if seen.target != LAB:
+        moments = _moments(seen.times)
+        return judge_ended(seen.faults, seen.entries, subject=seen.victims_subject, evidence=moments)
     took_s = seen.times.took_s(seen.times.t_redundant_ns)
     healed = {fault.data["id"] for fault in seen.faults if fault.is_healed_by_platform}
     ours = [entry for entry in seen.entries if entry.id in healed and entry.detail.get("has_acted")]
@@ -378,6 +390,8 @@ def _given_s(seen: Evidence) -> float:
 
 def judge_collateral(seen: Evidence) -> Finding:
     """Nobody but the victim may have been hit: each other replica is the same process at the end."""
+    if seen.target != LAB:
+        return judge_bystanders(seen.victims_subject)
     victims = {str(victim["name"]) for fault in seen.faults for victim in fault.victims}
     others = {
         str(row["name"]): row
@@ -416,7 +430,10 @@ def judge_collateral(seen: Evidence) -> Finding:
 def judge_undo(entries: Sequence[Entry]) -> Finding:
     """Whatever was armed has to be undone, and seen to be."""
     pending = [entry for entry in entries if entry.is_pending]
+    unseen = [entry for entry in entries if not entry.detail.get("is_seen", True)]
     outcome = None if not entries else Outcome.FAIL if pending else Outcome.PASS
+    if unseen and not pending:
+        outcome = Outcome.INCONCLUSIVE
     if pending:
         observed = "; ".join(f"{entry.subject}: {entry.state}" for entry in pending)
     else:
@@ -428,7 +445,7 @@ def judge_undo(entries: Sequence[Entry]) -> Finding:
         observed=observed or "nothing was armed",
         expected="every fault undone, and seen to be",
         evidence={"entries": [{"id": entry.id, "state": entry.state} for entry in entries]},
-        next_step="overproof gameday undo" if pending else "",
+        next_step="overproof gameday undo" if pending else "declare verify of the fault" if unseen else "",
     )
 
 

@@ -32,10 +32,10 @@ def allow(folder: Path) -> None:
 
 
 def look_at_permission(folder: Path) -> Condition:
-    """See whether the lab is marked as allowed."""
+    """See whether the lab, or the folder that stands for another target, is marked as allowed."""
     is_met = (folder / ALLOWED_FILE).exists()
     wanted = (
-        f"no {ALLOWED_FILE} in {folder}: whoever owns this lab makes that file, as `overproof lab up` does"
+        f"no {ALLOWED_FILE} in {folder}: whoever owns this target makes that file, as `lab up` does for a lab"
     )
     return Condition(name="target allowed", is_met=is_met, observed="marked" if is_met else wanted)
 
@@ -55,6 +55,18 @@ def look_at_leftovers(lab: Lab, out: Path) -> Condition:
         for folder in ledger_folders(out)
         for entry in read_ledger(folder)
         if entry.is_pending and entry.captured.get("supervisor", {}).get("pid") == lab.supervisor.pid
+    ]
+    observed = f"{', '.join(left)}: `overproof gameday undo`" if left else "none"
+    return Condition(name="nothing left of earlier ones", is_met=not left, observed=observed)
+
+
+def look_at_declared_leftovers(target: str, out: Path) -> Condition:
+    """See whether a fault that an earlier experiment has declared is still pending on this target."""
+    left = [
+        f"{entry.subject} of {folder.name}"
+        for folder in ledger_folders(out)
+        for entry in read_ledger(folder)
+        if entry.is_pending and entry.captured.get("target") == target
     ]
     observed = f"{', '.join(left)}: `overproof gameday undo`" if left else "none"
     return Condition(name="nothing left of earlier ones", is_met=not left, observed=observed)

@@ -16,6 +16,8 @@ from pathlib import Path
 from experiments import permission
 from experiments.alerts_watch import look_at_alerts
 from experiments.bounds import MAX_SHARE, planning, refusal_of, share_of
+from experiments.declared import NAME as DECLARED
+from experiments.declared import foreign_actions
 from experiments.experiment import ACTIONS_MODULE, Experiment
 from experiments.faults.fault import Fault
 from experiments.lab_control import Lab, process_to_json, read_lab
@@ -41,7 +43,7 @@ class Target:
     victims: list[JsonObject]  # name, pid and start time of each
     at_once: int  # victims at any one time
     replicas: int
-    share: float  # of the replicas; of the requests, at the gateway
+    share: float | None  # of the replicas; of the requests, at the gateway; None: nobody can know
     others_serving: int
     in_flight: int  # requests that the victims carry at this moment; not in the hash
 
@@ -75,19 +77,33 @@ class Plan:
 def resolve_plan(experiment: Experiment, lab_folder: Path, *, seed: int) -> Plan:
     """Find out what each action would hit now; nothing is touched.
 
+    Of an action that is not ours only what the experiment declares is known: it chooses its victims itself.
+
     Raises:
         ConfigError: a selection is empty or too wide, or the experiment breaks nothing of the lab.
         TargetError: a target is not there, or not one that may be hit.
     """
-    lab = read_lab(lab_folder)
-    targets = [
-        target for activity in _actions(experiment) for target in _resolve(activity, experiment, lab, seed)
-    ]
-    share = max((target.share for target in targets), default=0.0)
+    if experiment.target.is_lab:
+        lab = read_lab(lab_folder)
+        where = {"folder": str(lab.folder), "supervisor": process_to_json(lab.supervisor)}
+        targets = [
+            target
+            for activity in _actions(experiment)
+            for target in _resolve(activity, experiment, lab, seed)
+        ]
+    else:
+        where = {
+            "target": experiment.target.name,
+            "folder": str(lab_folder),
+            "url": experiment.target.endpoint,
+        }
+        targets = [_declared(action, experiment) for action in foreign_actions(experiment.document)]
+    shares = [1.0 if target.share is None else target.share for target in targets]
+    share = max(shares, default=0.0)
     return Plan(
         title=experiment.title,
         seed=seed,
-        lab={"folder": str(lab.folder), "supervisor": process_to_json(lab.supervisor)},
+        lab=where,
         targets=targets,
         max_share=experiment.max_share,
         document_sha256=_digest(json.dumps(experiment.document, sort_keys=True, default=str).encode()),
@@ -95,6 +111,26 @@ def resolve_plan(experiment: Experiment, lab_folder: Path, *, seed: int) -> Plan
         budget_share=budget_cost(
             share, experiment.recovery_s, experiment.slos["after"], window_days=experiment.budget_window_days
         ),
+    )
+
+
+def _declared(activity: JsonObject, experiment: Experiment) -> Target:
+    """Say of somebody else's action what the experiment declares."""
+    name = str(activity["name"])
+    fault = next((fault for fault in experiment.faults if fault.action == name), None)
+    unknown = "harmless, as declared" if name in experiment.harmless else "unknown: nothing is declared of it"
+    return Target(
+        action=name,
+        selector=dict(activity["provider"]),
+        fault=DECLARED,
+        subject=unknown if fault is None else fault.subject,
+        ends_by=unknown if fault is None else fault.ends_by,
+        victims=[],
+        at_once=0,
+        replicas=0,
+        share=0.0 if name in experiment.harmless else None,
+        others_serving=0,
+        in_flight=0,
     )
 
 
@@ -175,8 +211,16 @@ def budget_cost(share: float, lasts_s: float, slos: Sequence[Slo], *, window_day
     return share * lasts_s / ((1 - max(objectives)) * window_days * 86400)
 
 
-def look_at_conditions(experiment: Experiment, lab: Lab, out: Path) -> list[Condition]:
+def look_at_conditions(experiment: Experiment, folder: Path, out: Path) -> list[Condition]:
     """Look at everything that has to be so before the plan may be carried out."""
+    if not experiment.target.is_lab:
+        return [
+            permission.look_at_permission(folder),
+            permission.look_at_window(experiment.window, datetime.datetime.now(datetime.UTC)),
+            permission.look_at_others(folder),
+            permission.look_at_declared_leftovers(experiment.target.name, out),
+        ]
+    lab = read_lab(folder)
     return [
         permission.look_at_permission(lab.folder),
         permission.look_at_window(experiment.window, datetime.datetime.now(datetime.UTC)),
@@ -216,8 +260,12 @@ def try_to_resolve(experiment: Experiment, lab_folder: Path, *, seed: int) -> Pl
 
 def render_plan(plan: Plan, conditions: Sequence[Condition]) -> str:
     """Return the plan for a person who has to say yes or no."""
-    lines = [plan.title, f"lab {plan.lab['folder']}, seed {plan.seed}"]
+    lines = [plan.title, f"{plan.lab.get('target', 'lab')} {plan.lab['folder']}, seed {plan.seed}"]
     for target in plan.targets:
+        if target.share is None or target.fault == DECLARED:
+            lines.append(f"  {target.action}: an action that is not ours, on {target.subject}")
+            lines.append(f"    it chooses its victims itself: they are unknown; ended by {target.ends_by}")
+            continue
         who = ", ".join(f"{v['name']} (pid {v['pid']}, started {v['start_time']})" for v in target.victims)
         of = f"{target.share:.0%} of requests" if not target.victims else (
             f"{target.at_once} of {target.replicas} replicas at once ({target.share:.0%})"

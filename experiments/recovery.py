@@ -65,6 +65,11 @@ class FaultSeen:
         return self.t_inject_ns if self.is_healed_by_platform else self.t_undone_ns
 
     @property
+    def is_declared(self) -> bool:
+        """Whether an action of somebody else's has injected it, and no lab is there to be sampled."""
+        return bool(self.data["fault"] == "declared")
+
+    @property
     def victims(self) -> list[JsonObject]:
         """Name and process of each replica that it hit."""
         return [*self.captured.get("victims", ())]
@@ -179,6 +184,8 @@ def _redundancy(later: Sequence[JsonObject], faults: Sequence[FaultSeen], t_cloc
 
     A victim that the platform had to replace serves only as another process than was hit.
     """
+    if all(fault.is_declared for fault in faults):
+        return t_clock_ns  # there are no samples: it is whole once nothing is broken any more
     replaced = {
         f"replica:{v['name']}": v["pid"]
         for fault in faults

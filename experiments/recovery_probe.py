@@ -1,4 +1,4 @@
-"""A probe for the method of any Chaos Toolkit experiment: live traffic is good again, within the expectation."""
+"""A probe for the method of any Chaos Toolkit experiment: live traffic is good again in time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def traffic_recovers(
     run: str = "",
     out: str = "runs",
 ) -> bool:
-    """Wait, at most so long, until live traffic is good in several seconds in a row; say whether it came to it.
+    """Wait, at most so long, until live traffic is good in several seconds in a row; say whether it is.
 
-    A second is good as in the verdict of a game day: no more of the requests under way in it were bad than the
-    promises allow. As long as an older request is under way without an answer, nothing has recovered.
+    A second is good as in the verdict of a game day: no more of the requests under way in it were bad than
+    the promises allow. As long as an older request is under way without an answer, nothing has recovered.
 
     Raises:
         TargetError: no load test says anything, or there was no traffic in the end.

@@ -1,7 +1,7 @@
 """What a fault is, and the table of those there are.
 
 The ledger names a fault by its key in this table and keeps plain JSON arguments, so undoing never runs code
-that a file on the disk has chosen.
+that a file on the disk has chosen; but for ``declared``, where the experiment has chosen it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ FAULTS = {
     "replica.spot": "experiments.faults.spot:SPOT",
     "replicas.restart": "experiments.faults.rolling:ROLLING_RESTART",
     "gateway.trouble": "experiments.faults.gateway:TROUBLE",
+    "declared": "experiments.faults.declared:DECLARED",
 }
 PLATFORM: Final = "platform"
 UNDO: Final = "undo"
@@ -50,6 +51,7 @@ class Undoing:
     is_restored: bool  # seen, not assumed
     did: str  # what we had to do; says so when it was nothing
     has_acted: bool  # False: it had healed without us
+    is_seen: bool = True  # False: carried out, and nobody can look whether it is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,12 +86,12 @@ def test_two_promises_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
         (
             "module: experiments.actions, func: kill_replica",
             "module: os, func: abort",
-            "touches the lab only",
+            "the lab is the target",
         ),
         (
             "provider: {type: python, module: experiments.actions, func: kill_replica}",
             "provider: {type: process, path: kill}",
-            "touches the lab only",
+            "the lab is the target",
         ),
         ("func: kill_replica", "func: kill_replicas", "Chaos Toolkit refuses it"),
         ("workload: ../workloads/steady-chat.yaml", "workload: nowhere.yaml", "'nowhere.yaml' is no file"),

@@ -11,9 +11,9 @@ from experiments.guard import look_at_traffic as look
 from experiments.guard_spec import BurnGuardSpec
 from experiments.guard_watch import GuardWatch
 from experiments.live_record import LiveRecord
-from probes.tail import Tail
 from probes.outcome import Outcome
 from probes.slo import Slo
+from probes.tail import Tail
 from tests.experiments.rows import at, request, traffic
 
 SLOS = (

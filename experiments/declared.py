@@ -1,0 +1,74 @@
+"""Faults by actions that are not ours, as an experiment declares them: subject, verification, undo."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from probes.json_types import JsonObject
+
+ACTIONS_MODULE = "experiments.actions"
+NAME = "declared"  # of the fault in the ledger and in the table of faults
+LAB = "lab"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a game day may hit."""
+
+    name: str = LAB  # empty: the experiment names none, and is for plain Chaos Toolkit
+    endpoint: str = ""  # which the load asks; empty: the lab's, else the one that the workload names
+
+    @property
+    def is_lab(self) -> bool:
+        """Whether it is our own lab, which needs no declaring."""
+        return self.name == LAB
+
+
+LAB_TARGET = Target()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """One fault."""
+
+    action: str  # name of the activity that injects it
+    subject: str
+    ends_by: Literal["platform", "undo"]
+    verify: JsonObject | None  # a probe: within its tolerance the fault is there; None: nobody can see it
+    undo: JsonObject | None  # the activity of the experiment that ends it; None: the platform does
+    within_s: float  # in which it takes hold, and is gone after its undo
+
+
+def foreign_actions(document: JsonObject, harmless: Collection[str] = ()) -> Iterator[JsonObject]:
+    """Yield each action of the method that is not ours and that may break something."""
+    for activity in document["method"]:
+        if is_foreign(activity) and activity.get("name") not in harmless:
+            yield activity
+
+
+def is_foreign(activity: JsonObject) -> bool:
+    """Say whether an activity is an action of somebody else's."""
+    module = (activity.get("provider") or {}).get("module")
+    return activity.get("type") == "action" and module != ACTIONS_MODULE
+
+
+def captured_of(fault: Declared, target: Target, document: JsonObject) -> JsonObject:
+    """Return all that looking and undoing need, for the ledger: they may come from another process, later."""
+    return {
+        "target": target.name,
+        "action": fault.action,
+        "subject": fault.subject,
+        "ends_by": fault.ends_by,
+        "verify": fault.verify,
+        "undo": fault.undo,
+        "within_s": fault.within_s,
+        "configuration": document.get("configuration"),
+        "secrets": document.get("secrets"),
+    }
+
+
+def without_secrets(captured: JsonObject) -> JsonObject:
+    """Return what may stand on the timeline, which everybody reads; the ledger is its owner's alone."""
+    return {key: value for key, value in captured.items() if key not in ("configuration", "secrets")}

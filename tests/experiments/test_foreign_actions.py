@@ -1,0 +1,252 @@
+"""Experiments whose actions are not ours: run unchanged, and judged by what is declared of them.
+
+The fault is a real one: a process action stops the very process that serves the endpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.experiment import load_experiment
+from experiments.ledger import UNDONE, read_ledger
+from experiments.permission import allow
+from probes.child import end_child, process_state, python_module, start_child, wait_until
+from probes.errors import ConfigError
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
+from tests.experiments.test_gameday import Day, end_of, run_of, until
+from tests.processes import Job, processes_with, start_job
+
+GOOD, UNSEEN, MISSED, UNMENDED, PLAIN = "good", "unseen", "missed", "unmended", "plain"
+TARGET = "staging"
+
+
+@contextlib.contextmanager
+def endpoint() -> Iterator[tuple[str, int]]:
+    """A service of somebody else's: address and pid."""
+    child = start_child(python_module("loadtests.endpoint", "--lifeline"), stderr=subprocess.DEVNULL)
+    try:
+        assert child.stdout is not None
+        yield f"http://127.0.0.1:{json.loads(child.stdout.readline())['port']}", child.pid
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGCONT)
+        end_child(child)
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+def process(kind: str, name: str, path: str, arguments: list[str], **more: object) -> JsonObject:
+    provider = {"type": "process", "path": path, "arguments": arguments, "timeout": 10}
+    return {"type": kind, "name": name, "provider": provider} | more
+
+
+def write_day(folder: Path, url: str, pid: int, *, stopped_s: float = 2.0) -> JsonObject:
+    """An experiment of somebody else's, which gained our verdict by its extension."""
+    workload = {
+        "name": "steady",
+        "endpoint": {"url": url, "timeout_s": 5},
+        "arrivals": {"kind": "constant", "rate_per_s": 15},
+        "duration_s": 60,
+        "prompt": {
+            "input_tokens": {"kind": "constant", "value": 32},
+            "output_tokens": {"kind": "constant", "value": 8},
+        },
+        "slos": [{"metric": "ttft_ms", "statistic": "p80", "bound": 1000}],
+    }
+    (folder / "workload.yaml").write_text(yaml.safe_dump(workload))
+    slo = {"metric": "ttft_ms", "statistic": "p80", "bound": 1000}
+    stopped = ["-q", "^State:.T", f"/proc/{pid}/status"]
+    return {
+        "title": "The service outlives a stop of its process",
+        "description": "Somebody else's experiment.",
+        "method": [
+            process("action", "stop it", "kill", ["-STOP", str(pid)], pauses={"after": stopped_s}),
+            process("probe", "it is stopped", "grep", stopped, tolerance=0),
+        ],
+        "rollbacks": [process("action", "go on", "kill", ["-CONT", str(pid)])],
+        "extensions": [
+            {
+                "name": "overproof",
+                "target": {"name": TARGET},
+                "workload": "workload.yaml",
+                "steady_s": 3,
+                "recovery_s": 12,
+                "after_s": 4,
+                "requests_min": 20,
+                "slos": {
+                    "before": [slo],
+                    "during": [{"metric": "goodput", "objective": 0.1}],
+                    "after": [slo],
+                },
+                "faults": [
+                    {
+                        "action": "stop it",
+                        "subject": "process:endpoint",
+                        "verify": "it is stopped",
+                        "undo": "go on",
+                        "within_s": 3,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def start_day(folder: Path, document: JsonObject, *arguments: str, allowed: bool = True) -> Job:
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(document))
+    if allowed:
+        place = folder / "runs/targets" / TARGET
+        place.mkdir(parents=True)
+        allow(place)
+    return start_job(["gameday", "run", "experiment.yaml", *arguments], folder)
+
+
+def change(name: str, document: JsonObject) -> list[str]:
+    """Make one of the bad days of the good one; return more arguments."""
+    document["extensions"][0] |= {"recovery_s": 4, "after_s": 2}
+    (fault,) = document["extensions"][0]["faults"]
+    if name == UNSEEN:
+        del fault["verify"]
+    elif name == MISSED:
+        document["method"][0]["provider"] |= {"path": "true", "arguments": []}
+    elif name == UNMENDED:
+        document["rollbacks"][0]["provider"] |= {"path": "true", "arguments": []}
+    elif name == PLAIN:
+        del document["extensions"]
+        return ["--workload", "workload.yaml"]
+    return []
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Day]]:
+    with contextlib.ExitStack() as stack:
+        jobs: dict[str, tuple[Job, Path]] = {}
+        for name in (UNSEEN, MISSED, UNMENDED, PLAIN):
+            folder = tmp_path_factory.mktemp(name)
+            document = write_day(folder, *stack.enter_context(endpoint()))
+            jobs[name] = (start_day(folder, document, *change(name, document)), folder)
+        yield {name: end_of(job, folder) for name, (job, folder) in jobs.items()}
+
+
+def test_a_declared_fault_that_is_seen_and_undone_passes(tmp_path: Path) -> None:
+    for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        with endpoint() as (url, pid):
+            document = write_day(folder, url, pid)
+            day = end_of(start_day(folder, document), folder)
+        if day.spoiled() != {("client", Outcome.INCONCLUSIVE)}:
+            break
+    (entry,) = read_ledger(day.run.path)
+
+    assert (day.status, day.run.outcome, day.spoiled()) == (0, Outcome.PASS, set()), day.log
+    assert "'it is stopped' said" in day.finding("fault").observed
+    assert (entry.state, entry.detail["by"], entry.detail["is_seen"]) == (UNDONE, "rollback", True)
+    assert day.finding("redundancy").outcome is Outcome.PASS
+    assert day.finding("target").observed == "named, and marked as allowed"
+    written = yaml.safe_load((folder / "experiment.yaml").read_text())
+    journal = json.loads((day.run.path / "journal.json").read_text())
+    assert [run["activity"]["provider"] for run in journal["run"]] == [
+        activity["provider"] for activity in written["method"]
+    ]
+
+
+def test_without_a_verification_nothing_passes(days: dict[str, Day]) -> None:
+    day = days[UNSEEN]
+
+    assert (day.status, day.run.outcome) == (3, Outcome.INCONCLUSIVE), day.log
+    assert "declares no verification" in day.finding("fault").observed
+    assert day.finding("undo").outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_fault_that_did_not_take_hold_is_no_pass(days: dict[str, Day]) -> None:
+    day = days[MISSED]
+
+    assert day.status == 3, day.log
+    assert day.finding("fault").outcome is Outcome.INCONCLUSIVE
+    assert "out of tolerance" in day.finding("fault").observed
+
+
+def test_a_rollback_that_does_not_undo_is_a_failure_however_it_exits(days: dict[str, Day]) -> None:
+    day = days[UNMENDED]
+    (entry,) = read_ledger(day.run.path)
+
+    assert (day.status, day.run.outcome) == (1, Outcome.FAIL), day.log
+    assert entry.is_pending
+    assert day.finding("undo").next_step == "overproof gameday undo"
+
+
+def test_an_experiment_without_an_extension_runs_and_says_what_is_missing(days: dict[str, Day]) -> None:
+    day = days[PLAIN]
+
+    assert (day.status, day.run.outcome) == (3, Outcome.INCONCLUSIVE), day.log
+    assert day.finding("target").observed == "the experiment names no target"
+    assert "declares no verification" in day.finding("fault").observed
+    assert json.loads((day.run.path / "journal.json").read_text())["status"] == "completed"
+
+
+def test_kill_9_leaves_the_fault_for_gameday_undo_which_runs_the_declared_rollback(tmp_path: Path) -> None:
+    with endpoint() as (url, pid):
+        job = start_day(tmp_path, write_day(tmp_path, url, pid, stopped_s=60))
+        until(job, tmp_path, "fault.verified")
+        chaos = [p for p, words in processes_with(f"OVERPROOF_TEST_JOB={job.mark}") if "chaos_child" in words]
+        os.kill(chaos[0], signal.SIGKILL)
+        job.signal(signal.SIGKILL)
+        job.wait(timeout_s=5)
+        is_gone = wait_until(lambda: not job.descendants(), timeout_s=10)
+        broken = process_state(pid)
+        doctor, undo = (start_job(["gameday", word], tmp_path) for word in ("doctor", "undo"))
+        statuses = doctor.wait(timeout_s=30), undo.wait(timeout_s=60)
+        mended = process_state(pid)
+        run = run_of(tmp_path)
+
+    assert is_gone, job.descendants()
+    assert (broken, mended != "T") == ("T", True)
+    assert statuses[1] == 0, undo.text()
+    assert run is not None
+    assert [entry.state for entry in read_ledger(run.path)] == [UNDONE]
+    assert run.outcome is not Outcome.PASS
+
+
+def test_a_target_that_nobody_has_marked_is_refused_and_the_plan_says_so(tmp_path: Path) -> None:
+    with endpoint() as (url, pid):
+        document = write_day(tmp_path, url, pid)
+        run = start_day(tmp_path, document, allowed=False)
+        statuses = [run.wait(timeout_s=60)]
+        plan = start_job(["gameday", "plan", "experiment.yaml"], tmp_path)
+        statuses.append(plan.wait(timeout_s=60))
+        state = process_state(pid)
+
+    assert statuses == [2, 3], plan.text()
+    assert "it chooses its victims itself: they are unknown" in plan.text()
+    assert state != "T"
+
+
+def test_what_an_extension_declares_has_to_be_there(tmp_path: Path) -> None:
+    def load(**changes: object) -> None:
+        document = write_day(tmp_path, "http://127.0.0.1:1", 1)
+        document["extensions"][0]["faults"][0] |= changes
+        (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(document))
+        load_experiment(tmp_path / "experiment.yaml")
+
+    with pytest.raises(ConfigError, match="'stop that' is no action of the method other than ours"):
+        load(action="stop that")
+    with pytest.raises(ConfigError, match="undo: 'go' is none of the rollbacks: 'go on'"):
+        load(undo="go")
+    with pytest.raises(ConfigError, match="verify: 'is it' is no probe of this experiment"):
+        load(verify="is it")
+    with pytest.raises(ConfigError, match="undo is missing"):
+        load(undo=None)
+    with pytest.raises(ConfigError, match="a tolerance"):
+        load(verify={"provider": {"type": "process", "path": "true"}})
+    load(verify={"provider": {"type": "process", "path": "true"}, "tolerance": 0})
