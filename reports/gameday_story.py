@@ -67,13 +67,7 @@ _LINES: Mapping[str, Callable[[JsonObject], Line]] = {
     CRASHED: lambda d: (STOP, "overproof crashed", str(d.get("reason", ""))),
     FINISHED: lambda _: (PLAIN, "end of the game day", ""),
 }
-_MOMENTS = {
-    "t_harm": (HARM, "first harm"),
-    "t_detect": (HARM, "noticed"),
-    "t_mitigate": (WELL, "routed around"),
-    "t_recover": (WELL, "traffic good again"),
-    "t_redundant": (WELL, "all replicas serve"),
-}
+_MOMENTS = {"t_harm": HARM, "t_detect": HARM, "t_mitigate": WELL, "t_recover": WELL, "t_redundant": WELL}
 
 
 def tell_story(run: Run, timeline: Timeline) -> tuple[Step, ...]:
@@ -123,6 +117,5 @@ def _moments(run: Run, timeline: Timeline) -> Iterator[tuple[int, Line]]:
     by = {event.kind: str(event.data.get("by", "")) for event in run.events_of("t_harm", "t_detect")}
     for marker in timeline.markers:
         if marker.name in _MOMENTS:
-            mark, what = _MOMENTS[marker.name]
             who = f"by {by[marker.name]}" if by.get(marker.name) else ""
-            yield timeline.t0_ns + round(marker.t_s * 1e9), (mark, what, who)
+            yield timeline.t0_ns + round(marker.t_s * 1e9), (_MOMENTS[marker.name], marker.label, who)

@@ -182,4 +182,6 @@ def _markers(run: Run, t0_ns: int) -> Iterator[Marker]:
         name = "t_inject" if event.kind == _FAULT_START[0] else event.kind
         known.setdefault(name, event.t_ns)
     for name in sorted(known.keys() & MOMENTS.keys(), key=lambda name: (known[name], [*MOMENTS].index(name))):
-        yield Marker(name=name, label=MOMENTS[name], t_s=(known[name] - t0_ns) / 1e9)
+        is_unhurt = name == "t_recover" and known[name] <= known.get("t_inject", 0)
+        label = "traffic stayed good" if is_unhurt else MOMENTS[name]
+        yield Marker(name=name, label=label, t_s=(known[name] - t0_ns) / 1e9)

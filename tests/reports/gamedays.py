@@ -60,13 +60,20 @@ BREAKING: tuple[Happening, ...] = (
 UNDONE: JsonObject = {"did": "nothing to do: the lab restarted it", "has_acted": False, "by": "rollback"}
 
 
-def findings_of(t0_ns: int, *changes: Finding, harm: JsonObject = HARM) -> list[Finding]:
+def findings_of(
+    t0_ns: int, *changes: Finding, harm: JsonObject = HARM, recover_s: float = 1.0
+) -> list[Finding]:
     """Return findings of a day on which all was well, but for ``changes``, which replace a rule's."""
     moments: JsonObject = {
         f"{name}_ns": t0_ns + round((INJECT_S + after_s) * 1e9)
-        for name, after_s in (("t_inject", 0.0), ("t_detect", 2.5), ("t_recover", 1.0), ("t_redundant", 4.5))
+        for name, after_s in (
+            ("t_inject", 0.0),
+            ("t_detect", 2.5),
+            ("t_recover", recover_s),
+            ("t_redundant", 4.5),
+        )
     }
-    moments |= {"t_recover_s": 1.0, "t_redundant_s": 4.5}
+    moments |= {"t_recover_s": recover_s, "t_redundant_s": 4.5}
     good = [
         finding("detection", "alertmanager:am", Outcome.PASS, "noticed after 2.50 s", evidence=moments),
         finding("recovery", "endpoint:e", Outcome.PASS, "after 1.00 s", evidence=moments | {"harm": harm}),
@@ -88,6 +95,7 @@ def record_day(
     plan: JsonObject = PLAN,
     end: Happening = (40.0, FINISHED, {}),
     harm: JsonObject = HARM,
+    recover_s: float = 1.0,
 ) -> Run:
     """Record a day on which a replica was killed; without more it heals and passes."""
     with create_run(out, kind="gameday", spec=spec, seed=7) as writer:
@@ -108,5 +116,5 @@ def record_day(
         states = [{**FAULT, "state": "armed", "captured": {}}]
         states += [{"id": "f1", "state": state, "detail": undo or {}}]
         (writer.path / UNDO_FILE).write_text("".join(map(to_json_line, states)))
-        writer.write_findings(findings_of(t0, *findings, harm=harm))
+        writer.write_findings(findings_of(t0, *findings, harm=harm, recover_s=recover_s))
     return load_run(writer.path)

@@ -51,6 +51,12 @@ def test_each_step_has_its_time_of_day_and_its_seconds_from_the_injection(tmp_pa
     assert all(re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", step.clock) for step in steps)
 
 
+def test_traffic_that_was_never_bad_is_not_said_to_be_good_again(tmp_path: Path) -> None:
+    run = record_day(tmp_path, recover_s=0.0)
+
+    assert "traffic stayed good" in [step.what for step in sheet_of(run).steps]
+
+
 STOP = ((17.0, "stop.requested", {"by": "ann@desk"}),)
 LEFT = (41.0, INTERRUPTED, {"signal": "SIGTERM"})
 
