@@ -46,7 +46,7 @@ _LINES: Mapping[str, Callable[[JsonObject], Line]] = {
     "fault.verified": lambda d: (FAULT, "verified", str(d.get("observed", ""))),
     "fault.not_verified": lambda d: (STOP, "not verified", str(d.get("observed", ""))),
     "guard.tripped": lambda d: (STOP, "guard tripped", f"{d.get('guard')}: {d.get('observed')}"),
-    "guard.stopped": lambda d: (STOP, "guard stopped it", f"within {d.get('took_s')} s"),
+    "guard.stopped": lambda d: (STOP, "stopped and put back", f"{d.get('took_s')} s after the guard"),
     "stop.requested": lambda d: (STOP, "stop asked for", f"by {d.get('by')}"),
     "chaos.stuck": lambda d: (STOP, "an activity was stuck", str(d.get("activity", ""))),
     "chaos.activity.overran": lambda d: (STOP, "an activity overran", str(d.get("name", ""))),
