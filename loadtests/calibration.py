@@ -22,7 +22,6 @@ REQUESTS_MIN = 100  # for a p99 that is more than the worst of few
 UNSURE_SHARE_MAX = 0.01
 CLOCK_STEP_MS_MAX = 0.5
 FAILED_SHARE_MAX = 0.01
-TLS_WEIGHT = 2.0  # of an event read by TLS, in the CPU time that a plain one costs, with room to spare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +30,7 @@ class Reading:
 
     worker: int
     offered_per_s: float
+    is_tls: bool = False  # whether the golden endpoint spoke TLS
     events_per_s: float = 0.0  # its busiest second
     streams: int = 0  # the most at once
     requests: int = 0
@@ -132,15 +132,15 @@ def judge_calibration(
     """Each load process was certified, right before its load, for at least what it then had to read.
 
     Without calibration nothing is known of the client's error, and where promises are about times that is
-    missing evidence. Where none is (``needs_timing``), it does not matter. The golden endpoint speaks plain
-    HTTP; what a run reads by TLS (``is_tls``) counts for more.
+    missing evidence. Where none is (``needs_timing``), it does not matter. A run of which anything came by
+    TLS (``is_tls``), which costs more to read, is certified by readings over TLS alone.
     """
-    used = {worker: _weighed(one, is_tls=is_tls) for worker, one in used.items()}
-    by_worker = {worker: [one for one in readings if one.worker == worker] for worker in used}
+    fitting = [one for one in readings if one.is_tls or not is_tls]
+    by_worker = {worker: [one for one in fitting if one.worker == worker] for worker in used}
     doubts = {
         worker: doubt
         for worker, found in by_worker.items()
-        if (doubt := _doubt(found, used[worker], error_ms_max=error_ms_max))
+        if (doubt := _doubt(found, used[worker], error_ms_max=error_ms_max, is_tls=is_tls))
     }
     if is_skipped and not readings:
         observed = "this client was not calibrated, as asked for"
@@ -169,13 +169,9 @@ def judge_calibration(
     )
 
 
-def _weighed(used: Busiest, *, is_tls: bool) -> Busiest:
-    return replace(used, events_per_s=used.events_per_s * TLS_WEIGHT) if is_tls else used
-
-
-def _doubt(found: Sequence[Reading], used: Busiest, *, error_ms_max: float) -> str:
+def _doubt(found: Sequence[Reading], used: Busiest, *, error_ms_max: float, is_tls: bool) -> str:
     if not found:
-        return "it was not calibrated"
+        return "it was not calibrated" + (" over TLS" if is_tls else "")
     best = certified(found, error_ms_max=error_ms_max)
     if best is None:
         return why_not_certified(found[-1], error_ms_max=error_ms_max)

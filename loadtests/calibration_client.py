@@ -21,7 +21,7 @@ from loadtests.busiest import busiest_by_worker
 from loadtests.calibration import Reading, why_not_certified, with_errors
 from loadtests.calibration_need import Need
 from loadtests.dispatcher import Dispatcher, make_target
-from loadtests.golden_process import golden_endpoint
+from loadtests.golden_process import Golden, golden_endpoint
 from loadtests.golden_record import GoldenRecord
 from loadtests.plan import LoadPlan
 from loadtests.recorder import Recorder
@@ -37,7 +37,7 @@ from reports.record import RunHeader, RunWriter, load_header
 _RATE_QUICK_PER_S = 5000.0  # up to here a second is enough
 _QUICK_S, _LONG_S = 1.0, 2.0
 _REQUESTS_WANTED = 220
-_CONNECTIONS_PER_S = 1000
+_CONNECTIONS_PER_S, _TLS_CONNECTIONS_PER_S = 1000, 400
 _FIRST_S = 0.02
 _GAP_S_MIN = 0.001
 _DRAIN_S = 3.0
@@ -54,6 +54,7 @@ class Step:
     streams: int
     tokens: int
     seconds: float
+    is_tls: bool = False
 
     @property
     def gap_s(self) -> float:
@@ -67,7 +68,7 @@ def step_for(need: Need, *, share: float = 1.0) -> Step:
     seconds = _QUICK_S if rate <= _RATE_QUICK_PER_S else _LONG_S
     cycle_s = min(need.streams * seconds / _REQUESTS_WANTED, 0.6 * seconds, need.tokens * need.streams / rate)
     tokens = max(2, round(cycle_s * rate / need.streams))
-    return Step(events_per_s=rate, streams=need.streams, tokens=tokens, seconds=seconds)
+    return Step(events_per_s=rate, streams=need.streams, tokens=tokens, seconds=seconds, is_tls=need.is_tls)
 
 
 def calibrate(
@@ -102,12 +103,12 @@ def read_golden_streams(
     """Run one step and return what came of it; whatever breaks is the reading's ``reason``."""
     folder = Path(tempfile.mkdtemp(prefix="overproof-calibration-"))
     try:
-        with golden_endpoint(folder / "golden.bin", core=core) as golden:
+        with golden_endpoint(folder / "golden.bin", core=core, is_tls=step.is_tls) as golden:
             drive = _Drive(step, folder, header, worker, on_written or (lambda _: None))
-            drive.run(f"http://127.0.0.1:{golden.port}")
+            drive.run(golden)
             return drive.reading(golden.stop())
     except (RecordError, TargetError) as error:
-        return Reading(worker=worker, offered_per_s=step.events_per_s, reason=str(error))
+        return Reading(worker=worker, offered_per_s=step.events_per_s, is_tls=step.is_tls, reason=str(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -128,9 +129,10 @@ class _Drive:
         self._rows: list[Request] = []
         self._cpu_s = 0.0
 
-    def run(self, url: str) -> None:
+    def run(self, golden: Golden) -> None:
         """Drive the endpoint to the end of the step."""
-        plan = LoadPlan(run=self._folder, spec=_spec(self._step, url), seed=1, url=url, model="golden")
+        spec = _spec(self._step, golden)
+        plan = LoadPlan(run=self._folder, spec=spec, seed=1, url=golden.url, model="golden")
         with RunWriter(self._folder, self._header) as writer:
             recorder = Recorder(writer, self._on_written, worker=self._worker)
 
@@ -156,7 +158,8 @@ class _Drive:
         whole = [row for row in self._rows if row.error is None]
         error = timing_error(golden, {f"{self._folder.name}-{row.index}": _heard(row) for row in whole})
         events = sum(row.events for row in self._rows)
-        found = Reading(worker=self._worker, offered_per_s=round(self._step.events_per_s, 1))
+        step = self._step
+        found = Reading(worker=self._worker, offered_per_s=round(step.events_per_s, 1), is_tls=step.is_tls)
         if not events:
             return replace(found, reason="no event of the golden endpoint was read")
         busiest = busiest_by_worker(self._rows)[0]
@@ -180,9 +183,10 @@ def _heard(row: Request) -> Heard:
     return Heard(t_sent_ns=row.t_sent_ns, t_first_ns=row.t_first_ns, gaps_us=row.gaps_us)
 
 
-def _spec(step: Step, url: str) -> WorkloadSpec:
+def _spec(step: Step, golden: Golden) -> WorkloadSpec:
     # Over one whole answer, so that answers end, and requests follow, at an even rate from then on.
-    start_s = max(0.2, step.streams / _CONNECTIONS_PER_S, _FIRST_S + step.tokens * step.gap_s)
+    connections_per_s = _TLS_CONNECTIONS_PER_S if step.is_tls else _CONNECTIONS_PER_S
+    start_s = max(0.2, step.streams / connections_per_s, _FIRST_S + step.tokens * step.gap_s)
     return WorkloadSpec.model_validate(
         {
             "name": "calibration",
@@ -194,7 +198,8 @@ def _spec(step: Step, url: str) -> WorkloadSpec:
             },
             "calibrate_prompts": False,
             "endpoint": {
-                "url": url,
+                "url": golden.url,
+                "ca_file": None if golden.ca_file is None else str(golden.ca_file),
                 "timeout_s": 30,
                 "body": {"golden": {"first_ms": _FIRST_S * 1000, "gap_ms": step.gap_s * 1000}},
             },

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 from loadtests.arrivals import Arrivals, schedule
-from loadtests.calibration import TLS_WEIGHT
 from loadtests.prompts import Prompts
 from loadtests.rates import Wave
 from loadtests.workload import Workload
@@ -31,6 +30,7 @@ class Need:
     events_per_s: float
     streams: int
     tokens: int  # of a usual answer
+    is_tls: bool = False  # whether any of it is read by TLS
 
 
 def need_of(workload: Workload, *, seed: int, workers: int = 1) -> Need:
@@ -42,7 +42,6 @@ def need_of(workload: Workload, *, seed: int, workers: int = 1) -> Need:
     else:
         rate = _peak_per_s(workload, seed=seed) * _mean_turns(workload)
         events_per_s, streams = rate * tokens, rate * (_FIRST_S + tokens * _GAP_S)
-    events_per_s *= 1 + (TLS_WEIGHT - 1) * _tls_share(workload)
     said = workload.calibration
     events_per_s = said.events_per_s or max(EVENTS_PER_S_MIN, _MARGIN * events_per_s)
     wanted = said.streams or max(STREAMS_MIN, math.ceil(_MARGIN * streams))
@@ -51,15 +50,8 @@ def need_of(workload: Workload, *, seed: int, workers: int = 1) -> Need:
         events_per_s=min(EVENTS_PER_S_MAX, events_per_s / workers),
         streams=max(1, min(STREAMS_MAX, streams_each)),
         tokens=tokens,
+        is_tls=any((one.spec.url or "").startswith("https:") for one in workload.endpoints),
     )
-
-
-def _tls_share(workload: Workload) -> float:
-    """Return the part of the traffic that is read by TLS; all of it where an endpoint's part may move."""
-    tls = [one for one in workload.endpoints if (one.spec.url or "").startswith("https:")]
-    if tls and workload.fail_over is not None:
-        return 1.0
-    return sum(one.weight for one in tls) / sum(one.weight for one in workload.endpoints)
 
 
 def _mean_output_tokens(workload: Workload, *, seed: int) -> int:

@@ -18,6 +18,7 @@ import resource
 import select
 import signal
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -29,6 +30,7 @@ from typing import Any
 
 from loadtests.answers import Ask, StreamText
 from loadtests.golden_record import GoldenRecord, GoldenStream, write_golden
+from loadtests.tls import TlsError, TlsLayer
 from probes.errors import ConfigError, SuiteError
 from probes.event import to_json_line
 
@@ -68,13 +70,16 @@ class _Link:
     left: int = 0
     ticks: int = 0  # between two events
     tokens: int = 0
+    tls: TlsLayer | None = None  # None: plain HTTP
 
 
 class GoldenServer:
     """Serves until told to stop; times are planned on the monotonic clock."""
 
-    def __init__(self, listener: socket.socket, *, first_ns: int, gap_ns: int) -> None:
-        self._listener = listener
+    def __init__(
+        self, listener: socket.socket, *, first_ns: int, gap_ns: int, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._listener, self._tls = listener, tls
         self._first_ns, self._gap_ns = first_ns, gap_ns
         self._links: dict[int, _Link] = {}
         self._due: dict[int, list[_Link]] = {}  # by tick
@@ -113,7 +118,8 @@ class GoldenServer:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._links[sock.fileno()] = _Link(sock, sock.fileno())
+            tls = None if self._tls is None else TlsLayer(self._tls, "", is_server=True)
+            self._links[sock.fileno()] = _Link(sock, sock.fileno(), tls=tls)
             self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def _read(self, fd: int) -> None:
@@ -130,12 +136,34 @@ class GoldenServer:
         if not data or link.stream is not None:  # it has gone, or speaks out of turn
             self._drop(link)
             return
+        if link.tls is not None:
+            data = self._decrypted(link, link.tls, data)
+            if not data:
+                return
         link.received += data
         length = _whole_length(link.received)
         if length == len(link.received):
             self._begin(link, _stamp_ns(ancillary) or now_ns)
         elif length > REQUEST_BYTES_MAX or len(link.received) > REQUEST_BYTES_MAX:
             self._refuse(link, 413)
+
+    def _decrypted(self, link: _Link, tls: TlsLayer, data: bytes) -> bytes:
+        """Return what of a request these bytes carry; the handshake comes first."""
+        try:
+            if not tls.is_established:
+                tls.shake(data)
+                data = b""  # what follows the handshake in it waits in there
+            found = tls.decrypt(data) if tls.is_established else b""
+            answer = tls.to_send()
+            if answer and link.sock.send(answer) != len(answer):
+                raise BlockingIOError
+        except (TlsError, OSError):
+            self._drop(link)
+            return b""
+        if tls.is_ended or tls.fault:
+            self._drop(link)
+            return b""
+        return found
 
     def _begin(self, link: _Link, t_received_ns: int) -> None:
         """Plan an answer and send what comes before its content."""
@@ -163,7 +191,7 @@ class GoldenServer:
         self._streams.append(link.stream)
         self._plan(tick, link)
         try:
-            link.sock.send(_FIRST)
+            link.sock.send(_FIRST if link.tls is None else link.tls.encrypt(_FIRST))
         except OSError:
             self._drop(link)
 
@@ -194,13 +222,14 @@ class GoldenServer:
                 continue
             if link.left == 1:
                 data = data + _ending(link.tokens)
+            sent = data if link.tls is None else link.tls.encrypt(data)
             t_ns = now()
             if before is not None and t_ns - last_ns > SLOW_NS:
                 before.slow.append((len(before.sends_ns) - 1, t_ns - last_ns))
             stream.sends_ns.append(t_ns)
             before, last_ns = stream, t_ns
             try:
-                if write(link.fd, data) != len(data):
+                if write(link.fd, sent) != len(sent):
                     raise BlockingIOError
             except OSError as error:
                 self._blocked += isinstance(error, BlockingIOError)
@@ -222,7 +251,8 @@ class GoldenServer:
         link.sock.setblocking(True)
         link.sock.settimeout(0.1)
         with contextlib.suppress(OSError):  # whoever is refused may have gone already
-            link.sock.sendall(_REFUSAL % status)
+            refusal = _REFUSAL % status
+            link.sock.sendall(refusal if link.tls is None else link.tls.encrypt(refusal))
         self._drop(link)
 
     def _drop(self, link: _Link) -> None:
@@ -302,6 +332,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--first-ms", type=float, default=20.0, help="Time to the first event, where a request says nothing.")
     add("--gap-ms", type=float, default=10.0, help="Time between events, where a request says nothing.")
     add("--core", type=int, default=None, help="Core to stay on.")
+    add("--tls", type=Path, default=None, help="Speak TLS, with the key and certificate in this file.")
     return parser
 
 
@@ -317,8 +348,12 @@ def _main(arguments: Sequence[str]) -> int:
     except (OSError, OverflowError) as error:
         raise ConfigError(f"127.0.0.1:{options.port}: cannot listen there: {error}") from error
     listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    tls = None
+    if options.tls is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.tls)
     server = GoldenServer(
-        listener, first_ns=round(options.first_ms * 1e6), gap_ns=round(options.gap_ms * 1e6)
+        listener, first_ns=round(options.first_ms * 1e6), gap_ns=round(options.gap_ms * 1e6), tls=tls
     )
     sys.stdout.write(to_json_line({"port": listener.getsockname()[1], "pid": os.getpid()}))
     sys.stdout.flush()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtests.golden_certificate import write_certificate
 from loadtests.golden_record import GoldenRecord, read_golden
 from probes.child import end_child, python_module, start_child
 from probes.errors import TargetError
@@ -25,6 +26,12 @@ class Golden:
     child: subprocess.Popen[str]
     port: int
     record_path: Path
+    ca_file: Path | None = None  # None: it speaks plain HTTP
+
+    @property
+    def url(self) -> str:
+        """Return where it answers."""
+        return f"{'http' if self.ca_file is None else 'https'}://127.0.0.1:{self.port}"
 
     def stop(self) -> GoldenRecord:
         """Have it write its record, and return that.
@@ -41,8 +48,12 @@ class Golden:
 
 
 @contextlib.contextmanager
-def golden_endpoint(record_path: Path, *, core: int | None = None, port: int = 0) -> Iterator[Golden]:
+def golden_endpoint(
+    record_path: Path, *, core: int | None = None, port: int = 0, is_tls: bool = False
+) -> Iterator[Golden]:
     """Run a golden endpoint for as long as the block; it leaves with us in any case.
+
+    With ``is_tls`` it gets a certificate that lies beside its record.
 
     Raises:
         TargetError: it did not start, and why.
@@ -50,9 +61,13 @@ def golden_endpoint(record_path: Path, *, core: int | None = None, port: int = 0
     options = ["--record", str(record_path), "--port", str(port)]
     if core is not None:
         options += ["--core", str(core)]
+    ca_file = record_path.with_suffix(".pem") if is_tls else None
+    if ca_file is not None:
+        write_certificate(ca_file)
+        options += ["--tls", str(ca_file)]
     child = start_child(python_module("loadtests.golden", *options), stderr=subprocess.STDOUT)
     try:
-        yield Golden(child=child, port=_port(child), record_path=record_path)
+        yield Golden(child=child, port=_port(child), record_path=record_path, ca_file=ca_file)
     finally:
         end_child(child)
         if child.stdout is not None:

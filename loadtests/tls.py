@@ -44,13 +44,18 @@ def make_context(ca_file: str | None) -> ssl.SSLContext:
 class TlsLayer:
     """One connection's TLS: bytes of the socket in, bytes of HTTP out, and the other way."""
 
-    def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
+    def __init__(self, context: ssl.SSLContext, server_name: str, *, is_server: bool = False) -> None:
         self.is_established = False
         self.is_ended = False  # the server has said that nothing more comes
         self.fault = ""  # what broke the connection after the handshake
         self._name = server_name
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._tls = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=is_server,
+            server_hostname=None if is_server else server_name,
+        )
         self._first = b""  # that the server sent
 
     @property
