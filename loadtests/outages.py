@@ -15,11 +15,12 @@ from loadtests.plan import ENDPOINT_BACK, ENDPOINT_LOST
 from probes.breaches import CLIENT_ERRORS
 from probes.event import Event
 from probes.request import Request
+from probes.share_test import chance_of_so_few
 from probes.slo import Slo, is_good
 
-# So sure is a stretch of good requests not one that the lost endpoint just had no part in.
-_CHANCE = 0.01
-_STRETCH_MIN = 10
+# So rarely does a stretch look good although the lost endpoint's part still fails; many are looked at.
+_CHANCE = 1e-4
+_STRETCH_MIN, _STRETCH_MAX = 10, 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,18 +146,23 @@ def find_recovery(
 ) -> Recovery:
     """Find the first stretch of good requests after an endpoint was lost, of all that arrived until a time.
 
-    ``part`` of the arrivals are the lost endpoint's. A stretch is so long that some of them would be in it;
-    those of it that may be bad are what ``objective`` allows, and it begins with a good one.
+    ``part`` of the arrivals are the lost endpoint's. A stretch may hold as many bad ones as ``objective``
+    allows, at most half that part, and is so long that it tells this from the whole part. It may begin among
+    the bad ones; the recovery is where their share changed.
     """
     rows = [row for row in requests if not row.is_hung_up and row.error not in CLIENT_ERRORS]
     rows.sort(key=lambda row: row.t_intended_ns)
-    length = stretch_length(part)
-    bad_max = math.floor((1 - objective) * length + 1e-9)
+    allowed = min(1 - objective, part / 2)
+    length = stretch_length(part, allowed=allowed)
+    bad_max = math.floor(allowed * length + 1e-9)
     before = [not is_good(row, slos) for row in rows if row.t_intended_ns < outage.lost_ns]
     later = [row for row in rows if outage.lost_ns <= row.t_intended_ns < until_ns]
     bad = [not is_good(row, slos) for row in later]
     start = _first_stretch(bad, length, bad_max)
-    recovered_ns = None if start is None else later[start].t_intended_ns
+    recovered_ns = None
+    if start is not None:
+        change = _change(bad[: start + length], limit=(allowed + part) / 2)
+        recovered_ns = later[min(change, start + length - 1)].t_intended_ns
     end_ns = until_ns if recovered_ns is None else recovered_ns
     between = [
         row
@@ -173,11 +179,27 @@ def find_recovery(
     )
 
 
-def stretch_length(part: float) -> int:
-    """Return how many requests in a row are hardly all of others, where one has this part of them."""
-    if part >= 1:
-        return _STRETCH_MIN
-    return max(_STRETCH_MIN, math.ceil(math.log(_CHANCE) / math.log(1 - part)))
+def stretch_length(part: float, *, allowed: float) -> int:
+    """Return how many requests in a row tell a share that is allowed from one where ``part`` of them fail."""
+    return next(
+        (
+            length
+            for length in range(_STRETCH_MIN, _STRETCH_MAX)
+            if chance_of_so_few(math.floor(allowed * length + 1e-9), length, allowed=part) <= _CHANCE
+        ),
+        _STRETCH_MAX,
+    )
+
+
+def _change(bad: Sequence[bool], *, limit: float) -> int:
+    """Return from where on the share of bad ones is below a limit, when before it was above."""
+    level = highest = 0.0
+    found = 0
+    for place, is_bad in enumerate(bad):
+        level += is_bad - limit
+        if level > highest:
+            highest, found = level, place + 1
+    return found
 
 
 def _first_stretch(bad: Sequence[bool], length: int, bad_max: int) -> int | None:

@@ -205,10 +205,23 @@ def test_without_a_lost_endpoint_fail_over_does_not_apply() -> None:
     assert judge_fail_over(workload(1, 1, fail_over={}), rows, [], t0_ns=T0_NS) == []
 
 
+def test_an_objective_that_allows_much_does_not_take_chance_for_recovery() -> None:
+    rows = outage_rows(gone=range(100, 300), lost=range(300, 400), count=600)
+    events = [event("endpoint.lost", 15.0), event("endpoint.back", 20.0)]
+    load = workload(1, 1, fail_over={"within_s": 20}, slos=[], failed_share_max=0.49)
+
+    (found,) = judge_fail_over(load, rows, read_outages(events, rows), t0_ns=T0_NS)
+
+    (times,) = found.evidence["outages"]
+    assert times["recovered_after_s"] == pytest.approx(199 * GAP_S - 0.02)  # after the last one that failed
+    assert found.outcome is Outcome.PASS
+
+
 def test_a_stretch_is_so_long_that_the_lost_endpoint_would_show_in_it() -> None:
-    assert stretch_length(0.5) == 10
-    assert stretch_length(0.1) == 44
-    assert stretch_length(1.0) == 10
+    assert stretch_length(0.5, allowed=0.0) == 14
+    assert stretch_length(0.1, allowed=0.0) == 88
+    assert stretch_length(0.001, allowed=0.0) == 9206
+    assert 50 < stretch_length(0.5, allowed=0.25) < 65
 
 
 def test_an_endpoint_that_was_lost_fails_unless_it_may_disappear() -> None:
