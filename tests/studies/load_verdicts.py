@@ -213,7 +213,7 @@ def render(rows: list[Row], took_s: float) -> str:
 _LIMITS = (
     "*In bursts*: the breaches come in bursts of 20 requests on average, and nothing between them shows that",
     "there are such. A run that meets none of them by luck is a PASS; nothing in that run can know better.",
-    "It has to be long beside the time from one burst to the next: the last row is ten times as long.",
+    "It has to be long beside the time from one burst to the next: the longer row is ten times as long.",
 )
 
 
