@@ -13,6 +13,7 @@ import yaml
 from experiments import actions
 from experiments.experiment import load_experiment
 from experiments.faults.fault import PLATFORM
+from experiments.faults.victims import SERVING_TIMEOUT_S
 from experiments.lab_control import Lab
 from experiments.plan import HARMLESS, resolve_plan
 from probes.json_types import JsonObject
@@ -51,6 +52,18 @@ def test_an_experiment_is_sound_guarded_and_has_one_target(path: Path, lab: Lab)
     assert rollback["provider"]["func"] == (
         "restore_replicas" if target.ends_by == PLATFORM else "undo_faults"
     )
+
+
+@pytest.mark.parametrize("path", healable(), ids=lambda path: path.stem)
+def test_undoing_waits_until_the_lab_has_had_its_time_to_heal(path: Path) -> None:
+    experiment = load_experiment(path)
+    action, probe = experiment.document["method"]
+    took_s = {"interrupt_spot_replica": 10, "restart_all_in_turn": SERVING_TIMEOUT_S}  # before it waits
+
+    waited_s = probe["provider"]["arguments"]["within_s"] + took_s.get(action["provider"]["func"], 0)
+
+    assert probe["provider"]["func"] == "replicas_recovered"
+    assert waited_s > experiment.recovery_s
 
 
 def test_every_fault_of_the_lab_has_an_experiment_and_each_experiment_one_fault() -> None:

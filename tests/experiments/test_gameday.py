@@ -128,7 +128,7 @@ def bad_days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
     """Three game days that cannot pass, at the same time: none of them rests on exact timing."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("unhealed", "little", "refused")}
     paths = {
-        "unhealed": write_experiment(folders["unhealed"], within_s=4),
+        "unhealed": write_experiment(folders["unhealed"], within_s=13),
         "little": write_experiment(folders["little"], rate_per_s=1, recovery_s=8),
         "refused": write_experiment(folders["refused"]),
     }
