@@ -131,7 +131,7 @@ class _Drive:
 
     def run(self, golden: Golden) -> None:
         """Drive the endpoint to the end of the step."""
-        spec = _spec(self._step, golden)
+        spec = workload_of(self._step, golden)
         plan = LoadPlan(run=self._folder, spec=spec, seed=1, url=golden.url, model="golden")
         with RunWriter(self._folder, self._header) as writer:
             recorder = Recorder(writer, self._on_written, worker=self._worker)
@@ -183,7 +183,8 @@ def _heard(row: Request) -> Heard:
     return Heard(t_sent_ns=row.t_sent_ns, t_first_ns=row.t_first_ns, gaps_us=row.gaps_us)
 
 
-def _spec(step: Step, golden: Golden) -> WorkloadSpec:
+def workload_of(step: Step, golden: Golden) -> WorkloadSpec:
+    """Return users that ask the golden endpoint again and again, at the rate of a step."""
     # Over one whole answer, so that answers end, and requests follow, at an even rate from then on.
     connections_per_s = _TLS_CONNECTIONS_PER_S if step.is_tls else _CONNECTIONS_PER_S
     start_s = max(0.2, step.streams / connections_per_s, _FIRST_S + step.tokens * step.gap_s)

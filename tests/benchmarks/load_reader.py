@@ -1,9 +1,9 @@
-"""How many streamed events one reader takes, at what cost: ``python -m tests.benchmarks load_reader``.
+"""How many streamed events one load process takes, at what cost: ``python -m tests.benchmarks load_reader``.
 
-An endpoint process on the last core sends each stream one event per 10 ms, in ten slots of 1 ms; the reader
-on the first core does what a real run does, the rows in their file included. The cost per event is that of
-everything from the streams' first events to the last row on disk; the rate is that of the time in between.
-``python -m tests.benchmarks.load_reader N`` measures N streams once.
+All of a load process but Locust is measured on the first core: dispatcher, reader, recorder and histograms. A
+golden endpoint on the last sends each stream one event per 10 ms, in answers of 300. The cost per event is
+that of the whole run, opening the streams included; the rate is that of the time when all are open.
+``python -m tests.benchmarks.load_reader N [tls]`` measures N streams once.
 """
 
 from __future__ import annotations
@@ -12,140 +12,111 @@ import gc
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import gevent
+
+from loadtests.calibration_client import Step, workload_of
+from loadtests.golden_process import golden_endpoint
+from loadtests.golden_record import GoldenRecord
+from loadtests.load_process import Load
+from loadtests.plan import LoadPlan
+from probes.errors import TargetError
+from probes.request import Request
+from reports.record import create_run
 from tests.benchmarks.figure import Figure
 
-STREAMS = (1200, 1500)
-SLOTS = 10
-SLOT_S = 0.001
-EVENTS = 800  # per stream: 8 s
-SETTLE_S = 1.0
-_EVENT = b'data: {"id": "x", "choices": [{"index": 0, "delta": {"content": "%b"}, "finish_reason": %b}]}\n\n'
-_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+STREAMS = (("1200",), ("1500",), ("400", "tls"))
+EVENTS_PER_STREAM_S = 100
+TOKENS, SECONDS = 300, 5.0
+START_DELAY_S = 0.2
 
 
 def figures() -> Iterator[Figure]:
     """Yield rate, cost and memory for each number of streams, each in a process of its own."""
-    for streams in STREAMS:
-        command = [sys.executable, "-m", "tests.benchmarks.load_reader", str(streams)]
+    for arguments in STREAMS:
+        command = [sys.executable, "-m", "tests.benchmarks.load_reader", *arguments]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         found = json.loads(done.stdout)
         beside = (
             f"{found['rows']:.0f} rows, {found['failed']:.0f} failed, "
-            f"{found['reads_coalesced']:.0f} reads held several, up to {found['lag_ms_max']:.0f} ms late"
+            f"{found['reads_coalesced']:.0f} of {found['reads']:.0f} reads held several, "
+            f"up to {found['lag_ms_max']:.0f} ms late; endpoint {found['endpoint_cpu_share']:.0%} of its core"
         )
         units = {"events_per_s": "events/s", "cpu_us_per_event": "µs", "kib_per_stream": "KiB"}
         for name, unit in units.items():
-            label = f"{streams} streams, {name}"
+            label = f"{' streams, '.join(arguments)}{'' if 'tls' in arguments else ' streams'}, {name}"
             yield Figure(name=label, median=found[name], unit=unit, repeats=1, beside=beside)
 
 
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
+class _Sums:
+    """What of the rows is shown; the rows themselves are not kept, as in a real run."""
+
+    def __init__(self) -> None:
+        self.reads = self.reads_coalesced = 0
+        self.lag_ms_max = 0.0
+
+    def take(self, row: Request) -> None:
+        """Add one row."""
+        self.reads += row.reads
+        self.reads_coalesced += row.reads_coalesced
+        self.lag_ms_max = max(self.lag_ms_max, row.lag_ms_max)
 
 
-def serve(listener: socket.socket, streams: int) -> None:
-    """Answer so many requests at once, event by event, then leave."""
-    links = []
-    for _ in range(streams):
-        link, _ = listener.accept()
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        links.append(link)
-    for link in links:
-        link.recv(65536)
-        link.sendall(_HEAD)
-    words = [_chunk(_EVENT % (word, b"null")) for word in (b" measure", b" twice", b" then", b" trust")]
-    end = _chunk(_EVENT % (b" end", b'"stop"')) + _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-    due = time.monotonic() + SETTLE_S
-    for number in range(EVENTS):
-        data = end if number == EVENTS - 1 else words[number % len(words)]
-        for slot in range(SLOTS):
-            due += SLOT_S
-            time.sleep(max(0.0, due - time.monotonic()))
-            for link in links[slot::SLOTS]:
-                link.sendall(data)
-    time.sleep(1)
-
-
-def read(port: int, streams: int) -> dict[str, float]:
-    """Read so many streams to their end; return the figures."""
-    import gevent
-
-    from loadtests.connections import Connections, Target
-    from loadtests.poll_clock import PollClock
-    from loadtests.reader import Errand, Exchange
-    from loadtests.recorder import Recorder
-    from reports.record import create_run
-
-    folder = tempfile.TemporaryDirectory()
-    writer = create_run(Path(folder.name), kind="load", spec={}, seed=1)
-    recorder = Recorder(writer, lambda _: None, worker=0)
-    polls = PollClock()
-    host = f"127.0.0.1:{port}"
-    target = Target(
-        url=f"http://{host}", host=host, family=socket.AF_INET, address=("127.0.0.1", port), path="/v1",
-        head_fields="", is_streamed=True, timeout_s=60.0, connect_timeout_s=30.0, first_byte_timeout_s=30.0,
-        reuses_connections=False,
-    )  # fmt: skip
-    connections, rows = Connections(target, polls), []
-    gc.collect()
-    gc.freeze()
-    size_before = _resident_bytes()
-    exchanges: list[Any] = []
-
-    def take(exchange: Any) -> None:
-        rows.append(exchange.row)
-        recorder.put(exchange.row)
-
-    for index in range(streams):
-        errand = Errand(
-            index=index,
-            worker=0,
-            t_intended_ns=time.time_ns(),
-            body=b"{}",
-            output_tokens=EVENTS,
-            request_id="x",
+def read(streams: int, folder: Path, *, endpoint_core: int, is_tls: bool) -> dict[str, float]:
+    """Run a load of so many streams; return the figures."""
+    step = Step(
+        events_per_s=streams * EVENTS_PER_STREAM_S,
+        streams=streams,
+        tokens=TOKENS,
+        seconds=SECONDS,
+        is_tls=is_tls,
+    )
+    sums, sizes = _Sums(), [0]
+    with (
+        golden_endpoint(folder / "golden.bin", core=endpoint_core, is_tls=is_tls) as golden,
+        create_run(folder, kind="load", spec={}, seed=1) as writer,
+    ):
+        said = workload_of(step, golden).model_dump(mode="json", exclude_unset=True)
+        spec = workload_of(step, golden).model_validate(said | {"calibration": {"is_skipped": True}})
+        plan = LoadPlan(run=writer.path, spec=spec, seed=1, url=golden.url, model="golden")
+        load = Load(plan, writer, worker=0, on_written=sums.take)
+        load.prepare(lambda call, *given: call(*given))
+        open_s = spec.duration_s - SECONDS
+        gc.collect()
+        size_before, cpu_s, t0_ns = _resident_bytes(), _cpu_s(), time.time_ns() + round(START_DELAY_S * 1e9)
+        watch = gevent.spawn_later(
+            START_DELAY_S + open_s, lambda: sizes.append(_resident_bytes() - size_before)
         )
-        exchanges.append(Exchange(errand, connections, take))
-        exchanges[-1].begin()
-        if index % 50 == 0:
-            gevent.sleep(0.002)
-    deadline = time.monotonic() + 30
-    while not all(exchange.events or exchange.row for exchange in exchanges) and time.monotonic() < deadline:
-        gevent.sleep(0.01)
-    cpu_s, wall_s, events = _cpu_s(), time.monotonic(), _count(exchanges)
-    gevent.sleep(EVENTS * SLOTS * SLOT_S - 1.0)
-    events_per_s = (_count(exchanges) - events) / (time.monotonic() - wall_s)
-    size = _resident_bytes() - size_before
-    deadline = time.monotonic() + 15
-    while len(rows) < streams and time.monotonic() < deadline:
-        gevent.sleep(0.05)
-        recorder.flush()
-    recorder.flush()
-    cpu_s, events = _cpu_s() - cpu_s, _count(exchanges) - events
-    writer.close()
-    folder.cleanup()
+        load.run(t0_ns=t0_ns)
+        cpu_s = _cpu_s() - cpu_s
+        watch.join()
+        truth = golden.stop()
+    counts = load.tally.counts
+    if not counts["events"]:
+        raise TargetError("nothing was read")
     return {
-        "events_per_s": events_per_s,
-        "cpu_us_per_event": cpu_s / events * 1e6,
-        "kib_per_stream": size / streams / 1024,
-        "rows": len(rows),
-        "failed": sum(row.error is not None for row in rows),
-        "reads_coalesced": sum(row.reads_coalesced for row in rows),
-        "lag_ms_max": max((row.lag_ms_max for row in rows), default=0.0),
+        "events_per_s": _sent_per_s(truth, t0_ns + round(open_s * 1e9)),
+        "cpu_us_per_event": cpu_s / counts["events"] * 1e6,
+        "kib_per_stream": sizes[-1] / streams / 1024,
+        "rows": counts["rows"],
+        "failed": counts["failed"],
+        "reads": sums.reads,
+        "reads_coalesced": sums.reads_coalesced,
+        "lag_ms_max": sums.lag_ms_max,
+        "endpoint_cpu_share": truth.cpu_s / truth.wall_s,
     }
 
 
-def _count(exchanges: list[Any]) -> int:
-    return sum(exchange.events for exchange in exchanges)
+def _sent_per_s(truth: GoldenRecord, from_ns: int) -> float:
+    """Return the endpoint's rate while all streams are open; no stream gets ahead of who reads it by much."""
+    until_ns = from_ns + round(SECONDS * 1e9)
+    return sum(from_ns <= at < until_ns for stream in truth.streams for at in stream.sends_ns) / SECONDS
 
 
 def _cpu_s() -> float:
@@ -159,21 +130,13 @@ def _resident_bytes() -> int:
 
 def main() -> None:
     """Measure once and print the figures."""
-    streams = int(sys.argv[1]) if len(sys.argv) > 1 else 1200
+    streams, is_tls = int(sys.argv[1]) if len(sys.argv) > 1 else 1200, "tls" in sys.argv
     cores = sorted(os.sched_getaffinity(0))
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    child = os.fork()
-    if not child:
-        os.sched_setaffinity(0, {cores[-1]})
-        try:
-            serve(listener, streams)
-        finally:
-            os._exit(0)
     os.sched_setaffinity(0, {cores[0]})
-    found = read(listener.getsockname()[1], streams)
+    with tempfile.TemporaryDirectory() as folder:
+        found = read(streams, Path(folder), endpoint_core=cores[-1], is_tls=is_tls)
     sys.stdout.write(json.dumps(found) + "\n")
-    os.waitpid(child, 0)
 
 
 if __name__ == "__main__":
