@@ -18,6 +18,9 @@ from tests.experiments.alertmanagers import PROGRAM, post_alert, running_alertma
 from tests.experiments.test_gameday import Day, end_of, run_of, write_experiment
 from tests.processes import start_job
 
+# Other programs delay the client, or leave too few independent values; neither touches who noticed.
+BY_A_BUSY_MACHINE = {("client", Outcome.INCONCLUSIVE), ("slo", Outcome.INCONCLUSIVE)}
+
 
 @contextlib.contextmanager
 def rule(folder: Path, url: str) -> Iterator[None]:
@@ -60,17 +63,13 @@ def game_day(folder: Path, url: str, *arguments: str) -> Day:
 def test_the_sites_own_alert_is_what_noticed_the_fault_and_the_report_says_so(tmp_path: Path) -> None:
     with running_alertmanager(tmp_path / "site") as url:
         post_alert(url, "ReplicaDown", replica="of-yesterday", severity="page")
-        for attempt in range(
-            3
-        ):  # a client that other programs kept from sending in time is rightly undecided
-            day = game_day(tmp_path / str(attempt), url, "--seed", "3")
-            if day.spoiled() != {("client", Outcome.INCONCLUSIVE)}:
-                break
+        day = game_day(tmp_path / "day", url, "--seed", "3")
     found = day.finding("detection")
     summary = (day.run.path / "summary.md").read_text()
     page = (day.run.path / "report.html").read_text()
 
-    assert (day.status, day.spoiled()) == (0, set()), day.log
+    assert found.outcome is Outcome.PASS, day.log
+    assert day.spoiled() <= BY_A_BUSY_MACHINE, day.log
     assert "by the site's alert ReplicaDown (replica=" in found.observed
     assert "1 that fired before the fault did not count" in found.observed
     assert found.evidence["t_harm_s"] <= found.evidence["t_detect_s"] <= 10
