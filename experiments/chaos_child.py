@@ -41,7 +41,8 @@ _EXIT_WITH_ROLLBACKS = 20  # Chaos Toolkit's own code for it
 class Stop:
     """Whether we were asked to stop, and what a signal may still do about it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ours: bool = True) -> None:
+        self.is_ours = is_ours  # False: signals and time-outs stay as Chaos Toolkit has them
         self.reason = ""
         self.is_interrupted = False
         self.is_rolling_back = False
@@ -61,6 +62,8 @@ class Stop:
     def leave_within(self, timeout_s: float, reason: str) -> None:
         """Note the reason, and leave after that time even if something hangs."""
         self.reason = self.reason or reason
+        if not self.is_ours:
+            return
         timer = threading.Timer(timeout_s, os._exit, [1])
         timer.daemon = True
         timer.start()
@@ -148,6 +151,8 @@ class Recorder(RunEventHandler):  # type: ignore[misc]  # chaoslib has no types
             raise SystemExit(_EXIT_WITH_ROLLBACKS) from error
 
     def _start_clock(self, activity: JsonObject, limit_s: float) -> None:
+        if not self._stop.is_ours:
+            return
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, limit_s)
             return
@@ -180,6 +185,8 @@ class Recorder(RunEventHandler):  # type: ignore[misc]  # chaoslib has no types
             raise SystemExit(_EXIT_WITH_ROLLBACKS)  # or Chaos Toolkit would sit out the pause that follows
 
     def _stop_clock(self) -> None:
+        if not self._stop.is_ours:
+            return
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)
         elif timer := self._timers.pop(threading.get_ident(), None):

@@ -230,11 +230,24 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
     """
     document = load_yaml(path)
     root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return check_experiment(path, document, root=root, workload=workload)
+
+
+def check_experiment(
+    path: Path, document: object, *, root: yaml.Node | None, workload: Path | None, endpoint: str = ""
+) -> Experiment:
+    """Check an experiment that has been read; ``root`` gives the lines of its file.
+
+    ``endpoint`` is what the load of one without our extension asks; else the workload names it.
+
+    Raises:
+        ConfigError: it is not a sound experiment.
+    """
     shape = check_spec(document, ExperimentSpec, path=path, root=root)
     assert isinstance(document, dict)
     index = next((i for i, entry in enumerate(shape.extensions) if entry.get("name") == NAME), None)
     if index is None:
-        return _plain(path, shape.title, document, root, workload)
+        return _plain(path, shape.title, document, root, workload, endpoint)
     if workload is not None:
         raise ConfigError(f"{path}: its extension names a workload already; leave --workload out")
     extension = check_spec(
@@ -242,12 +255,13 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
     )
     workload = _workload(path, extension, find_line(root, ("extensions", index, "workload")))
     if isinstance(extension.target, TargetSpec):
-        target = _reach(extension.target.to_target(), workload, document, path)
+        target = reach(extension.target.to_target(), workload, document, path)
         _refuse_ours(path, document, root)
     else:
         target = LAB_TARGET
         _refuse_other_targets(path, document, root)
     _check_with_chaostoolkit(path, document)
+    faults = _faults(extension, document, path, find_line(root, ("extensions", index, "faults")))
     return Experiment(
         path=path,
         title=shape.title,
@@ -264,8 +278,8 @@ def load_experiment(path: Path, *, workload: Path | None = None) -> Experiment:
         budget_window_days=extension.budget_window_days,
         alerts=None if extension.alerts is None else extension.alerts.to_alerts(),
         target=target,
-        faults=_faults(extension, document, path, find_line(root, ("extensions", index, "faults"))),
-        harmless=extension.harmless,
+        faults=faults,
+        harmless=(*extension.harmless, *(str(f.undo["name"]) for f in faults if f.undo is not None)),
     )
 
 
@@ -278,12 +292,17 @@ def _promises(specs: tuple[SloSpec, ...], path: Path) -> tuple[Slo, ...]:
 
 
 def _plain(
-    path: Path, title: str, document: JsonObject, root: yaml.Node | None, workload: Path | None
+    path: Path,
+    title: str,
+    document: JsonObject,
+    root: yaml.Node | None,
+    workload: Path | None,
+    endpoint: str,
 ) -> Experiment:
     target = LAB_TARGET
     if any(foreign_actions(document)):  # the experiment's own affair, as under ``chaos run``; never a PASS
         _refuse_ours(path, document, root)
-        target = _reach(Target(name=""), workload, document, path)
+        target = reach(Target(name="", endpoint=endpoint), workload, document, path)
     _check_with_chaostoolkit(path, document)
     slos: tuple[Slo, ...] = ()
     if workload is not None:
@@ -311,7 +330,7 @@ def _faults(
         raise ConfigError(f"{path}:{line}: faults: {error}") from error
 
 
-def _reach(target: Target, workload: Path | None, document: JsonObject, path: Path) -> Target:
+def reach(target: Target, workload: Path | None, document: JsonObject, path: Path) -> Target:
     """Return the target with the address that its load asks: stated, or the workload's own."""
     from chaoslib import substitute
     from chaoslib.configuration import load_configuration
@@ -359,6 +378,8 @@ def _workload(path: Path, extension: ExtensionSpec, line: int | None) -> Path:
 
 
 def _extension_node(root: yaml.Node | None, index: int) -> yaml.Node | None:
+    if root is None:
+        return None
     assert isinstance(root, yaml.MappingNode)
     entries = next(value for key, value in root.value if key.value == "extensions")
     assert isinstance(entries, yaml.SequenceNode)

@@ -27,12 +27,13 @@ from experiments.chaos_process import HEARD_TIMEOUT_S, ChaosProcess
 from experiments.experiment import Experiment
 from experiments.guard_watch import GuardWatch, Trip
 from experiments.injection import undo_pending
-from experiments.judging import LOAD_FOLDER, judge_run, read_faults
+from experiments.judging import judge_run, read_faults
 from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
 from experiments.lab_control import FOLDER_NAME, Lab, is_lab_alive, read_lab
 from experiments.lab_sampler import LabSampler
 from experiments.ledger import read_ledger
 from experiments.live_record import LiveRecord
+from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
 from experiments.plan import confirm_plan, try_to_resolve
 from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
 from experiments.stop import STOP_EVENT, watch_for_stop
@@ -48,8 +49,6 @@ from reports.session import recording
 
 TARGETS_FOLDER = "targets"  # under --out: a folder for each target that is not the lab
 LAB_READY_TIMEOUT_S = 30.0
-LOAD_START_TIMEOUT_S = 60.0  # imports, calibration and the first answer, on a busy machine
-LOAD_END_TIMEOUT_S = 60.0  # requests under way, sealing and judging
 STEADY_EXTRA_S = 30.0  # how much longer than steady_s we wait for steadiness
 FOLLOW_EXTRA_S = 5.0  # how much longer than recovery_s we watch for recovery
 ROW_DELAY_NS = 2_000_000_000  # a request's row is there this long after it was due, in good times
@@ -78,14 +77,15 @@ def run_gameday(
         ConfigError: the run folder cannot be written, or the lab is taken or not as asked for.
         TargetError: lab or load did not come up.
     """
-    writer = create_run(out, kind="gameday", spec=_spec(experiment, lab), seed=seed)
+    writer = create_run(out, kind="gameday", spec=spec_of(experiment, lab), seed=seed)
     crash_points.prepare(writer.path.resolve())
     with recording(writer, judge_run), Progress("game day", quiet=quiet) as progress:
         _GameDay(experiment, writer, out, progress, plan_hash).run(lab)
     return writer.path
 
 
-def _spec(experiment: Experiment, lab: LabChoice) -> JsonObject:
+def spec_of(experiment: Experiment, lab: LabChoice) -> JsonObject:
+    """Return what the record of a game day says of its experiment."""
     return {
         "title": experiment.title,
         "experiment": str(experiment.path),
@@ -153,7 +153,7 @@ class _GameDay:
                 self.alerts.start()
             self._start_guard_probes()
             if self.experiment.workload is not None:
-                self._start_load(self.experiment.workload)
+                self._start_load()
             if self._becomes_steady() and self._guards_see() and self._break() and self.trip is None:
                 self._watch_afterwards()
             if self.load is not None:
@@ -326,18 +326,10 @@ class _GameDay:
 
     # The load.
 
-    def _start_load(self, workload: Path) -> None:
+    def _start_load(self) -> None:
         self.progress.step("steady state", "running", "starting load")
-        longest_s = self.experiment.steady_s + STEADY_EXTRA_S + self.experiment.chaos_deadline_s
-        longest_s += self.experiment.recovery_s + self.experiment.after_s + 60
-        longest_s += 0.0 if self.experiment.alerts is None else self.experiment.alerts.within_s
-        command = python_module(
-            "overproof", "load", "run", str(workload), "--endpoint", self.url,
-            "--duration-s", f"{longest_s:.0f}", "--seed", str(self.writer.header.seed),
-            "--json", "--path", str(self.folder / LOAD_FOLDER), "--lifeline",
-        )  # fmt: skip
-        with (self.folder / "load.log").open("w") as log:
-            self.load = start_child(command, stdout=log, stderr=subprocess.STDOUT, env=self._marked())
+        seed = self.writer.header.seed
+        self.load = start_load(self.experiment, self.folder, url=self.url, seed=seed, env=self._marked())
         self._event("load.started", pid=self.load.pid)
 
     def _check_children(self) -> None:
@@ -346,10 +338,8 @@ class _GameDay:
             raise self.sampler.error
         if self.alerts is not None and self.alerts.error is not None:
             raise self.alerts.error
-        if self.load is not None and (status := self.load.poll()) is not None:
-            said = (self.folder / "load.log").read_text(errors="replace").strip().splitlines() or [""]
-            error = ConfigError if status == 2 else TargetError
-            raise error(f"load: ended before its time (exit {status}): {said[-1][:300] or 'it said nothing'}")
+        if self.load is not None and (error := end_of_load(self.load, self.folder)) is not None:
+            raise error
 
     def _becomes_steady(self) -> bool:
         """Wait for enough good traffic; return whether it came."""
@@ -357,7 +347,7 @@ class _GameDay:
         if experiment.workload is None:
             self.progress.step("steady state", "inconclusive", "no workload is named, so nobody looks")
             return True
-        deadline = time.monotonic() + LOAD_START_TIMEOUT_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         first_ns: int | None = None
         while time.monotonic() < deadline:
             self._check_children()
@@ -377,7 +367,7 @@ class _GameDay:
                     return True
             time.sleep(_POLL_S)
         if first_ns is None:
-            raise TargetError(f"load: no request came back within {LOAD_START_TIMEOUT_S:g} s; see load.log")
+            raise TargetError(f"load: no request came back within {START_TIMEOUT_S:g} s; see load.log")
         self._event("steady.missing", waited_s=experiment.steady_s + STEADY_EXTRA_S)
         self.progress.step("steady state", "fail", "not steady: nothing is injected")
         return False
@@ -387,10 +377,7 @@ class _GameDay:
         assert self.load is not None
         self._check_children()
         self.progress.step("load", "running", "finishing")
-        os.kill(self.load.pid, signal.SIGUSR1)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.load.wait(timeout=LOAD_END_TIMEOUT_S)
-        self._event("load.ended", exit_status=self.load.poll())
+        self._event("load.ended", exit_status=finish_load(self.load))
         self._phase("", time.time_ns())
         self.progress.step("load", "done")
 

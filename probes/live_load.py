@@ -24,7 +24,14 @@ from probes.tail import Tail
 
 RUN_VARIABLE = "OVERPROOF_RUN"  # folder of the game day that we are part of; its load is in ``load/``
 SILENCE_S = 5.0  # a load process writes its figures every second
-_ENDED = ("load.arrivals_ended", "load.ended", "run.finished", "run.interrupted", "run.stopped")
+_ENDED = (
+    "load.arrivals_ended",
+    "load.ended",
+    "run.finished",
+    "run.interrupted",
+    "run.stopped",
+    "run.crashed",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
