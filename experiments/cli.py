@@ -31,7 +31,7 @@ def run(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     lab_no_restart: Annotated[
-        bool, typer.Option("--lab-no-restart", hidden=True, help="Drill: a lab that restarts no replica.")
+        bool, typer.Option("--lab-no-restart", help="Drill: on a lab that restarts no replica.")
     ] = False,
 ) -> Outcome:
     """Run an experiment on the lab: the one that `lab up` started under --out, else one of its own."""
