@@ -151,5 +151,6 @@ def test_the_studys_page_counts_the_days_and_tells_of_each_that_went_wrong() -> 
     assert "2 of 50 healthy days and 1 of 50 with healing switched off were run" in page
     assert "**1 of 2 healthy days PASS (wanted: 49 of 50); 0 of 1 without healing do" in page
     assert "was 1.5 in the middle and 1.5 at most" in page
+    assert "In 1 of 1 the load client itself was late" in page
     assert "| a | healthy | 2 | 1 | 0 | 1 | 0 | 30 |" in page
     assert "- a, healthy, day 2: inconclusive: client inconclusive: late" in page

@@ -163,6 +163,9 @@ def render(rows: Sequence[JsonObject]) -> str:
             lines += _line(name, kind, [r for r in rows if (r["experiment"], r["kind"]) == (name, kind)])
     odd = [row for row in rows if not is_as_wanted(row)]
     lines += ["", "## Days that did not end as wanted", ""]
+    late = sum("client" in {rule for rule, _, _ in row["spoiled"]} for row in odd)
+    if late:
+        lines += [f"In {late} of {len(odd)} the load client itself was late: its machine's doing.", ""]
     lines += [_told(row) for row in odd] or ["None."]
     lines += ["", "## What decided the days without healing", ""]
     rules = Counter(
