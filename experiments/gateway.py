@@ -76,6 +76,14 @@ class Peer:
         self._writer.write(b"".join(self.http.send(event) or b"" for event in events))
         await self._writer.drain()
 
+    async def answer_text(self, text: str) -> None:
+        """Send a page in plain text."""
+        body = text.encode()
+        headers = [("content-type", "text/plain; version=0.0.4"), ("content-length", str(len(body)))]
+        await self.send(
+            h11.Response(status_code=200, headers=headers), h11.Data(data=body), h11.EndOfMessage()
+        )
+
     async def answer(self, status: int, message: str) -> None:
         """Send a whole small answer of our own, in the form of an OpenAI error."""
         body = json.dumps({"error": {"message": message, "type": "gateway", "code": status}}).encode()
@@ -178,9 +186,22 @@ class Gateway:
         if request.method == b"GET" and request.target == b"/health":
             routed = sum(backend.is_routed for backend in self.backends.values())
             await client.answer(200 if routed else 503, f"{routed} of {len(self.backends)} replicas serve")
+        elif request.method == b"GET" and request.target == b"/metrics":
+            await client.answer_text(self.metrics_page())
         else:
             await self._take_or_trouble(client, request, bytes(body))
         return client.http.our_state is h11.DONE and client.http.their_state is h11.DONE
+
+    def metrics_page(self) -> str:
+        """Return what the gateway knows of its replicas, in Prometheus' form."""
+        backends = self.backends.values()
+        serving = sum(backend.is_routed and not backend.is_draining for backend in backends)
+        return (
+            "# TYPE overproof_lab_replicas_serving gauge\n"
+            f"overproof_lab_replicas_serving {serving}\n"
+            "# TYPE overproof_lab_requests_in_flight gauge\n"
+            f"overproof_lab_requests_in_flight {sum(backend.in_flight for backend in backends)}\n"
+        )
 
     def set_trouble(self, trouble: Trouble | None) -> None:
         """Begin with this trouble instead of what there was; None: end it, also for whom it holds now."""

@@ -21,6 +21,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.autoscaler import FAULTS, Autoscaler, ScalePlan
 from experiments.gateway import HOST, Gateway
 from experiments.gateway_trouble import trouble_from_json
 from experiments.lab_control import (
@@ -52,6 +53,8 @@ LOAD_S = 3.0  # time that a restarted replica takes to load its model before it 
 ANNOUNCE_TIMEOUT_S = 30.0
 LEAVE_TIMEOUT_S = 5.0
 _POLL_S = 0.02
+_SCALE_EVERY_S = 0.2
+_DRAIN_S = 30.0  # that a released replica may take for the answers it has begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,12 @@ class LabPlan:
     load_s: float = LOAD_S
     liveness_s: float = LIVENESS_S  # a replica whose checks fail for so long is killed; 0: never
     replica_arguments: tuple[str, ...] = ()
+    scale: ScalePlan | None = None  # None: as many replicas as there are, always
+
+    @property
+    def replicas_max(self) -> int:
+        """How many replicas there may ever be."""
+        return self.replicas if self.scale is None else self.scale.replicas_max
 
 
 @dataclass(slots=True)
@@ -84,6 +93,7 @@ class SupervisedReplica:
     runs_with: tuple[str, ...] = ()  # the added arguments of the process that runs now
     away_until: float = 0.0  # of the loop's clock: the machine under it is gone till then
     start_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    is_wanted: bool = True  # by the autoscaler; one that is not is drained, ended, and left alone
 
 
 class Supervisor:
@@ -93,7 +103,8 @@ class Supervisor:
         self.plan = plan
         self.gateway = Gateway()
         self.replicas = [
-            SupervisedReplica(f"replica-{i}", plan.seed * 1000 + i) for i in range(plan.replicas)
+            SupervisedReplica(f"replica-{i}", plan.seed * 1000 + i, is_wanted=i < plan.replicas)
+            for i in range(plan.replicas_max)
         ]
         self.leaving = asyncio.Event()
 
@@ -102,6 +113,8 @@ class Supervisor:
         await self._listen()
         tasks = [asyncio.create_task(self.gateway.check_forever())]
         tasks += [asyncio.create_task(self._supervise(replica)) for replica in self.replicas]
+        if self.plan.scale is not None:
+            tasks.append(asyncio.create_task(self._scale_forever(self.plan.scale)))
         control = await asyncio.start_unix_server(self._answer, sock=self._control_socket())
         self._write_state()
         print(json.dumps({"pid": os.getpid(), "port": self.gateway.port}), flush=True)  # noqa: T201
@@ -136,12 +149,16 @@ class Supervisor:
             (self.plan.folder / name).unlink(missing_ok=True)
 
     async def _supervise(self, replica: SupervisedReplica) -> None:
-        await self._start(replica, load_s=0.0)
+        if replica.is_wanted:
+            await self._start(replica, load_s=0.0)
         while True:
             while replica.child is not None and replica.child.poll() is None:
                 self._check_liveness(replica)
                 await asyncio.sleep(_POLL_S)
             self._forget(replica)
+            if not replica.is_wanted:
+                await self._wait_until_wanted(replica)
+                continue
             if not self.plan.is_restarting:
                 await replica.start_wanted.wait()
             else:
@@ -150,6 +167,43 @@ class Supervisor:
                     await asyncio.wait_for(replica.start_wanted.wait(), max(self.plan.backoff_s, away_s))
             replica.restarts += 1
             await self._start(replica, load_s=self.plan.load_s)
+
+    async def _wait_until_wanted(self, replica: SupervisedReplica) -> None:
+        """Stay away until the autoscaler wants this replica, then load its model as any new one."""
+        self.gateway.backends.pop(replica.name, None)
+        await replica.start_wanted.wait()
+        await self._start(replica, load_s=self.plan.load_s)
+
+    async def _scale_forever(self, scale: ScalePlan) -> None:
+        """Start and release replicas as the requests under way at the gateway have it."""
+        autoscaler, loop = Autoscaler(scale), asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as releases:
+            while True:
+                await asyncio.sleep(_SCALE_EVERY_S)
+                now = sum(replica.is_wanted for replica in self.replicas)
+                in_flight = sum(backend.in_flight for backend in self.gateway.backends.values())
+                wanted = autoscaler.want(now_s=loop.time(), in_flight=in_flight, wanted=now)
+                for number, replica in enumerate(self.replicas):
+                    if replica.is_wanted and number >= wanted:
+                        replica.is_wanted = False
+                        replica.start_wanted.clear()
+                        releases.create_task(self._release(replica))
+                    elif not replica.is_wanted and number < wanted:
+                        replica.is_wanted = True
+                        self._order_drain(replica, is_draining=False)
+                        replica.start_wanted.set()
+
+    async def _release(self, replica: SupervisedReplica) -> None:
+        """Let a replica finish what it has begun, and end it; unless it is wanted again by then."""
+        self._order_drain(replica, is_draining=True)
+        child, deadline = replica.child, asyncio.get_running_loop().time() + _DRAIN_S
+        while asyncio.get_running_loop().time() < deadline and not replica.is_wanted:
+            backend = self.gateway.backends.get(replica.name)
+            if backend is None or not backend.in_flight:
+                break
+            await asyncio.sleep(_POLL_S)
+        if not replica.is_wanted and replica.child is child and replica.process is not None:
+            replica.process.send(signal.SIGTERM)
 
     def _check_liveness(self, replica: SupervisedReplica) -> None:
         """Kill a replica that has failed its health checks for too long: it hangs."""
@@ -202,7 +256,7 @@ class Supervisor:
             "liveness_s": self.plan.liveness_s,
             "trouble": trouble.to_json() if (trouble := self.gateway.current_trouble()) else None,
             "seed": self.plan.seed,
-            "replicas": [self._describe(replica) for replica in self.replicas],
+            "replicas": [self._describe(one) for one in self.replicas if one.is_wanted or one.process],
         }
 
     def _describe(self, replica: SupervisedReplica) -> JsonObject:
@@ -325,6 +379,10 @@ def lab_command(plan: LabPlan, *, lifeline: bool) -> list[str]:
     arguments = ["--folder", str(plan.folder), "--port", str(plan.port), "--replicas", str(plan.replicas)]
     arguments += ["--seed", str(plan.seed), "--backoff-s", str(plan.backoff_s), "--load-s", str(plan.load_s)]
     arguments += ["--liveness-s", str(plan.liveness_s)]
+    if plan.scale is not None:
+        arguments += ["--replicas-max", str(plan.scale.replicas_max), "--scale-up-s", str(plan.scale.up_s)]
+        arguments += ["--scale-down-s", str(plan.scale.down_s), "--scale-fault", plan.scale.fault]
+        arguments += ["--in-flight-target", str(plan.scale.in_flight_target)]
     arguments += [] if plan.is_restarting else ["--no-restart"]
     arguments += ["--lifeline"] if lifeline else []
     arguments += [f"--replica-argument={argument}" for argument in plan.replica_arguments]
@@ -401,6 +459,11 @@ def main() -> int:
     parser.add_argument("--backoff-s", type=float, default=BACKOFF_S)
     parser.add_argument("--load-s", type=float, default=LOAD_S)
     parser.add_argument("--liveness-s", type=float, default=LIVENESS_S)
+    parser.add_argument("--replicas-max", type=int, default=0)
+    parser.add_argument("--in-flight-target", type=int, default=6)
+    parser.add_argument("--scale-up-s", type=float, default=2.0)
+    parser.add_argument("--scale-down-s", type=float, default=10.0)
+    parser.add_argument("--scale-fault", choices=["", *FAULTS], default="")
     parser.add_argument("--replica-argument", action="append", default=[])
     parser.add_argument("--lifeline", action="store_true")
     given = parser.parse_args()
@@ -414,6 +477,7 @@ def main() -> int:
         load_s=given.load_s,
         liveness_s=given.liveness_s,
         replica_arguments=tuple(given.replica_argument),
+        scale=_scale_plan(given),
     )
     try:
         lock_folder(plan.folder)
@@ -422,6 +486,19 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0
+
+
+def _scale_plan(given: argparse.Namespace) -> ScalePlan | None:
+    if not given.replicas_max:
+        return None
+    return ScalePlan(
+        replicas_min=given.replicas,
+        replicas_max=given.replicas_max,
+        in_flight_target=given.in_flight_target,
+        up_s=given.scale_up_s,
+        down_s=given.scale_down_s,
+        fault=given.scale_fault,
+    )
 
 
 async def _run(plan: LabPlan, *, lifeline: bool) -> None:

@@ -35,13 +35,35 @@ def up(
     liveness_s: Annotated[
         float, typer.Option(min=0, help="Seconds of failed checks until a replica is killed; 0: never.")
     ] = 5.0,
+    replicas_max: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Scale by load: at least --replicas, at most so many."),
+    ] = None,
+    in_flight_target: Annotated[
+        int, typer.Option(min=1, help="Requests under way per replica that the scaling aims at.")
+    ] = 6,
+    scale_up_s: Annotated[
+        float, typer.Option(min=0, help="Seconds of too many requests before replicas are started.")
+    ] = 2.0,
+    scale_down_s: Annotated[
+        float, typer.Option(min=0, help="Seconds of too few requests before replicas are released.")
+    ] = 10.0,
+    scale_fault: Annotated[
+        str, typer.Option(help="How the scaling fails: never-up, late-up, never-down or flap.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Start a lab that stays until `lab down`; its endpoint is printed once every replica serves."""
+    from experiments.autoscaler import FAULTS, ScalePlan
     from experiments.lab import LabPlan, start_detached
     from experiments.lab_control import FOLDER_NAME, ask_lab, is_lab_alive, stop_lab
 
     folder = (out / FOLDER_NAME).resolve()
+    if scale_fault and (scale_fault not in FAULTS or replicas_max is None):
+        known = ", ".join(FAULTS)
+        raise ConfigError(f"--scale-fault {scale_fault!r}: wanted one of {known}, with --replicas-max")
+    if replicas_max is not None and replicas_max < replicas:
+        raise ConfigError(f"--replicas-max {replicas_max}: less than --replicas {replicas}")
     if is_lab_alive(folder):
         raise ConfigError(f"lab {folder}: one runs here already; `overproof lab down` stops it")
     stop_lab(folder)  # what a crashed one may have left
@@ -54,6 +76,16 @@ def up(
         backoff_s=backoff_s,
         load_s=load_s,
         liveness_s=liveness_s,
+        scale=None
+        if replicas_max is None
+        else ScalePlan(
+            replicas_min=replicas,
+            replicas_max=replicas_max,
+            in_flight_target=in_flight_target,
+            up_s=scale_up_s,
+            down_s=scale_down_s,
+            fault=scale_fault,
+        ),
     )
     start_detached(plan, timeout_s=READY_TIMEOUT_S)
     _print(ask_lab(folder, {"do": "status"}), folder, as_json=as_json)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from loadtests import plan as plans
 from loadtests.answers_evidence import judge_tasks
 from loadtests.arrivals import arrival_times_s
+from loadtests.autoscale_evidence import judge_expectations
 from loadtests.busiest import busiest_by_worker
 from loadtests.calibration import EVENT as CALIBRATED
 from loadtests.calibration import judge_calibration, reading_from_json
@@ -74,6 +75,7 @@ def judge_run(run: Run) -> list[Finding]:
         promises.append(judge_warm_up(settled, workload.warm_up, subject=subject))
     findings = [
         *promises,
+        *judge_expectations(run, workload, requests, subject=subject),
         *_judge_guards(run, workload, promises, subject=subject),
         *judge_errors_of(groups, workload),
         *_judge_endpoints(run, workload, requests, outages),

@@ -30,6 +30,8 @@ from loadtests.prompt_scale import EVENT as PROMPT_SCALE
 from loadtests.prompt_scale import PromptScale, check_scale, find_scale, to_event
 from loadtests.prompts import WordScale
 from loadtests.regression import keep_baseline
+from loadtests.replica_watch import replica_watch
+from loadtests.replicas_seen import write_replicas_seen
 from loadtests.server_metrics import check_metrics_url, server_metrics
 from loadtests.verdict_size import EVENT as VERDICT_SIZE
 from loadtests.verdict_size import count_requests, render_sizes, verdict_sizes
@@ -142,8 +144,9 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         )
         if workload.tasks is not None:
             plan = _ask_idle(plan, writer, progress, finish)
-        with server_metrics(request.metrics_url, writer):
+        with server_metrics(request.metrics_url, writer), replica_watch(request.spec.expect, writer):
             _drive(plan, writer, progress, finish, request.is_over)
+        write_replicas_seen(request.spec.expect, writer)
     return load_run(writer.path)
 
 

@@ -16,6 +16,7 @@ from loadtests.endpoint_spec import EndpointSpec as EndpointSpec
 from loadtests.endpoint_spec import FailOverSpec, NamedEndpoint, NamedEndpointSpec, check_url
 from loadtests.endpoint_spec import HeaderFromEnv as HeaderFromEnv
 from loadtests.endpoint_spec import read_headers as read_headers
+from loadtests.expect_spec import ExpectSpec, check_expectation
 from loadtests.guard_spec import GuardsSpec
 from loadtests.prompt_spec import ConstantSize, PromptClassSpec, PromptSpec, SizeSpec
 from loadtests.prompts import PromptClass, Size
@@ -148,6 +149,10 @@ class WorkloadSpec(Spec):
         tuple[str, ...], Field(description="patterns of host or host:port; any other endpoint is refused")
     ] = ()
     slos: tuple[SloSpec, ...] = ()
+    expect: Annotated[
+        ExpectSpec | None,
+        Field(description="of the service's capacity: that it follows a spike, and in time"),
+    ] = None
     warm_up: Annotated[
         WarmUpSpec | None, Field(description="leave the beginning out; failed requests count all the same")
     ] = None
@@ -225,6 +230,15 @@ class WorkloadSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _can_decide_what_is_expected(self) -> WorkloadSpec:
+        if self.expect is None:
+            return self
+        if self.session is not None or self.until_decided is not None:
+            raise ValueError("expect needs one schedule to its end: no session, no until_decided")
+        _check_expected(self)
+        return self
+
+    @model_validator(mode="after")
     def _has_guarded_slos(self) -> WorkloadSpec:
         slos = known_slos(self.slos)
         if slos is None:
@@ -272,6 +286,7 @@ class WorkloadSpec(Spec):
             guards=self.guards,
             allowed_hosts=self.allowed_hosts,
             slos=to_slos(self.slos),
+            expect=self.expect,
             in_flight_max=self.in_flight_max,
             failed_share_max=self.failed_share_max,
         )
@@ -298,6 +313,7 @@ class Workload:
     slos: tuple[Slo, ...]
     in_flight_max: int  # of each endpoint
     failed_share_max: float | None
+    expect: ExpectSpec | None = None  # None: nothing is expected of its capacity
     session: Sessions | None = None  # None: every arrival is one request
     hang_ups: HangUpSpec | None = None  # None: nobody hangs up
     fail_over: FailOverSpec | None = None  # None: each endpoint gets its part, whatever happens
@@ -371,7 +387,7 @@ def override(
     """Return the workload with what the command line says instead.
 
     Raises:
-        ConfigError: the address is none, or the workload has several.
+        ConfigError: the address is none, the workload has several, or the time is too short for what it expects.
     """
     if url is not None and spec.endpoints:
         raise ConfigError(
@@ -386,4 +402,22 @@ def override(
     if not calibrates:
         calibration = spec.calibration.model_copy(update={"is_skipped": True})
         spec = spec.model_copy(update={"calibration": calibration})
-    return spec if duration_s is None else spec.model_copy(update={"duration_s": duration_s})
+    if duration_s is None:
+        return spec
+    spec = spec.model_copy(update={"duration_s": duration_s})
+    try:
+        _check_expected(spec)
+    except ValueError as error:
+        raise ConfigError(f"--duration-s {duration_s:g}: {error}") from error
+    return spec
+
+
+def _check_expected(spec: WorkloadSpec) -> None:
+    """Refuse an expectation that the load could never decide.
+
+    Raises:
+        ValueError: it says why.
+    """
+    if spec.expect is not None:
+        rate, kind = spec.arrivals.to_arrivals().rate, spec.arrivals.kind
+        check_expectation(spec.expect.autoscale, rate=rate, kind=kind, duration_s=spec.duration_s)

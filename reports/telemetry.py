@@ -17,6 +17,7 @@ _QUALIFIERS = ("format", "dtype", "size_bytes", "pattern", "path", "phase")
 # What a reader looks for first, with the words for it; whatever else was sampled follows by its own name.
 _TITLES = {
     "is_serving": "Replicas that serve",
+    "replicas": "Replicas that were seen to serve",
     "replicas_ready": "Replicas that serve",
     "matching_alerts": "Alerts of the site that match and fire",
     "server_running": "The server's own count: requests that it works on",
@@ -54,7 +55,7 @@ _UNITS = {
 _NOT_DRAWN = frozenset(
     {"t_ns", "pid", "start_time", "port", "seed", "index", "iteration", "products", "is_routed"}
     | {"arrivals", "ended", "failed", "dropped", "events", "in_flight", "lag_ms_max", "lateness_ms_max"}
-    | {"clock_step_ms", "xid", "scrape_ms", "date_s", "t_sent_ns"}
+    | {"replicas_at_most", "clock_step_ms", "xid", "scrape_ms", "date_s", "t_sent_ns"}
 )
 PANELS_MAX = 16
 LINES_MAX = 16  # more lines than this cannot be told apart; the extremes are kept

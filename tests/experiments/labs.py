@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.autoscaler import ScalePlan
 from experiments.lab import LabPlan, all_serve, lab_command, log_file
 from experiments.lab_control import Lab, read_lab
 from probes.child import end_child, start_child, wait_until
@@ -22,6 +23,7 @@ def running_lab(
     backoff_s: float = 0.2,
     load_s: float = 0.3,
     liveness_s: float = 1.5,
+    scale: ScalePlan | None = None,
 ) -> Iterator[Lab]:
     """A lab that is up, as a child of the test."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,6 +34,7 @@ def running_lab(
         backoff_s=backoff_s,
         load_s=load_s,
         liveness_s=liveness_s,
+        scale=scale,
     )
     with log_file(folder).open("w") as log:
         child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log)
