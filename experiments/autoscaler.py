@@ -17,7 +17,7 @@ FAULTS = {
     "flap": "replicas that are needed are released and started again, every few seconds",
 }
 LATE_FACTOR = 10.0
-FLAP_S = 4.0
+FLAP_S = 8.0
 AVERAGE_S = 2.0  # one moment's burst is no reason to start a replica, nor to keep one
 
 

@@ -287,8 +287,8 @@ def test_the_example_is_one_and_a_shorter_time_for_it_is_refused() -> None:
     spec = load_workload(Path(__file__).parents[2] / "loadtests" / "workloads" / "spike-autoscale.yaml")
 
     assert WorkloadSpec.model_validate(spec.model_dump(mode="json")) == spec
-    assert find_phases(spec.arrivals.to_arrivals().rate) == Phases(up_s=10, idle_s=50)
-    with pytest.raises(ConfigError, match=r"--duration-s 60: .* duration_s must be at least 87"):
+    assert find_phases(spec.arrivals.to_arrivals().rate) == Phases(up_s=10, idle_s=60)
+    with pytest.raises(ConfigError, match=r"--duration-s 60: .* duration_s must be at least 97"):
         override(spec, url=None, duration_s=60)
 
 
