@@ -40,10 +40,10 @@ def judge_expectations(
     if count is not None:
         watch = _read_watch(run, workload, expected, phases, t0_ns=t0_ns)
         judged.append(judge_autoscale(count, phases, watch, subject=subject))
-    return [*judged, *_judge_capacity(expected, phases, requests, t0_ns=t0_ns)]
+    return [*judged, *judge_capacity(expected, phases, requests, t0_ns=t0_ns)]
 
 
-def _judge_capacity(
+def judge_capacity(
     expected: AutoscaleSpec, phases: Phases, requests: Sequence[Request], *, t0_ns: int
 ) -> list[Finding]:
     """Judge the promises that hold again: of requests wanted after the limit and before the spike's end."""

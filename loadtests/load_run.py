@@ -30,7 +30,7 @@ from loadtests.prompt_scale import EVENT as PROMPT_SCALE
 from loadtests.prompt_scale import PromptScale, check_scale, find_scale, to_event
 from loadtests.prompts import WordScale
 from loadtests.regression import keep_baseline
-from loadtests.replica_watch import replica_watch
+from loadtests.replica_watch import read_authorization, replica_watch
 from loadtests.replicas_seen import write_replicas_seen
 from loadtests.server_metrics import check_metrics_url, server_metrics
 from loadtests.verdict_size import EVENT as VERDICT_SIZE
@@ -97,6 +97,8 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         if endpoint.spec.url is not None:
             check_host(endpoint.spec.url, request.spec.allowed_hosts)
         read_headers(endpoint.spec)  # a missing key is an error before anything is touched
+    if request.spec.expect is not None:
+        read_authorization(request.spec.expect.autoscale)
     if request.metrics_url is not None:
         check_metrics_url(request.metrics_url)
     workload = request.spec.to_workload()

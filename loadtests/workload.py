@@ -387,7 +387,7 @@ def override(
     """Return the workload with what the command line says instead.
 
     Raises:
-        ConfigError: the address is none, the workload has several, or the time is too short for what it expects.
+        ConfigError: the address is none, the workload has several, or its time is too short.
     """
     if url is not None and spec.endpoints:
         raise ConfigError(

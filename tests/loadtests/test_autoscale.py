@@ -21,14 +21,17 @@ from loadtests.autoscale import (
     at_most,
     judge_autoscale,
 )
-from loadtests.expect_spec import PageReplicas, PrometheusReplicas, find_phases
-from loadtests.replica_watch import look
+from loadtests.autoscale_evidence import judge_capacity
+from loadtests.expect_spec import AutoscaleSpec, PageReplicas, PrometheusReplicas, ScaleUpSpec, find_phases
+from loadtests.replica_watch import look, read_authorization
 from loadtests.replicas_seen import read_replicas_seen
 from loadtests.workload import WorkloadSpec, load_workload, override
 from probes.errors import ConfigError
 from probes.finding import Finding
 from probes.outcome import Outcome
+from probes.request import Request
 from reports.record import create_run
+from reports.request_table import REQUEST_COLUMNS
 from reports.run import load_run
 from reports.telemetry import telemetry_panels
 
@@ -150,9 +153,6 @@ def test_so_many_answers_from_one_replica_show_that_there_is_no_other() -> None:
 
 def _rows(run: Path, requests: Sequence[tuple[float, float, str]]) -> None:
     """Write rows of good answers: sent, ended, replica."""
-    from probes.request import Request
-    from reports.request_table import REQUEST_COLUMNS
-
     (run / "requests").mkdir()
     lines = []
     for index, (sent_s, end_s, name) in enumerate(requests):
@@ -345,3 +345,54 @@ def test_the_report_has_a_panel_of_the_replicas(tmp_path: Path) -> None:
 
     assert [panel.title for panel in panels] == ["Replicas that were seen to serve"]
     assert panels[0].series[0].stepped
+
+
+def test_a_secret_that_is_missing_is_told_before_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = PageReplicas(kind="page", url="http://x/metrics", metric="up", authorization_env="TOKEN_OF_PAGE")
+    expected = AutoscaleSpec(replicas=probe, scale_up=ScaleUpSpec(to_min=2, within_s=1))
+    monkeypatch.delenv("TOKEN_OF_PAGE", raising=False)
+
+    with pytest.raises(ConfigError, match="TOKEN_OF_PAGE does not hold one header"):
+        read_authorization(expected)
+
+    monkeypatch.setenv("TOKEN_OF_PAGE", "Bearer abc")
+    assert read_authorization(expected) == {"Authorization": "Bearer abc"}
+
+
+def test_promises_that_hold_again_are_judged_without_counting_replicas() -> None:
+    data = {
+        "name": "x",
+        "arrivals": {"kind": "spike", "rate_per_s": 4, "spike_per_s": 9, "at_s": 10, "for_s": 40},
+        "duration_s": 60,
+        "expect": {
+            "autoscale": {
+                "scale_up": {
+                    "within_s": 20,
+                    "slos": [{"metric": "ttft_ms", "statistic": "p50", "bound": 100}],
+                }
+            }
+        },
+    }
+    expected = WorkloadSpec.model_validate(data).to_workload().expect
+
+    assert expected is not None
+    rows = [_answered(second, ttft_ms=900 if second < 30 else 50) for second in range(10, 60)]
+    slow = [_answered(second, ttft_ms=900) for second in range(10, 60)]
+    sound, late = (
+        judge_capacity(expected.autoscale, SPIKE_OF_FILE, requests, t0_ns=0) for requests in (rows, slow)
+    )
+
+    assert [(one.subject, one.outcome) for one in sound] == [("slo:ttft_ms_p50@scaled up", Outcome.PASS)]
+    assert [one.outcome for one in late] == [Outcome.FAIL]
+
+
+SPIKE_OF_FILE = Phases(up_s=10, idle_s=50)
+
+
+def _answered(second: int, *, ttft_ms: int) -> Request:
+    sent_ns = second * 1_000_000_000
+    end_ns = sent_ns + ttft_ms * 1_000_000
+    return Request(
+        index=second, worker=0, endpoint="http://x", t_intended_ns=sent_ns, t_sent_ns=sent_ns,
+        t_first_ns=end_ns, t_last_ns=end_ns, t_end_ns=end_ns, connect_ms=None, status=200, error=None,
+    )  # fmt: skip
