@@ -23,15 +23,15 @@ COMMAND = [sys.executable, "-P", "-m", "overproof", "load", "run"]
 # One replica is enough for 2 requests/s, three are wanted for 20.
 SPIKE = """
 name: spike
-arrivals: {{kind: spike, rate_per_s: 2, spike_per_s: 20, at_s: 2.5, for_s: 11, process: constant}}
-duration_s: 23
+arrivals: {{kind: spike, rate_per_s: 2, spike_per_s: 20, at_s: 2.5, for_s: 12.5, process: constant}}
+duration_s: 25
 prompt: {{input_tokens: {{kind: constant, value: 16}}, output_tokens: {{kind: constant, value: 16}}}}
 calibrate_prompts: false
 expect:
   autoscale:
     replicas: {{kind: page, url: "{url}/metrics", metric: overproof_lab_replicas_serving}}
-    scale_up: {{to_min: 3, within_s: 7}}
-    release: {{to_max: 1, within_s: 7}}
+    scale_up: {{to_min: 3, within_s: 8}}
+    release: {{to_max: 1, within_s: 8}}
     flaps_max: 0
 """
 UNSEEN = """
@@ -50,10 +50,14 @@ FAULTS = ("", "never-up", "late-up", "never-down")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
-    """Run all of them at the same time: they mostly wait."""
+    """Run all of them at the same time: they mostly wait.
+
+    One that a busy machine left undecided is run once more, alone; one that is decided is not.
+    """
     folder = tmp_path_factory.mktemp("autoscale")
     with contextlib.ExitStack() as stack:
-        started = {name: _start(folder, name, *_spike(folder, name, stack)) for name in FAULTS}
+        spikes = {name: _spike(folder, name, stack) for name in FAULTS}
+        started = {name: _start(folder, name, *spike) for name, spike in spikes.items()}
         nobody = stack.enter_context(endpoint("--name", ""))
         closed = stack.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0))))
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -66,11 +70,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
             started[name] = _start(folder, name, UNSEEN.format(source=source), nobody.url)
         for name, child in started.items():
             assert child.wait(timeout=90) in (0, 1, 3), (folder / f"{name}.log").read_text()
-        yield {name: load_run(folder / f"run-{name}") for name in started}
+        found = {name: load_run(folder / f"run-{name}") for name in started}
+        for name, spike in spikes.items():
+            if autoscale(found[name]).outcome is Outcome.INCONCLUSIVE:
+                _start(folder, f"{name}-again", *spike).wait(timeout=90)
+                found[name] = load_run(folder / f"run-{name}-again")
+        yield found
 
 
 def _spike(folder: Path, fault: str, stack: contextlib.ExitStack) -> tuple[str, str]:
-    scale = ScalePlan(replicas_min=1, replicas_max=3, in_flight_target=2, up_s=0.6, down_s=1, fault=fault)
+    scale = ScalePlan(replicas_min=1, replicas_max=3, in_flight_target=2, up_s=0.8, down_s=1, fault=fault)
     lab = stack.enter_context(running_lab(folder / f"lab-{fault}", replicas=1, load_s=0.3, scale=scale))
     return SPIKE.format(url=lab.url), lab.url
 
@@ -94,8 +103,8 @@ def test_replicas_that_come_and_go_with_the_load_pass(runs: dict[str, Run]) -> N
     assert (found.evidence["replicas_before"], found.evidence["replicas_last"]) == (1, 1)
     assert found.evidence["replicas_most"] == 3
     assert found.evidence["t_enough_s"][1] > 2.5
-    assert 0 < found.evidence["under_replica_s"] < 2 * 7
-    assert 0 < found.evidence["over_replica_s"] < 2 * 7
+    assert 0 < found.evidence["under_replica_s"] < 2 * 8
+    assert 0 < found.evidence["over_replica_s"] < 2 * 8
 
 
 def test_the_samples_are_in_the_record_to_the_end_of_the_idle_time(runs: dict[str, Run]) -> None:
@@ -123,7 +132,7 @@ def test_replicas_that_do_not_come_or_come_late_or_stay_fail(
     assert said in found.observed
     assert found.next_step
     if fault == "late-up":  # after its ten delays, or on a busy machine not before the spike's end
-        assert (found.evidence["t_enough_s"][1] or 99) > 2.5 + 7
+        assert (found.evidence["t_enough_s"][1] or 99) > 2.5 + 8
 
 
 @pytest.mark.parametrize(
