@@ -239,6 +239,8 @@ def _open(outcome: Outcome, moment: _Moment, samples: Sequence[Sample], until_s:
         return ""
     if not samples or samples[-1].t_s < until_s:
         return " (the watch ended before the time was up)"
+    if moment.lower_s < until_s < moment.upper_s < math.inf:
+        return " (not decided: the limit lies between)"
     return f" (not decided: nothing certain was seen for up to {moment.silence_s:.1f} s)"
 
 

@@ -121,6 +121,7 @@ def test_a_window_makes_a_moment_an_interval() -> None:
     assert judge(late).outcome is Outcome.FAIL
     assert judge(late, expected=windowed).outcome is Outcome.INCONCLUSIVE
     assert judge(late, expected=windowed).evidence["t_enough_s"] == [16, 22]
+    assert "the limit lies between" in judge(late, expected=windowed).observed
 
 
 def test_flaps_are_counted_and_judged_where_that_is_asked() -> None:
