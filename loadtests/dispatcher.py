@@ -49,6 +49,7 @@ _DEADLINE_CHECK_S = 0.1
 _DISPATCHES_PER_TURN = 8  # of late arrivals, before the hub gets to read answers again
 _PREPARED_PER_TURN = 4  # the same, of requests prepared ahead
 _READY_MAX, _READY_BYTES_MAX = 256, 16 * 1024 * 1024  # prepared ahead
+_LOOKS_PER_TURN = 100  # at requests under way, for their deadlines; the same
 _LOOK_AGAIN_S = 0.05  # at the schedule's end, while something late is still to be sent
 
 
@@ -464,9 +465,11 @@ class Dispatcher:
         while True:
             gevent.sleep(_DEADLINE_CHECK_S)
             now_s = time.monotonic()
-            for exchange in list(self._in_flight):
+            for number, exchange in enumerate(list(self._in_flight), 1):
                 exchange.check_deadlines(now_s)
                 self._look_at(exchange)
+                if number % _LOOKS_PER_TURN == 0:
+                    gevent.sleep(0)
             if self._guarded_until_s is not None and now_s >= self._guarded_until_s:
                 self._stop(Stop(guard="seconds", detail=f"{self._workload.guards.seconds_max:g} s are over"))
 

@@ -33,7 +33,7 @@ from tests.benchmarks.figure import Figure
 
 _SECONDS = 3.0
 _FIRST_S, _GAP_S = 0.02, 0.01  # of each stream; the rate is made by their number
-_TOKENS_MAX = 180
+_TOKENS_MAX = 240
 _REQUESTS_WANTED = 180
 _WARM_UP_S = 1.0  # left out of what plain Locust users are held against: they all start at once
 _USERS_MIN = 10
