@@ -11,22 +11,25 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from experiments.experiment import load_experiment
-from experiments.ledger import UNDONE, read_ledger
+from experiments.injection import undo_pending
+from experiments.judging import judge_undo
+from experiments.ledger import UNDO_FAILED, UNDONE, read_ledger
 from experiments.permission import allow
 from probes.child import end_child, process_state, python_module, start_child, wait_until
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
-from tests.experiments.test_gameday import Day, end_of, run_of, until
+from reports.run import read_ndjson
+from tests.experiments.test_gameday import end_of, run_of, until
 from tests.processes import Job, processes_with, start_job
 
-GOOD, UNSEEN, MISSED, UNMENDED, PLAIN = "good", "unseen", "missed", "unmended", "plain"
 TARGET = "staging"
 
 
@@ -111,33 +114,6 @@ def start_day(folder: Path, document: JsonObject, *arguments: str, allowed: bool
     return start_job(["gameday", "run", "experiment.yaml", *arguments], folder)
 
 
-def change(name: str, document: JsonObject) -> list[str]:
-    """Make one of the bad days of the good one; return more arguments."""
-    document["extensions"][0] |= {"recovery_s": 4, "after_s": 2}
-    (fault,) = document["extensions"][0]["faults"]
-    if name == UNSEEN:
-        del fault["verify"]
-    elif name == MISSED:
-        document["method"][0]["provider"] |= {"path": "true", "arguments": []}
-    elif name == UNMENDED:
-        document["rollbacks"][0]["provider"] |= {"path": "true", "arguments": []}
-    elif name == PLAIN:
-        del document["extensions"]
-        return ["--workload", "workload.yaml"]
-    return []
-
-
-@pytest.fixture(scope="module")
-def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Day]]:
-    with contextlib.ExitStack() as stack:
-        jobs: dict[str, tuple[Job, Path]] = {}
-        for name in (UNSEEN, MISSED, UNMENDED, PLAIN):
-            folder = tmp_path_factory.mktemp(name)
-            document = write_day(folder, *stack.enter_context(endpoint()))
-            jobs[name] = (start_day(folder, document, *change(name, document)), folder)
-        yield {name: end_of(job, folder) for name, (job, folder) in jobs.items()}
-
-
 def test_a_declared_fault_that_is_seen_and_undone_passes(tmp_path: Path) -> None:
     for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided
         folder = tmp_path / str(attempt)
@@ -161,33 +137,55 @@ def test_a_declared_fault_that_is_seen_and_undone_passes(tmp_path: Path) -> None
     ]
 
 
-def test_without_a_verification_nothing_passes(days: dict[str, Day]) -> None:
-    day = days[UNSEEN]
-
-    assert (day.status, day.run.outcome) == (3, Outcome.INCONCLUSIVE), day.log
-    assert "declares no verification" in day.finding("fault").observed
-    assert day.finding("undo").outcome is Outcome.INCONCLUSIVE
-
-
-def test_a_fault_that_did_not_take_hold_is_no_pass(days: dict[str, Day]) -> None:
-    day = days[MISSED]
-
-    assert day.status == 3, day.log
-    assert day.finding("fault").outcome is Outcome.INCONCLUSIVE
-    assert "out of tolerance" in day.finding("fault").observed
-
-
-def test_a_rollback_that_does_not_undo_is_a_failure_however_it_exits(days: dict[str, Day]) -> None:
-    day = days[UNMENDED]
-    (entry,) = read_ledger(day.run.path)
-
-    assert (day.status, day.run.outcome) == (1, Outcome.FAIL), day.log
-    assert entry.is_pending
-    assert day.finding("undo").next_step == "overproof gameday undo"
+def carry_out(folder: Path, **paths: str) -> list[str]:
+    """Have Chaos Toolkit's child alone carry out the day with other programs; return the timeline's kinds."""
+    with endpoint() as (url, pid):
+        document = write_day(folder, url, pid, stopped_s=0)
+        document["extensions"][0]["faults"][0]["within_s"] = 1
+        for part, path in paths.items():
+            document[part][0]["provider"] |= {"path": path, "arguments": []}
+        (folder / "experiment.yaml").write_text(yaml.safe_dump(document))
+        arguments = ["--experiment", str(folder / "experiment.yaml"), "--run", str(folder)]
+        with (folder / "chaos.log").open("w") as log:
+            child = start_child(python_module("experiments.chaos_child", *arguments), stdout=log, stderr=log)
+        child.wait(timeout=60)
+        end_child(child)
+    return [str(row["kind"]) for row in read_ndjson(folder / "events.ndjson")]
 
 
-def test_an_experiment_without_an_extension_runs_and_says_what_is_missing(days: dict[str, Day]) -> None:
-    day = days[PLAIN]
+def test_a_fault_that_did_not_take_hold_is_not_verified(tmp_path: Path) -> None:
+    kinds = carry_out(tmp_path, method="true")
+
+    assert "fault.injected" in kinds
+    assert ("fault.verified" in kinds, "fault.not_verified" in kinds) == (False, True)
+
+
+def test_a_rollback_that_does_not_undo_leaves_the_fault_pending_however_it_exits(tmp_path: Path) -> None:
+    kinds = carry_out(tmp_path, rollbacks="true")
+    (left,) = undo_pending(tmp_path, by="test")  # the declared activity is as useless a second time
+    (entry,) = read_ledger(tmp_path)
+
+    assert "fault.verified" in kinds
+    assert "undo.verified" not in kinds
+    assert (left.is_restored, entry.state) == (True, UNDONE)  # its process has gone with the endpoint
+    assert judge_undo([replace(entry, state=UNDO_FAILED)]).outcome is Outcome.FAIL
+
+
+def test_an_action_without_a_ledger_is_not_carried_out(tmp_path: Path) -> None:
+    (tmp_path / "undo.ndjson").mkdir()
+
+    kinds = carry_out(tmp_path)
+
+    assert "chaos.activity.refused" in kinds
+    assert "fault.injected" not in kinds
+    assert json.loads((tmp_path / "journal.json").read_text())["status"] == "interrupted"
+
+
+def test_an_experiment_without_an_extension_runs_and_says_what_is_missing(tmp_path: Path) -> None:
+    with endpoint() as (url, pid):
+        document = write_day(tmp_path, url, pid)
+        del document["extensions"]
+        day = end_of(start_day(tmp_path, document, "--workload", "workload.yaml"), tmp_path)
 
     assert (day.status, day.run.outcome) == (3, Outcome.INCONCLUSIVE), day.log
     assert day.finding("target").observed == "the experiment names no target"
