@@ -11,6 +11,7 @@ from loadtests.tasks import TaskPlan
 from loadtests.workload import Workload
 from probes.finding import Finding
 from probes.json_types import JsonObject
+from probes.request_columns import keep
 from reports.run import Run
 from reports.table import read_series, series_names
 
@@ -40,12 +41,15 @@ def _judge_group(
         for row in rows
         if not row["error"] and (row.get("endpoint") or None) == group.name
     ]
+    answered = keep(
+        group.requests, "task", "error", where=lambda task, error: task is not None and error is None
+    )
     load: list[Answer] = [
         graded(
             request.task, request.text, index=request.index, replica=request.replica, tasks=tasks, seed=seed
         )
-        for request in group.requests
-        if request.task is not None and request.error is None
+        for request in answered
+        if request.task is not None
     ]
     subject, is_batch_invariant = group.subject, workload.endpoint.batch_invariant
     return [

@@ -6,12 +6,13 @@ how long its answer is.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from probes.request import Request
+from probes.request_columns import of
 
 _BIN_NS = 100_000_000
 _BINS_PER_S = 10
@@ -25,40 +26,41 @@ class Busiest:
     streams: int
 
 
-def busiest_by_worker(requests: Iterable[Request]) -> dict[int, Busiest]:
+def busiest_by_worker(requests: Sequence[Request]) -> dict[int, Busiest]:
     """Return the busiest second, and the most streams, of each load process."""
-    rows: dict[int, list[Request]] = defaultdict(list)
-    for request in requests:
-        if request.t_sent_ns is not None:
-            rows[request.worker].append(request)
+    sent: dict[int, array[int]] = defaultdict(lambda: array("q"))
+    ended: dict[int, array[int]] = defaultdict(lambda: array("q"))
+    for worker, t_sent_ns, t_end_ns in of(requests, "worker", "t_sent_ns", "t_end_ns"):
+        if t_sent_ns is not None:
+            sent[worker].append(t_sent_ns)
+            if t_end_ns is not None:
+                ended[worker].append(t_end_ns)
+    events = _events_per_s(requests)
     return {
-        worker: Busiest(events_per_s=_events_per_s(sent), streams=_streams(sent))
-        for worker, sent in sorted(rows.items())
+        worker: Busiest(events_per_s=events.get(worker, 0.0), streams=_streams(sent[worker], ended[worker]))
+        for worker in sorted(sent)
     }
 
 
-def _events_per_s(rows: list[Request]) -> float:
-    """Return the most events in any second, counted in steps of a tenth."""
-    starts = [row.t_first_ns for row in rows if row.t_first_ns is not None]
-    if not starts:
-        return 0.0
-    begun = min(starts) // _BIN_NS
-    changes: dict[int, float] = defaultdict(float)
-    for row in rows:
-        if row.t_first_ns is not None:
-            first, last = (at // _BIN_NS - begun for at in (row.t_first_ns, row.t_last_ns or row.t_first_ns))
-            share = row.events / (last - first + 1)
-            changes[first] += share
-            changes[last + 1] -= share
-            changes[first + _BINS_PER_S] -= share  # a second later these bins leave the sum
-            changes[last + 1 + _BINS_PER_S] += share
-    return _highest_sum(changes)
+def _events_per_s(rows: Sequence[Request]) -> dict[int, float]:
+    """Return the most events of each worker in any second, counted in steps of a tenth."""
+    changes: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    columns = of(rows, "worker", "events", "t_sent_ns", "t_first_ns", "t_last_ns")
+    for worker, count, t_sent_ns, t_first_ns, t_last_ns in columns:
+        if t_sent_ns is not None and t_first_ns is not None:
+            first, last = (at // _BIN_NS for at in (t_first_ns, t_last_ns or t_first_ns))
+            share, bins = count / (last - first + 1), changes[worker]
+            bins[first] += share
+            bins[last + 1] -= share
+            bins[first + _BINS_PER_S] -= share  # a second later these bins leave the sum
+            bins[last + 1 + _BINS_PER_S] += share
+    return {worker: _highest_sum(bins) for worker, bins in changes.items()}
 
 
 def _highest_sum(changes: dict[int, float]) -> float:
     """Return the highest sum of ten bins, whose slope changes at the given ones."""
     highest = level = slope = 0.0
-    before = 0
+    before = min(changes)
     for at in sorted(changes):
         level += slope * (at - before)
         highest = max(highest, level)
@@ -67,8 +69,11 @@ def _highest_sum(changes: dict[int, float]) -> float:
     return highest
 
 
-def _streams(rows: list[Request]) -> int:
-    """Return the most requests that were under way at once."""
-    steps = [(row.t_sent_ns, 1) for row in rows if row.t_sent_ns is not None]
-    steps += [(row.t_end_ns, -1) for row in rows if row.t_end_ns is not None]
-    return max(accumulate(step for _, step in sorted(steps)), default=0)
+def _streams(sent_ns: Iterable[int], ended_ns: Iterable[int]) -> int:
+    """Return the most requests that were under way at once; one that ends makes room for the next."""
+    ends, highest, over = array("q", sorted(ended_ns)), 0, 0
+    for count, sent in enumerate(array("q", sorted(sent_ns)), start=1):
+        while over < len(ends) and ends[over] <= sent:
+            over += 1
+        highest = max(highest, count - over)
+    return highest

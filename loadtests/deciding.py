@@ -6,16 +6,18 @@ it, and would make the service look faster than it is.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
 from loadtests.endpoint_judging import groups_of, read_outages
 from loadtests.workload import Workload
 from probes.request import Request
+from probes.request_columns import pick, values_of
 from probes.slo import is_decided
 from probes.warm_up import WarmUp, leave_out
 from reports.run import load_run
-from reports.table import read_requests
+from reports.table import read_columns
 
 DECIDED = "load.decided"
 _GROWTH = 1.25  # of the time to the next look: each look reads all rows
@@ -33,18 +35,17 @@ class Looks:
         if self._next_s is None or elapsed_s < self._next_s:
             return False
         self._next_s = elapsed_s * _GROWTH
-        requests = read_requests(run)
+        requests = read_columns(run)
         settled = leave_out(ended_so_far(requests), self._workload.warm_up or WarmUp())
         outages = read_outages(load_run(run).events, requests) if self._workload.fail_over is not None else []
         groups = groups_of(self._workload, settled.requests, outages, whole="")
         return is_decided(self._workload.slos, [(group.phase, group.requests) for group in groups])
 
 
-def ended_so_far(requests: Sequence[Request]) -> list[Request]:
+def ended_so_far(requests: Sequence[Request]) -> Sequence[Request]:
     """Return the requests up to the first of the schedule that has no row yet."""
-    found = []
-    for expected, request in enumerate(sorted(requests, key=lambda request: request.index)):
-        if request.index != expected:
-            break
-        found.append(request)
-    return found
+    indexes = array("q", values_of(requests, "index"))
+    order = array("I", sorted(range(len(indexes)), key=indexes.__getitem__))
+    wanted = enumerate(indexes[position] for position in order)
+    count = next((expected for expected, index in wanted if index != expected), len(order))
+    return pick(requests, order[:count])

@@ -6,9 +6,12 @@ has its stated chance of being wrong for all of them together (Holm).
 
 from __future__ import annotations
 
+import operator
+from array import array
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import partial
 
 from loadtests.endpoint_spec import NamedEndpoint
 from loadtests.outages import Away, Outage, Recovery, find_outages, find_recovery, is_of_outage, read_aways
@@ -20,6 +23,7 @@ from probes.finding import Finding
 from probes.outcome import Outcome, worst
 from probes.promise import GOODPUT
 from probes.request import Request
+from probes.request_columns import keep, pick, values_of
 from probes.share_test import chance_of_so_many, holm
 from probes.traffic import judge_errors
 
@@ -46,9 +50,10 @@ def groups_of(
     """
     found = [Group(subject=whole, phase="", requests=requests)]
     for endpoint in workload.endpoints if workload.has_several else ():
-        rows: Sequence[Request] = [row for row in requests if row.endpoint_name == endpoint.name]
+        rows = keep(requests, "endpoint_name", where=partial(operator.eq, endpoint.name))
         if endpoint.may_disappear:
-            rows = [row for row in rows if not is_of_outage(row, outages)]
+            stays = array("I", (n for n, row in enumerate(rows) if not is_of_outage(row, outages)))
+            rows = pick(rows, stays)
         subject = f"endpoint:{endpoint.name}"
         found.append(Group(subject=subject, phase=subject, requests=rows, name=endpoint.name))
     return found
@@ -76,8 +81,9 @@ def judge_errors_of(
 
 
 def _chance_of_failures(requests: Sequence[Request], *, allowed: float) -> float:
-    counted = [row for row in requests if not row.is_hung_up]
-    blamed = sum(row.error is not None and row.error not in CLIENT_ERRORS for row in counted)
+    counted = keep(requests, "is_hung_up", where=lambda is_hung_up: not is_hung_up)
+    errors = values_of(counted, "error")
+    blamed = sum(error is not None and error not in CLIENT_ERRORS for error in errors)
     return chance_of_so_many(blamed, len(counted), allowed=allowed)
 
 
@@ -115,7 +121,7 @@ def judge_parts(
     """
     routes, names = Routes(workload, seed=seed), [str(endpoint.name) for endpoint in workload.endpoints]
     aways = read_aways(events)
-    planned = {index: names[routes.planned(index)] for index in {row.index for row in requests}}
+    planned = {index: names[routes.planned(index)] for index in values_of(requests, "index")}
     missing = sorted((wanted or set()) - planned.keys())
     lacking = [names[routes.planned(index)] for index in missing]
     return [
@@ -141,8 +147,8 @@ def _judge_part(
     aways: Sequence[Away],
 ) -> Finding:
     name, total = str(endpoint.name), sum(one.weight for one in workload.endpoints)
-    own = [row for row in requests if planned[row.index] == name]
-    moved = [row for row in own if row.endpoint_name != name]
+    own = keep(requests, "index", where=lambda index: planned[index] == name)
+    moved = keep(own, "endpoint_name", where=lambda endpoint: endpoint != name)
     taken = sum(row.endpoint_name == name and planned[row.index] != name for row in requests)
     problems = [
         f"request {row.index} was planned for {row.endpoint_planned}"

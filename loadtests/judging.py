@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from loadtests import plan as plans
 from loadtests.answers_evidence import judge_tasks
@@ -35,6 +35,7 @@ from probes.event import Event
 from probes.finding import Finding
 from probes.outcome import Outcome
 from probes.request import Request
+from probes.request_columns import values_of
 from probes.slo import GOODPUT, judge_slos_of
 from probes.traffic import (
     ClientFigures,
@@ -44,13 +45,13 @@ from probes.traffic import (
 )
 from probes.warm_up import WarmUp, judge_warm_up, leave_out
 from reports.run import Run
-from reports.table import read_requests, read_series, series_names
+from reports.table import read_columns, read_series, series_names
 
 
 def judge_run(run: Run) -> list[Finding]:
     """Return every finding about a load run."""
     workload = WorkloadSpec.model_validate(run.header.spec).to_workload()
-    requests = read_requests(run.path)
+    requests = read_columns(run.path)
     settled = leave_out(requests, workload.warm_up or WarmUp())
     is_peeked = workload.first_look_s is not None
     subject = f"endpoint:{requests[0].endpoint if requests else workload.endpoint.url or 'simulated'}"
@@ -99,7 +100,7 @@ def _judge_guards(run: Run, workload: Workload, promises: list[Finding], *, subj
 
 
 def _judge_endpoints(
-    run: Run, workload: Workload, requests: list[Request], outages: list[Outage]
+    run: Run, workload: Workload, requests: Sequence[Request], outages: list[Outage]
 ) -> list[Finding]:
     """Judge what only several endpoints have: their parts of the load, and the fail-over between them."""
     if not workload.has_several:
@@ -118,10 +119,12 @@ def _wanted(run: Run, workload: Workload) -> set[int] | None:
     if workload.is_chained:
         return None
     arrivals, sent = _arrivals(run, workload), _sent_until_early_end(run)
-    return sent if sent is not None or arrivals is None else set(range(arrivals))
+    if sent is not None:
+        return set(sent)
+    return None if arrivals is None else set(range(arrivals))
 
 
-def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, subject: str) -> Finding:
+def _judge_accounting(run: Run, workload: Workload, requests: Sequence[Request], *, subject: str) -> Finding:
     """An open loop is checked against its schedule; chains of requests against what each follows from."""
     if not workload.is_chained:
         arrivals, wanted = _arrivals(run, workload), _sent_until_early_end(run)
@@ -138,7 +141,7 @@ def _judge_accounting(run: Run, workload: Workload, requests: list[Request], *, 
     )
 
 
-def _sent_until_early_end(run: Run) -> set[int] | None:
+def _sent_until_early_end(run: Run) -> Iterator[int] | None:
     """Return the indexes that workers of a run that was to finish early say they sent; None: it was not.
 
     Each had walked its own share, and they do not stop at the same arrival.
@@ -148,7 +151,7 @@ def _sent_until_early_end(run: Run) -> set[int] | None:
         return None
     step = next((int(event.data["workers"]) for event in run.events_of(plans.CREW)), 1)
     shares = [(int(event.data["worker"]), int(event.data["arrivals"])) for event in stopped]
-    return {index for worker, count in shares for index in range(worker, worker + count * step, step)}
+    return (index for worker, count in shares for index in range(worker, worker + count * step, step))
 
 
 def _judge_crew(run: Run, workload: Workload, *, subject: str) -> list[Finding]:
@@ -186,14 +189,14 @@ def _arrivals(run: Run, workload: Workload) -> int | None:
     return sum(1 for _ in schedule)
 
 
-def _judge_calibration(run: Run, workload: Workload, requests: list[Request]) -> Finding:
+def _judge_calibration(run: Run, workload: Workload, requests: Sequence[Request]) -> Finding:
     return judge_calibration(
         [reading_from_json(event.data) for event in run.events_of(CALIBRATED)],
         busiest_by_worker(requests),
         error_ms_max=workload.calibration.error_ms_max,
         is_skipped=workload.calibration.is_skipped,
         needs_timing=any(slo.metric != GOODPUT for slo in workload.slos),
-        is_tls=any(request.endpoint.startswith("https:") for request in requests),
+        is_tls=any(endpoint.startswith("https:") for endpoint in values_of(requests, "endpoint")),
     )
 
 

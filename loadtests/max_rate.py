@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,14 +13,16 @@ from loadtests.deciding import ended_so_far
 from loadtests.rate_search import Interval, Tried, interval_of
 from loadtests.rate_step import arrivals_needed, backlog_of, judge_step, variance_of
 from loadtests.workload import WorkloadSpec
+from probes.distribution import Counted, count_gaps
 from probes.finding import Finding
 from probes.metric import percentile
 from probes.outcome import Outcome
 from probes.request import Request
+from probes.request_columns import values_of
 from probes.slo import is_good
 from probes.warm_up import WarmUp, leave_out
 from reports.run import Run, load_run
-from reports.table import read_requests, read_series, series_names
+from reports.table import read_columns, read_series, series_names
 
 KIND = "findmax"
 STEPS_FOLDER = "steps"
@@ -57,7 +60,7 @@ def read_step(run: Run, *, precision: float, arrived_min: int, is_over: bool = T
     """Return what a step shows; ``is_over`` False: it is still going on, and looked at."""
     spec = WorkloadSpec.model_validate(run.header.spec)
     workload = spec.to_workload()
-    requests = read_requests(run.path)
+    requests: Sequence[Request] = read_columns(run.path)
     if not is_over:
         requests = ended_so_far(requests)
     settled = leave_out(requests, workload.warm_up or WarmUp()).requests
@@ -76,11 +79,13 @@ def read_step(run: Run, *, precision: float, arrived_min: int, is_over: bool = T
     length_s = (end_ns - t0_ns) / 1e9
     good = sum(is_good(request, workload.slos) for request in requests)
     good_inside = sum(is_good(r, workload.slos) for r in requests if t0_ns <= r.t_intended_ns < end_ns)
-    first = [(r.t_first_ns - r.t_sent_ns) / 1e6 for r in requests if r.t_first_ns and r.t_sent_ns]
-    e2e = [(r.t_end_ns - r.t_sent_ns) / 1e6 for r in requests if r.t_end_ns and r.t_sent_ns and r.is_good]
-    gaps = [gap / 1000 for r in requests for gap in r.gaps_us]
+    first = array("d", ((r.t_first_ns - r.t_sent_ns) / 1e6 for r in requests if r.t_first_ns and r.t_sent_ns))
+    e2e = array(
+        "d", ((r.t_end_ns - r.t_sent_ns) / 1e6 for r in requests if r.t_end_ns and r.t_sent_ns and r.is_good)
+    )
+    gaps = Counted(count_gaps(values_of(requests, "gaps_us")))
     tokens = _tokens_per_s(requests, t0_ns, end_ns)
-    sizes = [r.tokens_out for r in requests if r.tokens_out]
+    sizes = array("q", filter(None, values_of(requests, "tokens_out")))
     served = tokens / statistics.mean(sizes) if tokens and sizes and outcome is Outcome.FAIL else None
     return Step(
         rate_per_s=spec.arrivals.rate_per_s,  # type: ignore[union-attr]
@@ -94,7 +99,7 @@ def read_step(run: Run, *, precision: float, arrived_min: int, is_over: bool = T
         served_per_s=served,
         ttft_ms_p50=percentile(first, 0.5) if first else None,
         ttft_ms_p95=percentile(first, 0.95) if first else None,
-        itl_ms_p50=percentile(gaps, 0.5) if gaps else None,
+        itl_ms_p50=gaps.at_share(0.5) / 1000 if gaps else None,
         e2e_ms_p95=percentile(e2e, 0.95) if e2e else None,
         turned_away=sum(r.error == "http_429" for r in requests),
         client=client,
@@ -104,7 +109,7 @@ def read_step(run: Run, *, precision: float, arrived_min: int, is_over: bool = T
 
 def _arrived(requests: Sequence[Request]) -> tuple[int, int]:
     """Return the last three quarters of the time in which requests arrived."""
-    wanted = [request.t_intended_ns for request in requests]
+    wanted = array("q", values_of(requests, "t_intended_ns"))
     if not wanted:
         return 0, 0
     return min(wanted) + (max(wanted) - min(wanted)) // 4, max(wanted)

@@ -7,14 +7,17 @@ and from when on requests were served again, the rows say.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from loadtests.fail_over import AWAY, ENDED_BY_ENDPOINT, SILENT
 from loadtests.plan import ENDPOINT_BACK, ENDPOINT_LOST
 from probes.breaches import CLIENT_ERRORS
 from probes.event import Event
 from probes.request import Request
+from probes.request_columns import in_time, keep
 from probes.share_test import chance_of_so_few
 from probes.slo import Slo, is_good
 
@@ -67,7 +70,7 @@ def find_outages(aways: Sequence[Away], requests: Sequence[Request]) -> list[Out
     """Return the outages of each endpoint: what several load processes saw at one time is one of them."""
     found: list[Outage] = []
     for name in dict.fromkeys(away.endpoint for away in aways):
-        rows = [row for row in requests if row.endpoint_name == name]
+        rows = keep(requests, "endpoint_name", where=partial(operator.eq, name))
         joined: list[list[Away]] = []
         for away in (away for away in aways if away.endpoint == name):
             if joined and any(one.back_ns is None or away.lost_ns <= one.back_ns for one in joined[-1]):
@@ -150,13 +153,15 @@ def find_recovery(
     allows, at most half that part, and is so long that it tells this from the whole part. It may begin among
     the bad ones; the recovery is where their share changed.
     """
-    rows = [row for row in requests if not row.is_hung_up and row.error not in CLIENT_ERRORS]
-    rows.sort(key=lambda row: row.t_intended_ns)
+    told = keep(
+        requests, "is_hung_up", "error", where=lambda is_hung_up, e: not is_hung_up and e not in CLIENT_ERRORS
+    )
+    rows = in_time(told)
     allowed = min(1 - objective, part / 2)
     length = stretch_length(part, allowed=allowed)
     bad_max = math.floor(allowed * length + 1e-9)
     before = [not is_good(row, slos) for row in rows if row.t_intended_ns < outage.lost_ns]
-    later = [row for row in rows if outage.lost_ns <= row.t_intended_ns < until_ns]
+    later = keep(rows, "t_intended_ns", where=lambda due_ns: outage.lost_ns <= due_ns < until_ns)
     bad = [not is_good(row, slos) for row in later]
     start = _first_stretch(bad, length, bad_max)
     recovered_ns = None
@@ -164,11 +169,12 @@ def find_recovery(
         change = _change(bad[: start + length], limit=(allowed + part) / 2)
         recovered_ns = later[min(change, start + length - 1)].t_intended_ns
     end_ns = until_ns if recovered_ns is None else recovered_ns
-    between = [
-        row
-        for row in rows
-        if row.t_intended_ns < end_ns and (row.t_end_ns or row.t_intended_ns) >= outage.lost_ns
-    ]
+    between = keep(
+        rows,
+        "t_intended_ns",
+        "t_end_ns",
+        where=lambda due_ns, t_end_ns: due_ns < end_ns and (t_end_ns or due_ns) >= outage.lost_ns,
+    )
     return Recovery(
         outage=outage,
         recovered_ns=recovered_ns,

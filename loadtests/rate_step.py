@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.arrivals import Arrivals
 from probes.outcome import Outcome
 from probes.request import Request
+from probes.request_columns import in_time, values_of
 from probes.slo import Slo, judge_slos, tally_slo
 from reports.run import Run
 from reports.table import read_series, series_names
@@ -74,10 +76,10 @@ def backlog_of_counts(ordered: Sequence[tuple[int, int]]) -> Backlog:
 def variance_of(arrivals: Arrivals, requests: Sequence[Request]) -> float:
     """Return the squared variation of gaps and of answers' sizes together: what makes a queue by chance."""
     gaps = {"constant": 0.0, "poisson": 1.0}.get(arrivals.process, 1 / (arrivals.shape or 1.0))
-    sizes = [request.tokens_out for request in requests if request.tokens_out]
+    sizes = array("q", filter(None, values_of(requests, "tokens_out")))
     if len(sizes) < 2:
         return gaps + 1
-    return gaps + statistics.pvariance(sizes) / statistics.mean(sizes) ** 2
+    return gaps + float(statistics.pvariance(sizes) / statistics.mean(sizes) ** 2)
 
 
 def judge_step(
@@ -101,7 +103,7 @@ def judge_step(
 
 
 def _is_late(slos: Sequence[Slo], requests: Sequence[Request]) -> bool:
-    ordered = sorted(requests, key=lambda request: request.t_intended_ns)
+    ordered = in_time(requests)
     latest = ordered[len(ordered) * 3 // 4 :]
     tallies = [tally_slo(slo, latest, slos) for slo in slos]
     return any(tally.total and tally.certain / tally.total > _LATE_SHARE for tally in tallies)

@@ -6,8 +6,10 @@ the one before, the workload and the seed alone: the dispatcher and the judge co
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from loadtests.arrivals import CHAIN_STRIDE, schedule
 from loadtests.prompts import draw_size
@@ -16,6 +18,7 @@ from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.request import Request
+from probes.request_columns import pick, values_of
 
 # A user whose request failed waits this long more: a closed loop without think time would else hammer a
 # service that refuses.
@@ -85,23 +88,31 @@ def judge_chains(
     No schedule holds these requests, so their number is not known beforehand: instead each due time is made
     again from the row before it. ``t0_ns`` is the start of each worker.
     """
-    chains: dict[int, list[Request]] = {}
-    for row in sorted(rows, key=lambda row: row.index):
-        chains.setdefault(row.index // CHAIN_STRIDE, []).append(row)
+    indexes = array("q", values_of(rows, "index"))
+    by_index = pick(rows, array("I", sorted(range(len(indexes)), key=indexes.__getitem__)))
+    chains = itertools.groupby(by_index, key=lambda row: row.index // CHAIN_STRIDE)
+    here = next(chains, None)
     wanted = enumerate(schedule(workload.arrivals, duration_s=workload.duration_s, seed=seed))
     problems: list[str] = []
     count = 0
     for number, arrival in wanted:
-        found = chains.pop(number, [])
-        if not found and is_early:
+        found: Iterator[Request] = iter(())
+        first: Request | None = None
+        if here is not None and here[0] == number:
+            found, first = here[1], next(here[1])
+        elif is_early:
             continue
         count += 1
-        start_ns = t0_ns.get(found[0].worker, 0) if found else 0
+        start_ns = 0 if first is None else t0_ns.get(first.worker, 0)
         begun_ns = start_ns + round(arrival.at_s * 1e9)
         end_ns = start_ns + round(workload.duration_s * 1e9)
         chain = Chain(workload, number, seed=seed)
-        problems += _problems(chain, found, begun_ns=begun_ns, end_ns=None if is_early else end_ns)
-    problems += [f"chain {number} is in no schedule" for number in chains]
+        turns = found if first is None else itertools.chain((first,), found)
+        problems += _problems(chain, turns, begun_ns=begun_ns, end_ns=None if is_early else end_ns)
+        here = here if first is None else next(chains, None)
+    while here is not None:
+        problems.append(f"chain {here[0]} is in no schedule")
+        here = next(chains, None)
     is_whole = has_ended and count > 0 and not problems
     observed = f"{count} chains, {len(rows)} rows"
     if not has_ended:

@@ -10,6 +10,7 @@ these do; the larger of the two counts. Measured in docs/studies/load-verdicts.m
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import islice, pairwise
@@ -37,7 +38,7 @@ def inflation(bad: Sequence[float], totals: Sequence[int], scores: Sequence[floa
     correlations = correlations_of(normal_scores(scores))
     model = lag_sum(correlations, (lambda r: breach_correlation(r, share)) if is_single else None)
     observed = sum(bad) / max(1, sum(totals))
-    own = lag_sum(correlations_of([b - observed * n for b, n in zip(bad, totals, strict=True)]))
+    own = lag_sum(correlations_of(array("d", (b - observed * n for b, n in zip(bad, totals, strict=True)))))
     lags = 1 + 2 * max(model, own)
     return within * (lags * _SAFETY if lags > 1 else 1.0)
 
@@ -56,11 +57,11 @@ def design_effect(bad: Sequence[float], totals: Sequence[int]) -> float:
     return max(1.0, between / (total * share * (1 - share)))
 
 
-def normal_scores(values: Sequence[float]) -> list[float]:
+def normal_scores(values: Sequence[float]) -> array[float]:
     """Return for each value where it would lie in a normal distribution, by its rank; equal ones alike."""
-    order = sorted(range(len(values)), key=values.__getitem__)
+    order = array("I", sorted(range(len(values)), key=values.__getitem__))
     inverse, count = NormalDist().inv_cdf, len(values)
-    scores = [0.0] * count
+    scores = array("d", bytes(8 * count))
     start = 0
     while start < count:
         end = start + 1
@@ -82,7 +83,7 @@ def correlations_of(series: Sequence[float]) -> Correlations:
     """
     count = len(series)
     mean = math.fsum(series) / count
-    rests = [value - mean for value in series]
+    rests = array("d", (value - mean for value in series))
     square = sum(map(mul, rests, rests))
     if square <= 1e-12 * count:
         return ()

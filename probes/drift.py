@@ -8,6 +8,7 @@ would change it, were the run to go on as long again.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from statistics import NormalDist
 
 from probes.dependence import correlations_of, lag_sum, normal_scores
 from probes.finding import Finding
+from probes.metric import at_share
 from probes.outcome import Outcome
 from probes.promise import GOODPUT, Slo
 from probes.request import Request
@@ -47,7 +49,7 @@ class Trend:
 
 def find_trend(scores: Sequence[float], *, objective: float) -> Trend | None:
     """Return the line through the badness of requests in order of time; None: too few of them came."""
-    finite = [score for score in scores if math.isfinite(score)]
+    finite = array("d", filter(math.isfinite, scores))
     count = len(finite)
     if count < 2 * INDEPENDENT_MIN:
         return None
@@ -55,15 +57,15 @@ def find_trend(scores: Sequence[float], *, objective: float) -> Trend | None:
     middle = (count - 1) / 2
     spread = sum((i - middle) ** 2 for i in range(count))
     slope = sum((i - middle) * z for i, z in enumerate(normal)) / spread
-    rests = [z - slope * (i - middle) for i, z in enumerate(normal)]
+    rests = array("d", (z - slope * (i - middle) for i, z in enumerate(normal)))
     inflation = 1 + 2 * lag_sum(correlations_of(rests))
     error = math.sqrt(sum(rest * rest for rest in rests) / count * inflation / spread)
     chance = 2 * NormalDist().cdf(-abs(slope) / error) if error else 1.0
     edges = [round(count * quarter / _QUARTERS) for quarter in range(_QUARTERS + 1)]
-    quarters = [sorted(finite[begin:end]) for begin, end in pairwise(edges)]
+    quarters = (sorted(finite[begin:end]) for begin, end in pairwise(edges))
     return Trend(
         chance=chance,
-        by_quarter=tuple(part[max(0, math.ceil(objective * len(part)) - 1)] for part in quarters),
+        by_quarter=tuple(at_share(part, objective) for part in quarters),
         independent=count / inflation,
     )
 

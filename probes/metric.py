@@ -103,5 +103,9 @@ ITL = "itl_ms"
 
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the order statistic at ``share`` (nearest rank): a value that was really measured."""
-    ordered = sorted(values)
+    return at_share(sorted(values), share)
+
+
+def at_share(ordered: Sequence[float], share: float) -> float:
+    """Return the same of values that ascend already."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -9,8 +9,10 @@ only when each does, so PASS needs no correction; that none of several is FAILed
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 
+from probes.distribution import Distribution
 from probes.evidence import Evidence, weigh
 from probes.finding import Finding
 from probes.json_types import JsonObject
@@ -199,7 +201,7 @@ def _bounds(slo: Slo, requests: Sequence[Request], evidence: Evidence) -> tuple[
     """Return what the percentile lies between; only where each request has one value is that well defined."""
     if slo.metric == GOODPUT or slo.window is not None:
         return None, None
-    values: list[float] = []
+    values = array("d")
     for request in requests:
         if request.is_hung_up:
             continue
@@ -220,10 +222,10 @@ def _finite(value: float | None) -> float | None:
 def _percentile_text(slo: Slo, requests: Sequence[Request], bounds: tuple[float | None, float | None]) -> str:
     if slo.metric == GOODPUT or slo.window is not None:
         return ""
-    values = [value for request in requests if request.is_good for value in METRICS[slo.metric].read(request)]
+    values = Distribution(slo.metric, requests)
     if not values:
         return ""
-    observed = percentile(values, slo.objective)
+    observed = values.at_share(slo.objective)
     low, high = (None if bound is None else f"{bound:.1f}" for bound in bounds)
     between = f", of all from {low or '0'} to {high or 'no bound yet'}" if low or high else ""
     return f" (p{slo.objective * 100:g} of the answered: {observed:.1f} {_unit(slo)}{between})"

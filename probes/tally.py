@@ -6,15 +6,20 @@ would make a server that fails fast look good. What failed on the client's side 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from probes.breaches import CLIENT_ERRORS, Breaches, count_breaches
+from probes.breaches import CLIENT_ERRORS, count_breaches
 from probes.dependence import inflation
 from probes.metric import METRICS, percentile
 from probes.promise import GOODPUT, Slo
 from probes.request import Request
+from probes.request_columns import in_time, keep, values_of
+
+_FAILED = -1  # in the place of a number of values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,48 +68,45 @@ class Tally:
 
 def tally_slo(slo: Slo, requests: Sequence[Request], slos: Sequence[Slo] = ()) -> Tally:
     """Count the breaches of one promise; ``slos`` are all those that goodput has to meet."""
-    kept = [request for request in requests if not request.is_hung_up]  # neither good nor bad
-    kept.sort(key=lambda request: request.t_intended_ns)
+    answered = keep(requests, "is_hung_up", where=lambda is_hung_up: not is_hung_up)  # neither good nor bad
+    kept = in_time(answered)
     found = _tally_goodput(slos, kept) if slo.metric == GOODPUT else _tally_metric(slo, kept)
     return found if slo.window is None else _tally_windows(slo, found, kept)
 
 
 def _tally_goodput(slos: Sequence[Slo], requests: Sequence[Request]) -> Tally:
     bounded = [slo for slo in slos if slo.metric != GOODPUT]
-    pairs = [_judge_whole(request, bounded) for request in requests]
-    return Tally(
-        certain_each=[int(certain) for certain, _ in pairs],
-        possible_each=[int(possible) for _, possible in pairs],
-        total_each=[1] * len(pairs),
-        scores=[
-            max((_badness(slo, request) for slo in bounded), default=0.0) if request.is_good else math.inf
-            for request in requests
-        ],
-    )
+    certain, possible, scores = array("b"), array("b"), array("d")
+    for request in requests:
+        is_certain, is_possible = _judge_whole(request, bounded)
+        certain.append(is_certain)
+        possible.append(is_possible)
+        badness = (_badness(slo, request) for slo in bounded)
+        scores.append(max(badness, default=0.0) if request.is_good else math.inf)
+    ones = array("b", itertools.repeat(1, len(certain)))
+    return Tally(certain_each=certain, possible_each=possible, total_each=ones, scores=scores)
 
 
 def _tally_metric(slo: Slo, requests: Sequence[Request]) -> Tally:
-    counted = [
-        count_breaches(slo.metric, bound_of(slo), request) if request.is_good else None
-        for request in requests
-    ]
-    answered = [breaches.total for breaches in counted if breaches is not None]
-    weight = max(1, round(sum(answered) / len(answered))) if answered else 1
-    each = [
-        _failed(request, weight) if breaches is None else breaches
-        for request, breaches in zip(requests, counted, strict=True)
-    ]
-    return Tally(
-        certain_each=[breaches.certain for breaches in each],
-        possible_each=[breaches.possible for breaches in each],
-        total_each=[breaches.total for breaches in each],
-        scores=[_badness(slo, request) for request in requests],
-    )
-
-
-def _failed(request: Request, weight: int) -> Breaches:
-    is_certain = request.error not in CLIENT_ERRORS
-    return Breaches(certain=weight * is_certain, possible=weight, total=weight)
+    certain, possible, total, scores = array("i"), array("i"), array("i"), array("d")
+    for request in requests:
+        scores.append(_badness(slo, request))
+        if request.is_good:
+            breaches = count_breaches(slo.metric, bound_of(slo), request)
+            certain.append(breaches.certain)
+            possible.append(breaches.possible)
+            total.append(breaches.total)
+        else:  # with as many values as an answered one has, which is known only at the end
+            certain.append(request.error not in CLIENT_ERRORS)
+            possible.append(1)
+            total.append(_FAILED)
+    answered = len(total) - total.count(_FAILED)
+    weight = max(1, round(sum(n for n in total if n != _FAILED) / answered)) if answered else 1
+    for position, values in enumerate(total):
+        if values == _FAILED:
+            certain[position] *= weight
+            possible[position] = total[position] = weight
+    return Tally(certain_each=certain, possible_each=possible, total_each=total, scores=scores)
 
 
 def _badness(slo: Slo, request: Request) -> float:
@@ -123,22 +125,28 @@ def _tally_windows(slo: Slo, tally: Tally, requests: Sequence[Request]) -> Tally
     assert slo.window is not None
     if not requests:
         return tally
-    length_ns = round(slo.window.length_s * 1e9)
-    begin_ns, last_ns = requests[0].t_intended_ns, requests[-1].t_intended_ns
-    stretches: dict[int, list[int]] = {}
-    for position, request in enumerate(requests):
-        stretches.setdefault((request.t_intended_ns - begin_ns) // length_ns, []).append(position)
-    whole = [where for number, where in stretches.items() if begin_ns + (number + 1) * length_ns <= last_ns]
-    certain, possible, shares = [], [], []
-    for where in whole:
-        total = sum(tally.total_each[i] for i in where)
+    times = array("q", values_of(requests, "t_intended_ns"))
+    certain, possible, shares = array("b"), array("b"), array("d")
+    for where in _whole_stretches(times, round(slo.window.length_s * 1e9)):
+        total = sum(tally.total_each[where])
         if not total:
             continue
         limit = (1 - slo.objective) * total + 1e-9
-        shares.append(sum(tally.possible_each[i] for i in where) / total)
-        certain.append(int(sum(tally.certain_each[i] for i in where) > limit))
-        possible.append(int(sum(tally.possible_each[i] for i in where) > limit))
-    return Tally(certain_each=certain, possible_each=possible, total_each=[1] * len(shares), scores=shares)
+        shares.append(sum(tally.possible_each[where]) / total)
+        certain.append(sum(tally.certain_each[where]) > limit)
+        possible.append(sum(tally.possible_each[where]) > limit)
+    ones = array("b", itertools.repeat(1, len(shares)))
+    return Tally(certain_each=certain, possible_each=possible, total_each=ones, scores=shares)
+
+
+def _whole_stretches(times_ns: Sequence[int], length_ns: int) -> Iterator[slice]:
+    """Yield where the requests of each stretch stand; one that the run did not see to its end is left out."""
+    begin_ns, last_ns, at = times_ns[0], times_ns[-1], 0
+    for number, group in itertools.groupby((t_ns - begin_ns) // length_ns for t_ns in times_ns):
+        count = sum(1 for _ in group)
+        if begin_ns + (number + 1) * length_ns <= last_ns:
+            yield slice(at, at + count)
+        at += count
 
 
 def _judge_whole(request: Request, bounded: Sequence[Slo]) -> tuple[bool, bool]:

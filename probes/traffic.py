@@ -6,16 +6,17 @@ promised about them is judged by ``probes.slo``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from probes.breaches import CLIENT_ERRORS
 from probes.finding import Finding
 from probes.json_types import JsonObject
-from probes.metric import late_ms, percentile
+from probes.metric import at_share, late_ms
 from probes.outcome import Outcome
 from probes.request import Request
+from probes.request_columns import keep, of, values_of
 from probes.slo import GOODPUT, Slo, decide, samples_needed
 
 # Why a request failed, by the kind in its row.
@@ -73,25 +74,21 @@ class ClientFigures:
 
 
 def judge_accounting(
-    requests: Sequence[Request], *, arrivals: int | None, subject: str, wanted: AbstractSet[int] | None = None
+    requests: Sequence[Request], *, arrivals: int | None, subject: str, wanted: Iterable[int] | None = None
 ) -> Finding:
     """Every arrival of the schedule has exactly one row, whatever became of it.
 
     ``arrivals`` is how many there were to be; None: the client did not live to say how far it got. ``wanted``
     are their indexes, where they are not the first ones.
     """
-    indexes = [request.index for request in requests]
-    if wanted is None:
-        wanted = set(range(arrivals or 0))
-    missing, doubled = len(wanted - set(indexes)), len(indexes) - len(set(indexes))
-    unknown = len(set(indexes) - wanted)
+    missing, doubled, unknown = _compare_indexes(requests, range(arrivals or 0) if wanted is None else wanted)
     is_whole = arrivals is not None and arrivals > 0 and not (missing or doubled or unknown)
     if arrivals is None:
-        observed = f"the load process ended early; {len(indexes)} requests have a row"
+        observed = f"the load process ended early; {len(requests)} requests have a row"
     elif not arrivals:
         observed = "nothing was sent: the schedule has no arrival in this time"
     else:
-        observed = f"{arrivals} arrivals, {len(indexes)} rows"
+        observed = f"{arrivals} arrivals, {len(requests)} rows"
         observed += f"; {missing} missing, {doubled} double, {unknown} unknown" if not is_whole else ""
     return Finding(
         rule="accounting",
@@ -99,11 +96,30 @@ def judge_accounting(
         outcome=Outcome.PASS if is_whole else Outcome.INCONCLUSIVE,
         observed=observed,
         expected="one row for every arrival of the schedule",
-        evidence={"arrivals": arrivals, "rows": len(indexes), "missing": missing, "doubled": doubled},
+        evidence={"arrivals": arrivals, "rows": len(requests), "missing": missing, "doubled": doubled},
         next_step=""
         if is_whole
         else "read locust.log in the run folder, then run it again, longer if it was short",
     )
+
+
+def _compare_indexes(requests: Sequence[Request], wanted: Iterable[int]) -> tuple[int, int, int]:
+    """Return how many indexes are missing, how many come twice, and how many nobody wanted."""
+    due = bytearray()
+    for index in wanted:
+        if index >= len(due):
+            due.extend(bytes(index + 1 - len(due)))
+        due[index] = 1
+    seen, beyond, doubled = bytearray(len(due)), set(), 0
+    for index in values_of(requests, "index"):
+        if 0 <= index < len(seen):
+            doubled += seen[index]
+            seen[index] = 1
+        else:
+            doubled += index in beyond
+            beyond.add(index)
+    missing = sum(due) - sum(map(int.__and__, due, seen))
+    return missing, doubled, len(beyond) + sum(seen) - (sum(due) - missing)
 
 
 def judge_errors(
@@ -118,16 +134,18 @@ def judge_errors(
 
     The evidence is the table of errors by kind, each with what it means and an example.
     """
-    hung_up = sum(request.is_hung_up for request in requests)
-    requests = [request for request in requests if not request.is_hung_up]
-    failed = [request for request in requests if request.error is not None]
-    blamed = [request for request in failed if request.error not in CLIENT_ERRORS]
+    hung_up = sum(values_of(requests, "is_hung_up"))
+    requests = keep(requests, "is_hung_up", where=lambda is_hung_up: not is_hung_up)
+    table = error_table(requests)
+    failed = sum(row["count"] for row in table)
+    blamed = sum(row["count"] for row in table if row["kind"] not in CLIENT_ERRORS)
+    kinds = ", ".join(f"{row['kind']} {row['count']}" for row in table)
     has_goodput = any(slo.metric == GOODPUT for slo in slos)
     outcome: Outcome | None
     if failed_share_max is not None:
         promise = {"objective": 1 - failed_share_max, "confidence": confidence}
-        outcome = decide(len(failed), len(requests), **promise)
-        if outcome is Outcome.FAIL and decide(len(blamed), len(requests), **promise) is not Outcome.FAIL:
+        outcome = decide(failed, len(requests), **promise)
+        if outcome is Outcome.FAIL and decide(blamed, len(requests), **promise) is not Outcome.FAIL:
             outcome = Outcome.INCONCLUSIVE
         needed = samples_needed(1 - failed_share_max, confidence)
         expected = (
@@ -142,52 +160,45 @@ def judge_errors(
         rule="errors",
         subject=subject,
         outcome=outcome,
-        observed=f"{len(failed)} of {len(requests)} requests failed{_kinds_text(failed)}"
+        observed=f"{failed} of {len(requests)} requests failed"
+        + (f" ({kinds})" if kinds else "")
         + (f"; {hung_up} more were hung up on purpose" if hung_up else ""),
         expected=expected,
         unit="requests",
-        evidence={"errors": error_table(failed), "hung_up": hung_up},
+        evidence={"errors": table, "hung_up": hung_up},
         next_step="" if outcome in (Outcome.PASS, None) else "see the example of each kind in the evidence",
     )
 
 
 def error_table(requests: Sequence[Request]) -> list[JsonObject]:
     """Return each error kind with its count, meaning, replicas and an example, the most frequent first."""
-    kinds: dict[str, list[Request]] = {}
-    for request in requests:
-        if request.error is not None:
-            kinds.setdefault(request.error, []).append(request)
+    kinds: dict[str, JsonObject] = {}
+    for error, detail, index, replica in of(requests, "error", "error_detail", "index", "replica"):
+        if error is not None:
+            if error not in kinds:
+                meaning = ERRORS.get(error, "unknown to this version")
+                kinds[error] = {"kind": error, "count": 0, "meaning": meaning, "example": detail}
+                kinds[error] |= {"example_index": index, "replicas": set()}
+            kinds[error]["count"] += 1
+            kinds[error]["replicas"].add(replica)
     return [
-        {
-            "kind": kind,
-            "count": len(found),
-            "meaning": ERRORS.get(kind, "unknown to this version"),
-            "example": found[0].error_detail,
-            "example_index": found[0].index,
-            "replicas": sorted({request.replica for request in found if request.replica}),
-        }
-        for kind, found in sorted(kinds.items(), key=lambda item: -len(item[1]))
+        row | {"replicas": sorted(filter(None, row["replicas"]))}
+        for row in sorted(kinds.values(), key=lambda row: -row["count"])
     ]
-
-
-def _kinds_text(failed: Sequence[Request]) -> str:
-    rows = error_table(failed)
-    kinds = ", ".join(f"{row['kind']} {row['count']}" for row in rows)
-    return f" ({kinds})" if rows else ""
 
 
 def judge_lateness(requests: Sequence[Request], *, subject: str) -> Finding:
     """Judge whether the client sent what was due when it was due: else it was another load."""
-    late = sorted(late_ms(request) for request in requests if request.t_sent_ns is not None)
-    dropped = sum(request.error == "dropped" for request in requests)
-    unable = sum(request.error in CLIENT_ERRORS for request in requests)
+    late = array("d", sorted(late_ms(request) for request in requests if request.t_sent_ns is not None))
+    dropped = sum(error == "dropped" for error in values_of(requests, "error"))
+    unable = sum(error in CLIENT_ERRORS for error in values_of(requests, "error"))
     if not late:
         outcome, observed = Outcome.INCONCLUSIVE, f"nothing was sent; {dropped} arrivals dropped"
     else:
-        worst = percentile(late, 0.99)
+        worst = at_share(late, 0.99)
         outcome = Outcome.PASS if worst <= LATENESS_MS_P99_MAX and not unable else Outcome.INCONCLUSIVE
         observed = (
-            f"{len(late)} sent, late by p50 {percentile(late, 0.5):.1f}, p99 {worst:.1f}, "
+            f"{len(late)} sent, late by p50 {at_share(late, 0.5):.1f}, p99 {worst:.1f}, "
             f"at most {late[-1]:.1f} ms; "
             f"{dropped} dropped at the in-flight limit, {unable} failed on the client's side"
         )
@@ -207,17 +218,17 @@ def judge_client_lag(
     requests: Sequence[Request], figures: Sequence[ClientFigures], *, subject: str
 ) -> Finding:
     """Judge whether the client's own delays and clock leave its figures usable."""
-    answered = [request for request in requests if request.reads]
-    lags = sorted(request.lag_ms_max for request in answered)
-    reads = sum(request.reads for request in answered)
-    unstamped = sum(request.reads_unstamped for request in answered)
-    coalesced = sum(request.reads_coalesced for request in answered)
+    answered = keep(requests, "reads", where=bool)
+    lags = array("d", sorted(values_of(answered, "lag_ms_max")))
+    reads = sum(values_of(answered, "reads"))
+    unstamped = sum(values_of(answered, "reads_unstamped"))
+    coalesced = sum(values_of(answered, "reads_coalesced"))
     busy_ms = max((figure.busy_ms_max for figure in figures), default=0.0)
     step_ms = max((abs(figure.clock_step_ms) for figure in figures), default=0.0)
     reasons = []
     if not answered:
         reasons.append("no answer was read")
-    elif percentile(lags, 0.99) > LAG_MS_P99_MAX:
+    elif at_share(lags, 0.99) > LAG_MS_P99_MAX:
         reasons.append("received data waited too long for the client")
     if unstamped > UNSTAMPED_SHARE_MAX * reads and busy_ms > BUSY_MS_MAX:
         reasons.append(
@@ -228,7 +239,7 @@ def judge_client_lag(
     observed = "; ".join(reasons)
     if answered:
         observed = (
-            f"data waited for the client p50 {percentile(lags, 0.5):.2f}, p99 {percentile(lags, 0.99):.1f}, "
+            f"data waited for the client p50 {at_share(lags, 0.5):.2f}, p99 {at_share(lags, 0.99):.1f}, "
             f"at most {lags[-1]:.1f} ms; {reads - unstamped} of {reads} reads stamped by the kernel, "
             f"{coalesced} held several events" + (f"; {observed}" if observed else "")
         )

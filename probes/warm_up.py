@@ -6,6 +6,7 @@ that fails while it warms up has failed.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from probes.finding import Finding
 from probes.metric import METRICS
 from probes.outcome import Outcome
 from probes.request import Request
+from probes.request_columns import in_time, keep
 
 BATCH = 5
 METRIC = "e2e_ms"
@@ -39,7 +41,7 @@ class Settled:
 
 def leave_out(requests: Sequence[Request], warm_up: WarmUp) -> Settled:
     """Return the requests after the beginning, with those of the beginning that failed."""
-    ordered = sorted(requests, key=lambda request: request.t_intended_ns)
+    ordered = in_time(requests)
     if not ordered or (warm_up.seconds is None and not warm_up.is_found):
         return Settled(requests=requests, left_out=0, seconds=0.0, has_settled=True)
     begin_ns = ordered[0].t_intended_ns
@@ -47,11 +49,21 @@ def leave_out(requests: Sequence[Request], warm_up: WarmUp) -> Settled:
     if warm_up.seconds is not None:
         end_ns = begin_ns + round(warm_up.seconds * 1e9)
     else:
-        timed = [r for r in ordered if r.is_good and METRICS[METRIC].read(r)]
-        cut = mser5([METRICS[METRIC].read(r)[0] for r in timed])
+        values, dues_ns = array("d"), array("q")
+        for request in ordered:
+            for value in METRICS[METRIC].read(request) if request.is_good else ():
+                values.append(value)
+                dues_ns.append(request.t_intended_ns)
+        cut = mser5(values)
         has_settled = cut is not None
-        end_ns = timed[cut].t_intended_ns if cut else begin_ns
-    kept = [r for r in ordered if r.t_intended_ns >= end_ns or not (r.is_good or r.is_hung_up)]
+        end_ns = dues_ns[cut] if cut else begin_ns
+    kept = keep(
+        ordered,
+        "t_intended_ns",
+        "error",
+        "is_hung_up",
+        where=lambda due_ns, error, is_hung_up: due_ns >= end_ns or not (error is None or is_hung_up),
+    )
     return Settled(
         requests=kept,
         left_out=len(ordered) - len(kept),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from probes.distribution import Distribution
 from probes.outcome import Outcome, worst
 from probes.request import Request
-from probes.slo import METRICS, percentile
+from probes.request_columns import keep, of, values_of
 from reports.run import Run
 
 _ENDPOINT = "endpoint:"
@@ -46,7 +47,7 @@ HEAD = ("endpoint", "verdict", "planned", "sent", "failed", "TTFT p50 ms", "TTFT
 def endpoint_rows(run: Run, requests: Sequence[Request]) -> list[EndpointRow]:
     """Return a row for each endpoint, in the order of the workload; none where there is only one."""
     names = list(dict.fromkeys(_named(run)))
-    there = {row.endpoint_name for row in requests} | {row.endpoint_planned for row in requests}
+    there = {name for names in of(requests, "endpoint_name", "endpoint_planned") for name in names}
     names += sorted(name for name in there if name is not None and name not in names)
     return [_row(run, name, requests) for name in names]
 
@@ -58,8 +59,7 @@ def _named(run: Run) -> list[str]:
 
 
 def _row(run: Run, name: str, requests: Sequence[Request]) -> EndpointRow:
-    own = [row for row in requests if row.endpoint_name == name]
-    good = [row for row in own if row.is_good]
+    own = keep(requests, "endpoint_name", where=lambda endpoint: endpoint == name)
     subject = f"{_ENDPOINT}{name}"
     outcomes = [
         finding.outcome
@@ -68,16 +68,15 @@ def _row(run: Run, name: str, requests: Sequence[Request]) -> EndpointRow:
         and finding.outcome is not None
         and (finding.subject == subject or finding.subject.endswith(f"@{subject}"))
     ]
-    ttfts = [value for row in good for value in METRICS["ttft_ms"].read(row)]
-    ends = [value for row in good for value in METRICS["e2e_ms"].read(row)]
+    ttfts, ends = Distribution("ttft_ms", own), Distribution("e2e_ms", own)
     return EndpointRow(
         name=name,
         url=own[0].endpoint if own else "",
         outcome=worst(outcomes) if outcomes else None,
-        planned=sum(row.endpoint_planned == name for row in requests),
+        planned=sum(planned == name for planned in values_of(requests, "endpoint_planned")),
         sent=len(own),
-        failed=sum(row.error is not None and not row.is_hung_up for row in own),
-        ttft_ms_p50=percentile(ttfts, 0.5) if ttfts else None,
-        ttft_ms_p99=percentile(ttfts, 0.99) if ttfts else None,
-        e2e_ms_p99=percentile(ends, 0.99) if ends else None,
+        failed=sum(e is not None and not is_hung_up for e, is_hung_up in of(own, "error", "is_hung_up")),
+        ttft_ms_p50=ttfts.at_share(0.5) if ttfts else None,
+        ttft_ms_p99=ttfts.at_share(0.99) if ttfts else None,
+        e2e_ms_p99=ends.at_share(0.99) if ends else None,
     )

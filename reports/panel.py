@@ -60,12 +60,17 @@ class Marker:
 
 def thin(points: Sequence[Point], most: int = POINTS_MAX) -> tuple[Point, ...]:
     """Keep the first, the lowest and the highest point of each column, and every gap."""
-    if len(points) <= most:
+    return thin_stream(points, len(points), most)
+
+
+def thin_stream(points: Iterable[Point], count: int, most: int = POINTS_MAX) -> tuple[Point, ...]:
+    """Do the same with points that come one by one, and of which it is known how many there will be."""
+    if count <= most:
         return tuple(points)
-    size = math.ceil(len(points) / (most / 3))
+    size, coming = math.ceil(count / (most / 3)), iter(points)
     kept: list[Point] = []
-    for start in range(0, len(points), size):
-        kept += _extremes(points[start : start + size])
+    while column := list(itertools.islice(coming, size)):
+        kept += _extremes(column)
     return tuple(kept)
 
 

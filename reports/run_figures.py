@@ -9,23 +9,26 @@ import bisect
 import itertools
 import json
 import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from probes.distribution import Counted, count_gaps
 from probes.errors import ConfigError
 from probes.finding import Finding
 from probes.json_types import JsonObject
-from probes.metric import METRICS
+from probes.metric import ITL, METRICS
 from probes.outcome import Outcome
 from probes.request import Request
+from probes.request_columns import keep, of
 from probes.slo import GOODPUT, Slo, is_good
 from probes.slo_spec import SloSpec
 from reports.block_spread import BLOCKS_MAX, BLOCKS_MIN, Pair, block_edges, ratio, ratio_spread
 from reports.figure_kind import PERCENTILE_METRICS, PERCENTS
 from reports.run import Run, load_run
-from reports.table import read_requests
+from reports.table import read_columns
 
 # History of the form of a baseline file. 1 (2026-11-21): first form.
 SCHEMA_VERSION = 1
@@ -108,7 +111,7 @@ def _by_name(value: object) -> object:
 
 def read_figures(run: Run) -> RunFigures:
     """Return the figures of a recorded run of any kind; those of a load test come from its requests."""
-    requests = read_requests(run.path) if run.header.kind == "load" else []
+    requests = read_columns(run.path) if run.header.kind == "load" else []
     state = run.state
     problems = [] if state == "finished" else [f"the run is {state}"]
     problems += [] if run.findings else ["nobody has judged it yet"]
@@ -182,69 +185,85 @@ def _problem(finding: Finding) -> str:
 
 def figures_of(requests: Sequence[Request], slos: Sequence[Slo] = ()) -> dict[str, Figure]:
     """Return every figure that these requests can bear, by name."""
-    counted = [request for request in requests if not request.is_hung_up]
+    counted = keep(requests, "is_hung_up", where=lambda is_hung_up: not is_hung_up)
     edges = block_edges(len(counted))
     blocks = [counted[start:end] for start, end in itertools.pairwise(edges)]
     if len(blocks) < BLOCKS_MIN:
         return {}
-    found = dict(_latencies(blocks))
+    found = dict(_latencies(counted, blocks))
     found["error_share"] = _share(blocks, lambda request: not request.is_good)
     bounded = [slo for slo in slos if slo.metric != GOODPUT]
     if bounded:
         found["goodput"] = _share(blocks, lambda request: is_good(request, bounded))
-    rate = _token_rate(blocks)
+    rate = _token_rate(counted)
     return found | ({"tokens_per_s": rate} if rate is not None else {})
 
 
-def _latencies(blocks: Sequence[Sequence[Request]]) -> Iterator[tuple[str, Figure]]:
+def _latencies(
+    requests: Sequence[Request], blocks: Sequence[Sequence[Request]]
+) -> Iterator[tuple[str, Figure]]:
     for metric in PERCENTILE_METRICS:
-        counts = [_count_us(metric, block) for block in blocks]
-        for percent in PERCENTS:
-            figure = _percentile(counts, percent / 100)
+        merged = _Microseconds(metric, requests)
+        percents = [percent for percent in PERCENTS if merged.is_known(percent / 100)]
+        values_us = [merged.at(percent / 100) for percent in percents]
+        below = [_count_below(metric, block, values_us) for block in blocks]
+        for place, percent in enumerate(percents):
+            pairs = [(float(one[place]), float(one[-1])) for one in below]
+            figure = _percentile(merged, percent / 100, values_us[place], pairs)
             if figure is not None:
                 yield f"{metric}_p{percent}", figure
 
 
-def _count_us(metric: str, block: Sequence[Request]) -> Counter[int]:
-    """Count the values of a block in whole microseconds: gaps by the million take little room so."""
-    counts: Counter[int] = Counter()
-    for request in block:
-        if not request.is_good:
-            continue
-        if metric == "itl_ms":
-            counts.update(request.gaps_us)
+class _Microseconds:
+    """All values of a metric in whole microseconds."""
+
+    def __init__(self, metric: str, requests: Sequence[Request]) -> None:
+        self._gaps, self._ordered = Counted(Counter()), array("q")
+        if metric == ITL:
+            self._gaps = Counted(
+                count_gaps(gaps for e, gaps in of(requests, "error", "gaps_us") if e is None)
+            )
         else:
-            counts.update(round(value * 1000) for value in METRICS[metric].read(request))
-    return counts
+            self._ordered = array("q", sorted(_each_us(metric, requests)))
+
+    def __len__(self) -> int:
+        return len(self._gaps) or len(self._ordered)
+
+    def is_known(self, share: float) -> bool:
+        """Whether enough values lie beyond."""
+        return len(self) * (1 - share) >= TAIL_VALUES_MIN
+
+    def at(self, share: float) -> int:
+        """Return the order statistic at a share."""
+        rank = min(len(self), max(1, math.ceil(share * len(self))))
+        return self._gaps.ranked(rank) if len(self._gaps) else self._ordered[rank - 1]
 
 
-def _percentile(blocks: Sequence[Counter[int]], share: float) -> Figure | None:
-    """Return a percentile and its spread; None: too few values, or gaps of nothing.
+def _each_us(metric: str, requests: Sequence[Request]) -> Iterator[int]:
+    if metric == ITL:
+        return (gap for error, gaps in of(requests, "error", "gaps_us") if error is None for gap in gaps)
+    read = METRICS[metric].read
+    return (round(value * 1000) for request in requests if request.is_good for value in read(request))
+
+
+def _count_below(metric: str, block: Sequence[Request], values_us: Sequence[int]) -> list[int]:
+    """Return how many values of a block are at most each of these, and how many there are."""
+    counts = [0] * (len(values_us) + 1)
+    for value_us in _each_us(metric, block):
+        counts[bisect.bisect_left(values_us, value_us)] += 1
+    return list(itertools.accumulate(counts))
+
+
+def _percentile(merged: _Microseconds, share: float, value_us: int, pairs: Sequence[Pair]) -> Figure | None:
+    """Return a percentile and its spread; None: gaps of nothing.
 
     The spread of the share below it, by blocks, is carried over to the values there (Woodruff, 1952).
     """
-    merged = sum(blocks, Counter[int]())
-    total = merged.total()
-    if total * (1 - share) < TAIL_VALUES_MIN:
-        return None
-    ordered = sorted(merged.items())
-    ends = list(itertools.accumulate(count for _, count in ordered))
-    value_us = _at(ordered, ends, share)
     if value_us <= 0:
         return None
-    pairs: list[Pair] = [
-        (float(sum(count for value, count in block.items() if value <= value_us)), float(block.total()))
-        for block in blocks
-    ]
-    spread = max(ratio_spread(pairs), math.sqrt(share * (1 - share) / total))
-    low, high = _at(ordered, ends, share - spread), _at(ordered, ends, share + spread)
-    return Figure(value=value_us / 1000, spread=math.log(high / max(low, 1)) / 2, values=total)
-
-
-def _at(ordered: Sequence[tuple[int, int]], ends: Sequence[int], share: float) -> int:
-    """Return the order statistic at a share of counted values."""
-    rank = min(ends[-1], max(1, math.ceil(share * ends[-1])))
-    return ordered[bisect.bisect_left(ends, rank)][0]
+    spread = max(ratio_spread(pairs), math.sqrt(share * (1 - share) / len(merged)))
+    low, high = merged.at(share - spread), merged.at(share + spread)
+    return Figure(value=value_us / 1000, spread=math.log(high / max(low, 1)) / 2, values=len(merged))
 
 
 def _share(blocks: Sequence[Sequence[Request]], is_counted: Callable[[Request], bool]) -> Figure:
@@ -261,26 +280,26 @@ def _least_spread(top: float, total: float) -> float:
     return math.sqrt(pulled * (1 - pulled) / (total + 4))
 
 
-def _token_rate(blocks: Sequence[Sequence[Request]]) -> Figure | None:
+def _token_rate(requests: Sequence[Request]) -> Figure | None:
     """Return output tokens per second from the first arrival to the last answer; None: nothing came."""
-    whole = [r for block in blocks for r in block if r.is_good and r.t_end_ns is not None]
-    if not whole:
+    names = ("error", "t_end_ns", "tokens_out", "events")
+    ends = (end for error, end, *_ in of(requests, *names) if error is None and end is not None)
+    last_ns = max(ends, default=None)
+    if last_ns is None:
         return None
-    start_ns = blocks[0][0].t_intended_ns
-    span_ns = max(1, max(r.t_end_ns or 0 for r in whole) - start_ns)
+    start_ns = requests[0].t_intended_ns
+    span_ns = max(1, last_ns - start_ns)
     counts = [0.0] * BLOCKS_MAX
-    for request in whole:
-        at_ns = (request.t_end_ns or start_ns) - start_ns
-        counts[min(BLOCKS_MAX - 1, max(0, at_ns * BLOCKS_MAX // span_ns))] += _tokens(request)
+    for error, t_end_ns, tokens_out, events in of(requests, *names):
+        if error is None and t_end_ns is not None:
+            at_ns = (t_end_ns or start_ns) - start_ns
+            place = min(BLOCKS_MAX - 1, max(0, at_ns * BLOCKS_MAX // span_ns))
+            counts[place] += events if tokens_out is None else tokens_out
     pairs: list[Pair] = [(count, span_ns / BLOCKS_MAX / 1e9) for count in counts]
     rate = ratio(pairs)
     if not rate:
         return None
     return Figure(value=rate, spread=ratio_spread(pairs) / rate, values=round(sum(counts)))
-
-
-def _tokens(request: Request) -> int:
-    return request.tokens_out if request.tokens_out is not None else request.events
 
 
 def figures_to_json(figures: RunFigures) -> JsonObject:

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from probes.errors import SuiteError
+from probes.distribution import Distribution
+from probes.errors import RecordError, SuiteError
 from probes.event import Event
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.request import Request
-from probes.slo import METRICS, percentile
+from probes.request_columns import of
+from probes.slo import METRICS
 from reports.endpoint_rows import EndpointRow, endpoint_rows
 from reports.fleet_sheet import FleetSheet, build_fleet_sheet
 from reports.gameday_sheet import GamedaySheet, build_gameday_sheet
@@ -107,9 +109,9 @@ class Sheet:
 
 def build_sheet(run: Run) -> Sheet:
     """Gather what a report of this run says."""
-    verdict, timeline = sum_up(run), build_timeline(run)
+    traffic = _traffic(run)
+    verdict, timeline = sum_up(run), build_timeline(run, traffic)
     child = _child(run)
-    traffic = [] if timeline.problems else read_traffic(run)
     findings = sorted(run.findings, key=_weight)
     events = [event for event in run.events if event.kind != "sample"]
     return Sheet(
@@ -124,10 +126,10 @@ def build_sheet(run: Run) -> Sheet:
         shown=tuple(_by_rule([f for f in verdict.passed if not is_control(f)]).items()),
         controls=(*_controls(verdict), *(() if child is None else _controls(sum_up(child)))),
         child_report=f"{child.path.name}/report.html" if child is not None else "",
-        endpoints=tuple(endpoint_rows(run if child is None else child, traffic)),
-        latencies=tuple(_latencies(traffic)),
-        failures=tuple(_failures(traffic)),
-        requests=len(traffic),
+        endpoints=tuple(endpoint_rows(run if child is None else child, traffic or ())),
+        latencies=tuple(_latencies(traffic or ())),
+        failures=tuple(_failures(traffic or ())),
+        requests=len(traffic or ()),
         rate_plots=tuple(rate_plots(run)),
         events=tuple(((e.t_ns - timeline.t0_ns) / 1e9, e) for e in events[:EVENTS_MAX]),
         events_left_out=max(0, len(events) - EVENTS_MAX),
@@ -136,6 +138,14 @@ def build_sheet(run: Run) -> Sheet:
         fleet=build_fleet_sheet(run),
         gameday=build_gameday_sheet(run, timeline),
     )
+
+
+def _traffic(run: Run) -> Sequence[Request] | None:
+    """Return the requests; None: they cannot be read, which the timeline finds as well, and says why."""
+    try:
+        return read_traffic(run)
+    except RecordError:
+        return None
 
 
 def _child(run: Run) -> Run | None:
@@ -254,31 +264,31 @@ def _latencies(requests: Sequence[Request]) -> list[Latency]:
     """Return each metric's distribution over the requests that were answered whole."""
     found = []
     for metric in METRICS.values():
-        values = sorted(v for request in requests if request.is_good for v in metric.read(request))
+        values = Distribution(metric.name, requests)
         if values:
-            shares = {f"p{share * 100:g}": percentile(values, share) for share in (0.5, 0.9, 0.95, 0.99)}
+            shares = {f"p{share * 100:g}": values.at_share(share) for share in (0.5, 0.9, 0.95, 0.99)}
             found.append(
                 Latency(
                     metric=metric.name,
                     meaning=metric.meaning,
                     unit=metric.unit,
                     count=len(values),
-                    values=shares | {"max": values[-1]},
+                    values=shares | {"max": values.at_share(1.0)},
                 )
             )
     return found
 
 
 def _failures(requests: Sequence[Request]) -> list[Failure]:
-    failed = [request for request in requests if request.error is not None]
-    counts = Counter(request.error or "" for request in failed)
-    examples = {request.error: request for request in reversed(failed)}
+    counts: Counter[str] = Counter()
+    examples: dict[str, tuple[int | None, str]] = {}
+    for error, status, detail in of(requests, "error", "status", "error_detail"):
+        if error is not None:
+            counts[error] += 1
+            examples.setdefault(error, (status, detail))
     return [
         Failure(
-            error=error,
-            count=count,
-            status=examples[error].status,
-            example=one_line(examples[error].error_detail, 200),
+            error=error, count=count, status=examples[error][0], example=one_line(examples[error][1], 200)
         )
         for error, count in counts.most_common()
     ]

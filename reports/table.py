@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from probes.errors import RecordError
 from probes.json_types import JsonObject
 from probes.request import Request, request_from_json
+from probes.request_columns import ROWS_AT_ONCE, RequestColumns, batches_of, to_columns
 from reports.record import REQUESTS_FOLDER, SERIES_FOLDER
 from reports.request_table import REQUEST_COLUMNS
 from reports.run import Run, read_ndjson
@@ -30,7 +32,6 @@ _SCALARS = {
 }
 _LIST = "[]"
 _LINES_OF_ANY_LENGTH = "maximum_object_size=67108864"
-_ROWS_AT_ONCE = 2048
 _SPAN_SLACK_NS = 60 * 10**9  # a sample may be written a little before or after what it belongs to
 
 
@@ -200,28 +201,39 @@ def series_names(run: Run) -> list[str]:
 def read_requests(folder: Path) -> list[Request]:
     """Return every request of a load run, by intended time, from all workers and parts."""
     parts = folder / REQUESTS_FOLDER
-    rows = (row for stem in _stems(parts) for row in _request_rows(parts, stem))
-    requests = [request_from_json(row) for row in rows if row.get("t_intended_ns") is not None]
+    requests: list[Request] = []
+    for stem in _stems(parts):
+        for batch in _batches(parts, stem):
+            rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+            requests += [request_from_json(row) for row in rows if row.get("t_intended_ns") is not None]
     requests.sort(key=lambda request: (request.t_intended_ns, request.index))
     return requests
 
 
-def _request_rows(folder: Path, stem: str) -> Iterator[JsonObject]:
-    """Yield the rows of one part a few at a time; texts that come again are held once."""
+def read_columns(folder: Path) -> RequestColumns:
+    """Return the same as columns: for runs with more requests than one wants to hold as objects."""
+    parts = folder / REQUESTS_FOLDER
+    return to_columns(batch for stem in _stems(parts) for batch in _batches(parts, stem))
+
+
+def _batches(folder: Path, stem: str) -> Iterator[Mapping[str, Sequence[Any]]]:
+    """Yield the rows of one part a few at a time, by column; texts that come again are held once."""
     sealed = folder / f"{stem}.parquet"
     if not sealed.exists():
-        yield from read_ndjson(folder / f"{stem}.ndjson")
+        yield from batches_of(read_ndjson(folder / f"{stem}.ndjson"))
         return
     texts: dict[str, str] = {}
     try:
         with duckdb.connect() as connection:
             connection.execute("SET threads = 1")
+            connection.execute("SET enable_progress_bar = false")  # it would go to stdout
             cursor = connection.execute("SELECT * FROM read_parquet(?)", [str(sealed)])
-            names = [str(column[0]) for column in cursor.description or []]
-            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                for row in rows:
-                    shared = (texts.setdefault(v, v) if type(v) is str else v for v in row)
-                    yield dict(zip(names, shared, strict=True))
+            columns = [(str(column[0]), str(column[1])) for column in cursor.description or []]
+            while rows := cursor.fetchmany(ROWS_AT_ONCE):
+                yield {
+                    name: [texts.setdefault(v, v) for v in values] if kind == "VARCHAR" else values
+                    for (name, kind), values in zip(columns, zip(*rows, strict=True), strict=True)
+                }
     except duckdb.Error as error:
         raise RecordError(f"{sealed}: cannot be read: {error}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from probes.request import Request
 from reports.panel import Band, Marker, Panel
 from reports.record import REQUESTS_FOLDER
 from reports.run import Run
-from reports.table import read_requests
+from reports.table import read_columns
 from reports.telemetry import telemetry_panels
 from reports.traffic import traffic_panels
 
@@ -43,13 +43,13 @@ class Timeline:
     problems: tuple[str, ...]  # parts of the record that could not be read
 
 
-def build_timeline(run: Run) -> Timeline:
+def build_timeline(run: Run, traffic: Sequence[Request] | None = None) -> Timeline:
     """Put what a run recorded on one clock; what cannot be read is named, never left out in silence."""
     t0_ns = run.header.started_ns
     problems: list[str] = []
     panels: list[Panel] = []
     try:
-        panels += traffic_panels(read_traffic(run), t0_ns)
+        panels += traffic_panels(read_traffic(run) if traffic is None else traffic, t0_ns)
     except RecordError as error:
         problems.append(str(error))
     try:
@@ -73,9 +73,9 @@ def build_timeline(run: Run) -> Timeline:
     )
 
 
-def read_traffic(run: Run) -> list[Request]:
+def read_traffic(run: Run) -> Sequence[Request]:
     """Return the requests of a run, or of the load test that ran inside it."""
-    return read_requests(traffic_folder(run))
+    return read_columns(traffic_folder(run))
 
 
 def traffic_folder(run: Run) -> Path:
