@@ -13,6 +13,7 @@ from loadtests.workload import Workload
 from probes.breaches import CLIENT_ERRORS
 from probes.finding import Finding
 from probes.request import Request
+from probes.request_columns import keep
 from probes.slo import judge_slos
 from probes.slo_spec import to_slos
 from reports.request_table import open_requests
@@ -51,7 +52,7 @@ def judge_capacity(
         return []
     begin_ns = t0_ns + round((phases.up_s + expected.scale_up.within_s) * 1e9)
     end_ns = t0_ns + round(phases.idle_s * 1e9)
-    scaled = [request for request in requests if begin_ns <= request.t_intended_ns < end_ns]
+    scaled = keep(requests, "t_intended_ns", where=lambda due_ns: begin_ns <= due_ns < end_ns)
     return judge_slos(to_slos(expected.scale_up.slos), scaled, phase="scaled up")
 
 
