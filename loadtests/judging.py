@@ -63,7 +63,10 @@ def judge_run(run: Run) -> list[Finding]:
     settled_groups = groups_of(workload, settled.requests, outages, whole=subject)
     promises = [
         *judge_slos_of(
-            workload.slos, [(group.phase, group.requests) for group in settled_groups], is_peeked=is_peeked
+            workload.slos,
+            [(group.phase, group.requests) for group in settled_groups],
+            is_peeked=is_peeked,
+            is_by_load=True,
         ),
         *(
             finding

@@ -92,7 +92,7 @@ def judge_step(
     precision: float,
 ) -> Outcome:
     """Decide one step, at a look that may be one of any number."""
-    outcomes = [finding.outcome for finding in judge_slos(slos, requests, is_peeked=True)]
+    outcomes = [finding.outcome for finding in judge_slos(slos, requests, is_peeked=True, is_by_load=True)]
     if Outcome.FAIL in outcomes:
         return Outcome.FAIL
     if backlog.is_growing(variance) and _is_late(slos, requests):

@@ -41,25 +41,32 @@ class Evidence:
         return Outcome.FAIL if (self.many if many is None else many) <= doubt else Outcome.INCONCLUSIVE
 
 
-def weigh(slo: Slo, tally: Tally, *, is_peeked: bool = False) -> Evidence:
-    """Return what a tally says; ``is_peeked``: it was looked at before, and might have been stopped on."""
+def weigh(slo: Slo, tally: Tally, *, is_peeked: bool = False, is_by_load: bool = False) -> Evidence:
+    """Return what a tally says.
+
+    ``is_peeked``: it was looked at before, and might have been stopped on. ``is_by_load``: it speaks for a
+    longer time under this load, so whether load made requests slow counts before they PASS.
+    """
     inflation = tally.inflation(slo.allowed)
-    total = tally.total / inflation
+    passing = max(inflation, tally.inflation_by_load(slo.allowed)) if is_by_load else inflation
+    total = tally.total / passing
     few_of, many_of = (
         (chance_of_so_few_ever, chance_of_so_many_ever)
         if is_peeked
         else (chance_of_so_few, chance_of_so_many)
     )
     few, weight = 1.0, 1 / inflation
-    if inflation == 1 or total >= INDEPENDENT_MIN:
-        few = few_of(tally.possible * weight, total, allowed=slo.allowed)
-    else:  # the correlation itself is hardly known: nothing passes, and what fails has to fail by half of it
-        weight /= 2
+    if passing == 1 or total >= INDEPENDENT_MIN:
+        few = few_of(tally.possible / passing, total, allowed=slo.allowed)
+    if inflation > 1 and tally.total * weight < INDEPENDENT_MIN:
+        weight /= (
+            2  # the correlation itself is hardly known: nothing passes, what fails has to fail by half of it
+        )
     many = many_of(tally.certain * weight, tally.total * weight, allowed=slo.allowed) / (1 - PARTS_DOUBT)
     many = min(1.0, many, many_of(tally.failed, len(tally.scores), allowed=slo.allowed) / (1 - PARTS_DOUBT))
     if not is_peeked:
         many = min(many, _chance_of_a_part(slo, tally) / PARTS_DOUBT)
-    return Evidence(few=few, many=many, inflation=inflation, independent=total)
+    return Evidence(few=few, many=many, inflation=passing, independent=total)
 
 
 def _chance_of_a_part(slo: Slo, tally: Tally) -> float:

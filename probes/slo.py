@@ -59,17 +59,27 @@ def slo_holds(
 
 
 def judge_slos(
-    slos: Sequence[Slo], requests: Sequence[Request], *, phase: str = "", is_peeked: bool = False
+    slos: Sequence[Slo],
+    requests: Sequence[Request],
+    *,
+    phase: str = "",
+    is_peeked: bool = False,
+    is_by_load: bool = False,
 ) -> list[Finding]:
     """Judge each SLO over the same requests; ``phase`` names the part of a game day they belong to.
 
-    ``is_peeked`` says that the run was looked at while it went on, and could have ended at any look.
+    ``is_peeked`` says that the run was looked at while it went on, and could have ended at any look;
+    ``is_by_load`` that it speaks for a longer time under this load, as a load test does.
     """
-    return judge_slos_of(slos, [(phase, requests)], is_peeked=is_peeked)
+    return judge_slos_of(slos, [(phase, requests)], is_peeked=is_peeked, is_by_load=is_by_load)
 
 
 def judge_slos_of(
-    slos: Sequence[Slo], groups: Sequence[tuple[str, Sequence[Request]]], *, is_peeked: bool = False
+    slos: Sequence[Slo],
+    groups: Sequence[tuple[str, Sequence[Request]]],
+    *,
+    is_peeked: bool = False,
+    is_by_load: bool = False,
 ) -> list[Finding]:
     """Judge each SLO over each of several groups of requests, by name; the empty name is the whole.
 
@@ -78,7 +88,8 @@ def judge_slos_of(
     pairs = [(phase, requests, slo) for phase, requests in groups for slo in slos]
     tallies = [tally_slo(slo, requests, slos) for _, requests, slo in pairs]
     weighed = [
-        weigh(slo, tally, is_peeked=is_peeked) for (_, _, slo), tally in zip(pairs, tallies, strict=True)
+        weigh(slo, tally, is_peeked=is_peeked, is_by_load=is_by_load)
+        for (_, _, slo), tally in zip(pairs, tallies, strict=True)
     ]
     chances = holm([evidence.many for evidence in weighed])
     return [
@@ -99,7 +110,8 @@ def judge_slo(slo: Slo, requests: Sequence[Request], *, slos: Sequence[Slo] = ()
 def is_decided(slos: Sequence[Slo], groups: Sequence[tuple[str, Sequence[Request]]]) -> bool:
     """Say whether every promise is decided over every group, at a look that may be one of any number."""
     return all(
-        finding.outcome is not Outcome.INCONCLUSIVE for finding in judge_slos_of(slos, groups, is_peeked=True)
+        finding.outcome is not Outcome.INCONCLUSIVE
+        for finding in judge_slos_of(slos, groups, is_peeked=True, is_by_load=True)
     )
 
 

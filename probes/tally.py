@@ -10,14 +10,15 @@ import itertools
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from probes.breaches import CLIENT_ERRORS, count_breaches
 from probes.dependence import inflation
+from probes.load_driven import count_under_way, inflation_by_load
 from probes.metric import METRICS, percentile
 from probes.promise import GOODPUT, Slo
 from probes.request import Request
-from probes.request_columns import in_time, keep, values_of
+from probes.request_columns import in_time, keep, of, values_of
 
 _FAILED = -1  # in the place of a number of values
 
@@ -30,6 +31,8 @@ class Tally:
     possible_each: Sequence[int] = field(repr=False)
     total_each: Sequence[int] = field(repr=False)
     scores: Sequence[float] = field(repr=False)  # the higher the worse; failed ones are infinitely bad
+    # Others, when each was sent; none where stretches are counted.
+    under_way_each: Sequence[int] = field(default=(), repr=False)
 
     @property
     def certain(self) -> int:
@@ -56,6 +59,10 @@ class Tally:
         """Return how many of these values say as much as one independent one."""
         return inflation(self.possible_each, self.total_each, self.scores, share=allowed)
 
+    def inflation_by_load(self, allowed: float) -> float:
+        """Return the same where it is the load that makes requests slow; 1: it does not, or is not known."""
+        return inflation_by_load(self.scores, self.under_way_each, share=allowed)
+
     def part(self, begin: int, end: int) -> Tally:
         """Return a stretch of it."""
         return Tally(
@@ -71,7 +78,17 @@ def tally_slo(slo: Slo, requests: Sequence[Request], slos: Sequence[Slo] = ()) -
     answered = keep(requests, "is_hung_up", where=lambda is_hung_up: not is_hung_up)  # neither good nor bad
     kept = in_time(answered)
     found = _tally_goodput(slos, kept) if slo.metric == GOODPUT else _tally_metric(slo, kept)
-    return found if slo.window is None else _tally_windows(slo, found, kept)
+    if slo.window is not None:
+        return _tally_windows(slo, found, kept)
+    return replace(found, under_way_each=_under_way(kept))
+
+
+def _under_way(requests: Sequence[Request]) -> Sequence[int]:
+    begins, ends = array("q"), array("q")
+    for intended, sent, ended in of(requests, "t_intended_ns", "t_sent_ns", "t_end_ns"):
+        begins.append(sent or intended)
+        ends.append(ended or begins[-1])
+    return count_under_way(begins, ends)
 
 
 def _tally_goodput(slos: Sequence[Slo], requests: Sequence[Request]) -> Tally:

@@ -223,7 +223,7 @@ def test_a_stream_cut_without_done_fails_here_and_is_a_success_for_locust_alone(
     plain = [sys.executable, "-P", "-m", "locust", "-f", str(locustfile), "--headless", "-u", "2", "-r", "2"]
     with endpoint(*FAST, "--fault", "cut:0.5") as running:
         beside = subprocess.Popen(
-            [*plain, "-t", "2s", "--host", running.url, "--json-file", str(tmp_path / "plain")],
+            [*plain, "-t", "4s", "--host", running.url, "--json-file", str(tmp_path / "plain")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -241,7 +241,7 @@ def test_a_stream_cut_without_done_fails_here_and_is_a_success_for_locust_alone(
     errors = finding(recorded, "errors").evidence["errors"][0]
     assert (errors["kind"], errors["count"]) == ("no_done", len(cut))
     assert "no [DONE]" in errors["example"]
-    assert sum(entry["num_requests"] for entry in stats) > 20
+    assert sum(entry["num_requests"] for entry in stats) > 5
     assert sum(entry["num_failures"] for entry in stats) == 0
     table = next(
         line for line in (recorded.path / "locust.log").read_text().splitlines() if "Aggregated" in line

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loadtests.batching import Batch, BatchLimits, Sequence
+from probes.request import Request
+from tests.probes.rows import T0_NS, answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,26 @@ def serve(server: Server, moments_s: Iterator[float]) -> list[Served]:
                     Served(arrived_s=arrived.pop(one), first_s=first.pop(one), ended_s=now_s),
                 )
     return served
+
+
+def rows_of(server: Server, served: list[Served]) -> list[Request]:
+    """Return them as the rows of a load run, in the order of arrival."""
+    return [_row(server, i, one) for i, one in enumerate(sorted(served, key=lambda one: one.arrived_s))]
+
+
+def _row(server: Server, index: int, one: Served) -> Request:
+    arrived_ns, first_ns, ended_ns = (
+        T0_NS + round(t * 1e9) for t in (one.arrived_s, one.first_s, one.ended_s)
+    )
+    return answered(
+        index,
+        t_intended_ns=arrived_ns,
+        t_sent_ns=arrived_ns,
+        t_first_ns=first_ns,
+        t_last_ns=ended_ns,
+        t_end_ns=ended_ns,
+        tokens_out=server.tokens,
+    )
 
 
 def late_share(

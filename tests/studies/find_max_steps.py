@@ -27,8 +27,7 @@ from probes.outcome import Outcome
 from probes.promise import Slo
 from probes.request import Request
 from probes.warm_up import WarmUp, leave_out
-from tests.probes.rows import T0_NS, answered
-from tests.studies.batch_model import Served, Server, poisson, serve, true_limit
+from tests.studies.batch_model import Served, Server, poisson, rows_of, serve, true_limit
 
 REPORT = Path(__file__).parents[2] / "docs" / "studies" / "find-max-steps.md"
 SERVER = Server(slots=32, tokens=16, step_ms=20.0)
@@ -51,7 +50,7 @@ def step(rate_per_s: float, seed: int, *, bound_ms: float) -> Ended:
     length_s = WITHIN_S * STEP_SHARE
     served = serve(SERVER, poisson(rate_per_s, requests=round(rate_per_s * length_s * 1.1), seed=seed))
     by_arrival = sorted(served, key=lambda one: one.arrived_s)
-    rows = [_row(index, one) for index, one in enumerate(by_arrival)]
+    rows = rows_of(SERVER, served)
     slo = Slo(
         name="first",
         metric="ttft_ms",
@@ -66,21 +65,6 @@ def step(rate_per_s: float, seed: int, *, bound_ms: float) -> Ended:
             return Ended(outcome=outcome, after_s=look_s)
         look_s *= GROWTH
     return Ended(outcome=Outcome.INCONCLUSIVE, after_s=length_s)
-
-
-def _row(index: int, one: Served) -> Request:
-    arrived_ns, first_ns, ended_ns = (
-        T0_NS + round(t * 1e9) for t in (one.arrived_s, one.first_s, one.ended_s)
-    )
-    return answered(
-        index,
-        t_intended_ns=arrived_ns,
-        t_sent_ns=arrived_ns,
-        t_first_ns=first_ns,
-        t_last_ns=ended_ns,
-        t_end_ns=ended_ns,
-        tokens_out=SERVER.tokens,
-    )
 
 
 def _look(slo: Slo, rows: Sequence[Request], served: Sequence[Served], at_s: float) -> Outcome:
