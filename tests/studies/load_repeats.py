@@ -28,7 +28,7 @@ RATIOS = (0.8, 0.98, 1.02, 1.2)
 REPEATS = 30
 SERVER = Server(slots=32, tokens=16, step_ms=20.0)
 BOUND_MS, OBJECTIVE = 80.0, 0.95
-DURATION_S = 10
+DURATION_S = 15
 _TEXT = """
 name: repeats
 arrivals: {{kind: poisson, rate_per_s: {rate:.4f}}}
