@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from loadtests.guard_spec import GuardsSpec
+from loadtests.promise_watch import PromiseWatch
 from loadtests.repetition import CHARS_MIN, is_repeating
 from loadtests.spending import Spending, Tokens, most
 from probes.breaches import CLIENT_ERRORS
@@ -16,14 +17,12 @@ from probes.event import Event
 from probes.finding import Finding
 from probes.outcome import Outcome
 from probes.request import Request
-from probes.slo import Slo, decide, tally_slo
+from probes.slo import Slo, tally_slo
 
 RUNAWAY_KINDS = frozenset(("runaway", "repetition", "too_long"))
 BUDGETS = frozenset(("tokens", "money", "seconds"))
 _EVENTS_EXTRA = 16  # an event may hold less than a token where a character is cut in two
 _TOKENS_WATCHED_MIN = 128  # shorter answers are not looked at for repetition
-# A guard looks often: after 64 requests, 128, 256, ... Together these looks err in 1 of 1000 runs.
-_SLO_DOUBT, _SLO_FIRST = 0.001, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class Guards:
         self._latest: deque[bool] = deque(maxlen=1 if storm is None else storm.of_last)
         self._runaways = 0
         self._slos = slos
-        self._tallies = {slo.name: [0, 0] for slo in slos if slo.name in spec.slos}
+        self._watched = {slo.name: PromiseWatch(slo.allowed) for slo in slos if slo.name in spec.slos}
 
     def watches(self, index: int, *, output_tokens: int) -> bool:
         """Whether this answer's text is kept while it comes, to see if it goes in circles."""
@@ -122,17 +121,11 @@ class Guards:
 
     def _slo(self, row: Request) -> Stop | None:
         for slo in self._slos:
-            if slo.name not in self._tallies or row.is_hung_up:
+            if slo.name not in self._watched or row.is_hung_up:
                 continue
-            counts = self._tallies[slo.name]
-            counts[0] += tally_slo(slo, [row], self._slos).certain > 0
-            counts[1] += 1
-            looks = counts[1] // _SLO_FIRST
-            if looks and counts[1] == _SLO_FIRST * looks and not looks & (looks - 1):
-                doubt = _SLO_DOUBT / (2 * looks)  # 1/2, 1/4, 1/8, ... of it: together no more than all
-                bad, total = counts
-                if decide(bad, total, objective=slo.objective, confidence=1 - doubt) is Outcome.FAIL:
-                    return Stop(guard="slo", detail=f"{slo.name}: {bad} of {total} requests broke it")
+            watch, tally = self._watched[slo.name], tally_slo(slo, [row], self._slos)
+            if watch.is_broken(is_bad=tally.certain > 0, has_failed=tally.failed > 0):
+                return Stop(guard="slo", detail=f"{slo.name}: {watch.bad} of {watch.total} requests broke it")
         return None
 
 
