@@ -52,11 +52,13 @@ class Backlog:
 
 def backlog_of(run: Run) -> Backlog:
     """Return the growth over the last three quarters of the time in which requests arrived."""
-    seconds: dict[int, dict[str, tuple[int, int]]] = {}  # the last row of each load process
+    seconds: dict[int, dict[str, tuple[int, int]]] = {}  # the last row with arrivals of each load process
     for name in series_names(run):
         if name.startswith("client-"):
             for row in read_series(run, name):
-                seconds.setdefault(row["t_ns"] // 10**9, {})[name] = (row["arrivals"], row["in_flight"])
+                counts = seconds.setdefault(row["t_ns"] // 10**9, {})
+                if row["arrivals"] > counts.get(name, (-1, 0))[0]:  # the end may drain within the second
+                    counts[name] = (row["arrivals"], row["in_flight"])
     ordered: list[tuple[int, int]] = []
     for second in sorted(seconds):
         arrivals, under_way = (sum(column) for column in zip(*seconds[second].values(), strict=True))

@@ -17,13 +17,14 @@ from loadtests.find_max import Search as SearchOrder
 from loadtests.find_max import check_search, step_spec
 from loadtests.max_rate import Step, find_knee, find_saturated
 from loadtests.rate_search import Tried, interval_of, next_rate
-from loadtests.rate_step import Backlog, arrivals_needed, judge_step, variance_of
+from loadtests.rate_step import Backlog, arrivals_needed, backlog_of, judge_step, variance_of
 from loadtests.workload import WorkloadSpec
 from probes.errors import ConfigError
 from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import Slo
 from reports.html import render_html
+from reports.record import create_run
 from reports.run import load_run
 from tests.loadtests.endpoints import endpoint
 from tests.probes.rows import answered
@@ -115,6 +116,17 @@ def test_a_growing_queue_fails_long_before_most_requests_were_slow() -> None:
     assert judged(growing, late, 0.7) is Outcome.FAIL
     assert judged(growing, rows[:740]) is Outcome.INCONCLUSIVE  # it grows, but nothing is late yet
     assert not Backlog(arrivals=900, before=40, growth=110).is_growing(1.0)  # chance explains that
+
+
+def test_what_drains_in_the_second_in_which_arrivals_end_is_a_queue_all_the_same(tmp_path: Path) -> None:
+    writer = create_run(tmp_path, kind="load", spec={}, seed=0)
+    with writer:
+        for second in range(8):
+            counts = {"arrivals": 110 * second, "in_flight": 36 + 10 * second}
+            writer.sample("client-0", {"t_ns": (second * 10 + 1) * 10**8} | counts)
+        writer.sample("client-0", {"t_ns": 79 * 10**8, "arrivals": 770, "in_flight": 0})
+
+    assert backlog_of(load_run(writer.path)).growth == 50
 
 
 def test_a_step_above_capacity_does_not_pass_however_fast_its_first_requests_were() -> None:
