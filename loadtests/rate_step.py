@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.arrivals import Arrivals
+from loadtests.plan import ARRIVALS_ENDED
 from probes.outcome import Outcome
 from probes.request import Request
 from probes.request_columns import in_time, values_of
@@ -52,17 +53,19 @@ class Backlog:
 
 def backlog_of(run: Run) -> Backlog:
     """Return the growth over the last three quarters of the time in which requests arrived."""
-    seconds: dict[int, dict[str, tuple[int, int]]] = {}  # the last row with arrivals of each load process
+    # What is under way a little later has begun to drain, though the row may count arrivals of before.
+    end_ns = min((event.t_ns for event in run.events_of(ARRIVALS_ENDED)), default=None)
+    seconds: dict[int, dict[str, tuple[int, int]]] = {}  # the last row of each load process
     for name in series_names(run):
         if name.startswith("client-"):
             for row in read_series(run, name):
-                counts = seconds.setdefault(row["t_ns"] // 10**9, {})
-                if row["arrivals"] > counts.get(name, (-1, 0))[0]:  # the end may drain within the second
+                if end_ns is None or row["t_ns"] <= end_ns:
+                    counts = seconds.setdefault(row["t_ns"] // 10**9, {})
                     counts[name] = (row["arrivals"], row["in_flight"])
     ordered: list[tuple[int, int]] = []
     for second in sorted(seconds):
         arrivals, under_way = (sum(column) for column in zip(*seconds[second].values(), strict=True))
-        if arrivals > (ordered[-1][0] if ordered else 0):  # nothing of the draining
+        if arrivals > (ordered[-1][0] if ordered else 0):
             ordered.append((arrivals, under_way))
     return backlog_of_counts(ordered)
 

@@ -16,6 +16,7 @@ from loadtests.arrivals import Arrivals
 from loadtests.find_max import Search as SearchOrder
 from loadtests.find_max import check_search, step_spec
 from loadtests.max_rate import Step, find_knee, find_saturated
+from loadtests.plan import ARRIVALS_ENDED
 from loadtests.rate_search import Tried, interval_of, next_rate
 from loadtests.rate_step import Backlog, arrivals_needed, backlog_of, judge_step, variance_of
 from loadtests.workload import WorkloadSpec
@@ -118,13 +119,15 @@ def test_a_growing_queue_fails_long_before_most_requests_were_slow() -> None:
     assert not Backlog(arrivals=900, before=40, growth=110).is_growing(1.0)  # chance explains that
 
 
-def test_what_drains_in_the_second_in_which_arrivals_end_is_a_queue_all_the_same(tmp_path: Path) -> None:
+def test_a_queue_that_drains_once_arrivals_have_ended_was_a_queue(tmp_path: Path) -> None:
     writer = create_run(tmp_path, kind="load", spec={}, seed=0)
+    begin_ns = time.time_ns() - 8 * 10**9
     with writer:
         for second in range(8):
             counts = {"arrivals": 110 * second, "in_flight": 36 + 10 * second}
-            writer.sample("client-0", {"t_ns": (second * 10 + 1) * 10**8} | counts)
-        writer.sample("client-0", {"t_ns": 79 * 10**8, "arrivals": 770, "in_flight": 0})
+            writer.sample("client-0", {"t_ns": begin_ns + second * 10**9} | counts)
+        writer.event("load", ARRIVALS_ENDED)
+        writer.sample("client-0", {"t_ns": time.time_ns(), "arrivals": 820, "in_flight": 3})
 
     assert backlog_of(load_run(writer.path)).growth == 50
 
