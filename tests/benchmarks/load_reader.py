@@ -1,8 +1,9 @@
 """How many streamed events one load process takes, at what cost: ``python -m tests.benchmarks load_reader``.
 
 All of a load process but Locust is measured on the first core: dispatcher, reader, recorder and histograms. A
-golden endpoint on the last sends each stream one event per 10 ms, in answers of 300. The cost per event is
-that of the whole run, opening the streams included; the rate is that of the time when all are open.
+golden endpoint on the last sends each stream one event per 10 ms, in answers of 300. Rate and cost are those
+of the same time, in which all streams are open and each that ends is followed by a new one. The cost of the
+whole run stands beside: while streams are being opened, few events bear the cost of the hub's turns.
 ``python -m tests.benchmarks.load_reader N [tls]`` measures N streams once.
 """
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
@@ -46,7 +48,9 @@ def figures() -> Iterator[Figure]:
         beside = (
             f"{found['rows']:.0f} rows, {found['failed']:.0f} failed, "
             f"{found['reads_coalesced']:.0f} of {found['reads']:.0f} reads held several, "
-            f"up to {found['lag_ms_max']:.0f} ms late; endpoint {found['endpoint_cpu_share']:.0%} of its core"
+            f"up to {found['lag_ms_max']:.0f} ms late; {found['system_share']:.0%} of it in the kernel; "
+            f"{found['cpu_us_per_event_of_all']:.1f} µs over the whole run; "
+            f"endpoint {found['endpoint_cpu_share']:.0%} of its core"
         )
         units = {"events_per_s": "events/s", "cpu_us_per_event": "µs", "kib_per_stream": "KiB"}
         for name, unit in units.items():
@@ -68,6 +72,31 @@ class _Sums:
         self.lag_ms_max = max(self.lag_ms_max, row.lag_ms_max)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What the process has used until a moment."""
+
+    t_ns: int
+    user_s: float
+    system_s: float
+    resident_bytes: int
+
+    @property
+    def cpu_s(self) -> float:
+        """Return the time on a core."""
+        return self.user_s + self.system_s
+
+
+def _look() -> _Look:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return _Look(
+        t_ns=time.time_ns(),
+        user_s=usage.ru_utime,
+        system_s=usage.ru_stime,
+        resident_bytes=_resident_bytes(),
+    )
+
+
 def read(streams: int, folder: Path, *, endpoint_core: int, is_tls: bool) -> dict[str, float]:
     """Run a load of so many streams; return the figures."""
     step = Step(
@@ -77,7 +106,7 @@ def read(streams: int, folder: Path, *, endpoint_core: int, is_tls: bool) -> dic
         seconds=SECONDS,
         is_tls=is_tls,
     )
-    sums, sizes = _Sums(), [0]
+    sums = _Sums()
     with (
         golden_endpoint(folder / "golden.bin", core=endpoint_core, is_tls=is_tls) as golden,
         create_run(folder, kind="load", spec={}, seed=1) as writer,
@@ -89,21 +118,23 @@ def read(streams: int, folder: Path, *, endpoint_core: int, is_tls: bool) -> dic
         load.prepare(lambda call, *given: call(*given))
         open_s = spec.duration_s - SECONDS
         gc.collect()
-        size_before, cpu_s, t0_ns = _resident_bytes(), _cpu_s(), time.time_ns() + round(START_DELAY_S * 1e9)
-        watch = gevent.spawn_later(
-            START_DELAY_S + open_s, lambda: sizes.append(_resident_bytes() - size_before)
-        )
+        before, t0_ns = _look(), time.time_ns() + round(START_DELAY_S * 1e9)
+        opened = gevent.spawn_later(START_DELAY_S + open_s, _look)
+        ended = gevent.spawn_later(START_DELAY_S + open_s + SECONDS, _look)
         load.run(t0_ns=t0_ns)
-        cpu_s = _cpu_s() - cpu_s
-        watch.join()
+        after = _look()
         truth = golden.stop()
     counts = load.tally.counts
     if not counts["events"]:
         raise TargetError("nothing was read")
+    first, last = opened.get(), ended.get()
+    sent = _sent(truth, first.t_ns, last.t_ns)
     return {
-        "events_per_s": _sent_per_s(truth, t0_ns + round(open_s * 1e9)),
-        "cpu_us_per_event": cpu_s / counts["events"] * 1e6,
-        "kib_per_stream": sizes[-1] / streams / 1024,
+        "events_per_s": sent / (last.t_ns - first.t_ns) * 1e9,
+        "cpu_us_per_event": (last.cpu_s - first.cpu_s) / sent * 1e6,
+        "cpu_us_per_event_of_all": (after.cpu_s - before.cpu_s) / counts["events"] * 1e6,
+        "system_share": (last.system_s - first.system_s) / (last.cpu_s - first.cpu_s),
+        "kib_per_stream": (first.resident_bytes - before.resident_bytes) / streams / 1024,
         "rows": counts["rows"],
         "failed": counts["failed"],
         "reads": sums.reads,
@@ -113,15 +144,9 @@ def read(streams: int, folder: Path, *, endpoint_core: int, is_tls: bool) -> dic
     }
 
 
-def _sent_per_s(truth: GoldenRecord, from_ns: int) -> float:
-    """Return the endpoint's rate while all streams are open; no stream gets ahead of who reads it by much."""
-    until_ns = from_ns + round(SECONDS * 1e9)
-    return sum(from_ns <= at < until_ns for stream in truth.streams for at in stream.sends_ns) / SECONDS
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+def _sent(truth: GoldenRecord, from_ns: int, until_ns: int) -> int:
+    """Return how many events the endpoint sent then; no stream gets ahead of who reads it by much."""
+    return sum(from_ns <= at < until_ns for stream in truth.streams for at in stream.sends_ns)
 
 
 def _resident_bytes() -> int:
