@@ -22,7 +22,7 @@ from loadtests.connections import SO_TIMESTAMPNS, Connections, Link
 from loadtests.event_times import EventTimes
 from loadtests.poll_clock import READ, WRITE
 from loadtests.server_sent_events import EventDecoder, EventTooLongError
-from loadtests.stream import AnswerDecoder, BadHttpError, known_size
+from loadtests.stream import AnswerDecoder, BadHttpError
 from loadtests.tls import TlsError, TlsLayer
 from probes.request import Request
 
@@ -36,11 +36,8 @@ _view = memoryview(_buffer)
 _buffers = (_buffer,)
 _now_ns = time.time_ns
 _unpack_stamp = _STAMP.unpack_from
-# The chunk's size line of a read that is one whole chunk, by the read's length; empty: none has that length.
-_SIZE_LINES = [b""] * 4096
-for _size in range(1, 4080):
-    _line = b"%x\r\n" % _size
-    _SIZE_LINES[len(_line) + _size + 2] = _line
+# The size line of a chunk, by the length of all of the chunk; a length that is not there cannot be.
+_SIZE_LINES = {len(line) + size + 2: line for size in range(1, 8192) for line in (b"%x\r\n" % size,)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,44 +265,57 @@ class Exchange:
         except BlockingIOError:
             return
         frame = self._frame
-        if frame is not None and stamp_ns is not None and count < 4096:
+        if frame is not None and stamp_ns is not None:
             # The usual case: the read is one chunk that holds one event like the one before. Nothing is
             # copied but its text, and no decoder has anything to remember.
-            line, (before, after) = _SIZE_LINES[count], frame
-            at = len(line) + len(before)
-            if (
-                line
-                and _buffer.startswith(line)
-                and _buffer.startswith(before, len(line), at)
-                and _buffer.endswith(after, at, count)
-                and self._completion.take_text(bytes(_view[at : count - len(after)]))
-            ):
-                self._times.note_one(stamp_ns)
-                if self._completion.events >= self._events_stop or self._bytes_left < 0:
-                    self._stop_at_limits(stamp_ns)
-                return
-        if count:
-            taken, at = (0, 0) if frame is None else self._take_frames(frame, count)
-            self._take(bytes(_view[at:count]), stamp_ns or now_ns, is_exact=stamp_ns is not None, taken=taken)
-        else:
+            line, (before, after) = _SIZE_LINES.get(count), frame
+            if line is not None:
+                at = len(line) + len(before)
+                if (
+                    _buffer.startswith(line)
+                    and _buffer.startswith(before, len(line), at)
+                    and _buffer.endswith(after, at, count)
+                    and self._completion.take_text(bytes(_view[at : count - len(after)]))
+                ):
+                    self._times.note_one(stamp_ns)
+                    if self._completion.events >= self._events_stop or self._bytes_left < 0:
+                        self._stop_at_limits(stamp_ns)
+                    return
+        if not count:
             self._on_closed(now_ns)
+            return
+        taken, at = (0, 0) if frame is None else self._take_frames(frame, count)
+        is_exact, stamp_ns = stamp_ns is not None, stamp_ns or now_ns
+        if at < count:
+            self._take(bytes(_view[at:count]), stamp_ns, is_exact=is_exact, taken=taken)
+            return
+        self._note_several(taken, stamp_ns, is_exact=is_exact)  # the decoders have nothing to remember of it
+        if self._completion.events >= self._events_stop or self._bytes_left < 0:
+            self._stop_at_limits(stamp_ns)
 
     def _take_frames(self, frame: tuple[bytes, bytes], count: int) -> tuple[int, int]:
         """Count the whole chunks like the one before that the buffer begins with; return where they end."""
         before, after = frame
+        after_size, take_text = len(after), self._completion.take_text
         taken = at = 0
-        while (line_end := _buffer.find(b"\r\n", at, min(at + 8, count))) > 0:
-            begin = line_end + 2
-            end = begin + known_size(bytes(_view[at:line_end])) + 2
-            text_at = begin + len(before)
-            if end > count or not (
-                _buffer.startswith(before, begin, text_at)
-                and _buffer.endswith(after, text_at, end)
-                and self._completion.take_text(bytes(_view[text_at : end - len(after)]))
-            ):
+        pieces = bytes(_view[:count]).split(after)
+        pieces.pop()  # what comes after the last
+        for piece in pieces:
+            size = len(piece) + after_size
+            line = _SIZE_LINES.get(size)
+            if line is None:
                 break
-            taken, at = taken + 1, end
+            begin = line + before
+            if not piece.startswith(begin) or not take_text(piece[len(begin) :]):
+                break
+            taken += 1
+            at += size
         return taken, at
+
+    def _note_several(self, contents: int, stamp_ns: int, *, is_exact: bool) -> None:
+        """Note a read of several events, or one whose time is not known exactly."""
+        uncertain_ns = 0 if is_exact and contents == 1 else self._uncertain_ns(stamp_ns)
+        self._times.note(contents, stamp_ns, is_exact=is_exact, uncertain_ns=uncertain_ns)
 
     def _on_readable_tls(self) -> None:
         link = self._link
@@ -333,7 +343,7 @@ class Exchange:
     def _take(self, data: bytes, stamp_ns: int, *, is_exact: bool, taken: int = 0) -> None:
         """Take one read apart, of which ``taken`` events with content have been counted already."""
         try:
-            contents, has_more_after = self._count(self._answer.feed(data)) if data else (0, False)
+            contents, has_more_after = self._count(self._answer.feed(data))
             contents += taken
         except BadHttpError as error:
             self.fail("bad_http", str(error), t_end_ns=stamp_ns)
@@ -345,8 +355,7 @@ class Exchange:
         if contents:
             is_last = not (has_more_after or answer.has_begun_more or self._events.is_mid_event)
             is_exact = is_exact and is_last and not answer.is_complete
-            uncertain_ns = 0 if is_exact and contents == 1 else self._uncertain_ns(stamp_ns)
-            self._times.note(contents, stamp_ns, is_exact=is_exact, uncertain_ns=uncertain_ns)
+            self._note_several(contents, stamp_ns, is_exact=is_exact)
         if answer.is_complete and self.row is None:
             self._end_whole(stamp_ns)
         if self.row is None:

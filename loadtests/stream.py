@@ -237,11 +237,6 @@ def _parse_head(text: bytes) -> Head:
     return Head(status=int(match[2]), is_http_1_0=match[1] == b"0", fields=fields)
 
 
-def known_size(line: bytes) -> int:
-    """Return the size that this line of a chunk has said before; 0: it is new, and has to be parsed."""
-    return _known_sizes.get(line, 0)
-
-
 def _parse_size(line: bytes) -> int:
     match = _CHUNK_SIZE.fullmatch(line)
     if match is None:
