@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from probes.in_order import ascending
 from probes.request import Request
 from probes.request_columns import of
 
@@ -69,10 +70,10 @@ def _highest_sum(changes: dict[int, float]) -> float:
     return highest
 
 
-def _streams(sent_ns: Iterable[int], ended_ns: Iterable[int]) -> int:
+def _streams(sent_ns: array[int], ended_ns: array[int]) -> int:
     """Return the most requests that were under way at once; one that ends makes room for the next."""
-    ends, highest, over = array("q", sorted(ended_ns)), 0, 0
-    for count, sent in enumerate(array("q", sorted(sent_ns)), start=1):
+    ends, highest, over = ascending(ended_ns), 0, 0
+    for count, sent in enumerate(ascending(sent_ns), start=1):
         while over < len(ends) and ends[over] <= sent:
             over += 1
         highest = max(highest, count - over)

@@ -17,6 +17,8 @@ from itertools import islice, pairwise
 from operator import mul
 from statistics import NormalDist
 
+from probes.in_order import order_by
+
 _GRID = 1.5  # lags looked at: 1, 2, 3, 4, 6, 9, 13, ...; between them correlations go in a line
 _STEPS = 200  # of the table of correlations
 _SAFETY = 1.05  # of what was estimated: the estimate's own scatter must not make errors more frequent
@@ -59,7 +61,7 @@ def design_effect(bad: Sequence[float], totals: Sequence[int]) -> float:
 
 def normal_scores(values: Sequence[float]) -> array[float]:
     """Return for each value where it would lie in a normal distribution, by its rank; equal ones alike."""
-    order = array("I", sorted(range(len(values)), key=values.__getitem__))
+    order = order_by(len(values), values.__getitem__)
     inverse, count = NormalDist().inv_cdf, len(values)
     scores = array("d", bytes(8 * count))
     start = 0

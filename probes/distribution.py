@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from probes.in_order import ascending
 from probes.metric import ITL, METRICS, at_share
 from probes.request import Request
 from probes.request_columns import of
@@ -50,7 +51,7 @@ class Distribution:
         else:
             read = METRICS[metric].read
             values = array("d", (value for request in requests if request.is_good for value in read(request)))
-            self._ordered = array("d", sorted(values))
+            self._ordered = ascending(values)
 
     def __len__(self) -> int:
         return len(self._gaps) or len(self._ordered)

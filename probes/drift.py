@@ -16,6 +16,7 @@ from statistics import NormalDist
 
 from probes.dependence import correlations_of, lag_sum, normal_scores
 from probes.finding import Finding
+from probes.in_order import ascending
 from probes.metric import at_share
 from probes.outcome import Outcome
 from probes.promise import GOODPUT, Slo
@@ -62,7 +63,7 @@ def find_trend(scores: Sequence[float], *, objective: float) -> Trend | None:
     error = math.sqrt(sum(rest * rest for rest in rests) / count * inflation / spread)
     chance = 2 * NormalDist().cdf(-abs(slope) / error) if error else 1.0
     edges = [round(count * quarter / _QUARTERS) for quarter in range(_QUARTERS + 1)]
-    quarters = (sorted(finite[begin:end]) for begin, end in pairwise(edges))
+    quarters = (ascending(finite[begin:end]) for begin, end in pairwise(edges))
     return Trend(
         chance=chance,
         by_quarter=tuple(at_share(part, objective) for part in quarters),

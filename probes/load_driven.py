@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from probes.dependence import correlations_of, lag_sum, normal_scores
+from probes.in_order import ascending
 
 _LINK = 3.0  # standard errors; of services that are as fast under more load, 1 in 700 looks as if it were not
 _LINKED_MIN = 20  # requests
@@ -21,7 +22,7 @@ _LINKED_MIN = 20  # requests
 
 def count_under_way(begins_ns: Sequence[int], ends_ns: Sequence[int]) -> Sequence[int]:
     """Return for each begin, in order of time, how many that began before it had not ended yet."""
-    ordered = sorted(ends_ns)
+    ordered = ascending(array("q", ends_ns))
     return array("i", (at - bisect_right(ordered, begin) for at, begin in enumerate(begins_ns)))
 
 
@@ -33,14 +34,14 @@ def inflation_by_load(scores: Sequence[float], under_way: Sequence[int], *, shar
     """
     if len(under_way) < _LINKED_MIN or not _is_linked(scores, under_way, share):
         return 1.0
-    return 1 + 2 * lag_sum(correlations_of([float(count) for count in under_way]))
+    return 1 + 2 * lag_sum(correlations_of(under_way))
 
 
 def _is_linked(scores: Sequence[float], under_way: Sequence[int], share: float) -> bool:
     """Say whether the slowest come when more is under way, beyond chance."""
     count = len(scores)
-    least = sorted(scores)[count - max(1, round(count * share))]
-    slowest = [float(score >= least) for score in scores]
+    least = ascending(array("d", scores))[count - max(1, round(count * share))]
+    slowest = array("b", (score >= least for score in scores))
     return _correlation(slowest, normal_scores(under_way)) * math.sqrt(count) > _LINK
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import IO, Any, Self, cast, overload
 
+from probes.in_order import order_by
 from probes.json_types import JsonObject
 from probes.request import Request
 
@@ -23,8 +24,8 @@ _FIELDS = tuple(fields(Request))
 _NAMES = tuple(field.name for field in _FIELDS)
 _DEFAULTS = {f.name: None if f.default is MISSING else f.default for f in _FIELDS}
 _GAPS, _BEGIN, _SIZE = "gaps_us", " gaps begin", " gaps size"  # no field is called like the last two
-_PLACE = 2**64 - 1
 ROWS_AT_ONCE = 2048
+_GAPS_READ = 2**20  # before the memory that they came through is given back
 # What stands for None in a column of this type: no value that comes is the lowest one.
 _NONE_OF: dict[str, Any] = {"d": float("-inf")} | {
     code: -(2 ** (8 * array(code).itemsize - 1)) for code in ("b", "h", "i", "q")
@@ -156,6 +157,8 @@ class _Gaps:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._count = 0
+        self._read = 0  # since memory was given back
+        self._map: mmap.mmap | None = None
         self._view: memoryview[int] | None = None
 
     def add(self, gaps: Iterable[Sequence[int]]) -> list[int]:
@@ -173,7 +176,8 @@ class _Gaps:
         """Make what was added readable; the file may be closed then."""
         self._file.flush()
         if self._count:
-            self._view = memoryview(mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)).cast("q")
+            self._map = mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)
+            self._view = memoryview(self._map).cast("q")
 
     def of(self, begins: Iterable[object], sizes: Iterable[object]) -> Iterator[Sequence[int]]:
         """Yield the gaps of rows; nothing is copied."""
@@ -181,7 +185,15 @@ class _Gaps:
         if view is None:
             return (() for _ in begins)
         pairs = cast("Iterator[tuple[int, int]]", zip(begins, sizes, strict=True))
-        return (view[begin : begin + size] for begin, size in pairs)
+        return self._slices(view, pairs)
+
+    def _slices(self, view: memoryview[int], pairs: Iterator[tuple[int, int]]) -> Iterator[Sequence[int]]:
+        for begin, size in pairs:
+            yield view[begin : begin + size]
+            self._read += size
+            if self._read >= _GAPS_READ and self._map is not None:
+                self._map.madvise(mmap.MADV_DONTNEED)  # what was read stays in the file, and leaves memory
+                self._read = 0
 
 
 class RequestColumns(Sequence[Request]):
@@ -265,11 +277,11 @@ def batches_of(rows: Iterable[JsonObject]) -> Iterator[Mapping[str, Sequence[Any
 
 
 def _put_in_time(table: RequestColumns) -> None:
-    """Order rows by intended time and index; the place is part of the key, which so needs no second list."""
-    keys = [(t << 128) + (i << 64) + n for n, (t, i) in enumerate(table.tuples("t_intended_ns", "index"))]
-    if any(before > after for before, after in itertools.pairwise(keys)):
-        keys.sort()
-        table.put_in_order(array("I", (key & _PLACE for key in keys)))
+    """Order rows by intended time and index."""
+    if all(before <= after for before, after in itertools.pairwise(table.tuples("t_intended_ns", "index"))):
+        return
+    times, indexes = (array("q", values_of(table, name)) for name in ("t_intended_ns", "index"))
+    table.put_in_order(order_by(len(table), lambda place: (times[place], indexes[place])))
 
 
 def _column_of(name: str) -> _Column:
@@ -307,4 +319,4 @@ def in_time(requests: Sequence[Request]) -> Sequence[Request]:
     times = array("q", values_of(requests, "t_intended_ns"))
     if all(before <= after for before, after in itertools.pairwise(times)):
         return requests
-    return pick(requests, array("I", sorted(range(len(times)), key=times.__getitem__)))
+    return pick(requests, order_by(len(times), times.__getitem__))

@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 from probes.evidence import PARTS_DOUBT
 from probes.promise import GOODPUT, Slo
-from probes.tally import Tally
+from probes.tally import Sums
 
 AWAY = 0.2  # how far the truth is from the limit
 POWER = 0.95  # how often the run then decides
@@ -66,14 +66,14 @@ def _normal_size(allowed: float, truth: float, *, doubt: float) -> float:
     return (reach / (truth - allowed)) ** 2
 
 
-def requests_left(slo: Slo, tally: Tally, inflation: float) -> int | None:
+def requests_left(slo: Slo, sums: Sums, inflation: float) -> int | None:
     """Return how many more requests decide if they go on as so far; None: the truth lies at the objective."""
-    if not tally.total:
+    if not sums.total:
         return None
-    seen = min(max(tally.possible / tally.total, 1e-6), 1 - 1e-6)
+    seen = min(max(sums.possible / sums.total, 1e-6), 1 - 1e-6)
     if abs(seen - slo.allowed) < 0.1 * slo.allowed:
         return None
-    values_each = tally.total / len(tally.total_each)
+    values_each = sums.total / sums.requests
     count = _normal_size(slo.allowed, seen, doubt=1 - slo.confidence)
     count = max(count, samples_needed(1 - slo.allowed, slo.confidence)) * inflation * _RESERVE
-    return max(0, math.ceil((count - tally.total) / values_each))
+    return max(0, math.ceil((count - sums.total) / values_each))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from probes.distribution import Distribution
 from probes.evidence import Evidence, weigh
 from probes.finding import Finding
+from probes.in_order import ascending
 from probes.json_types import JsonObject
 from probes.metric import METRICS as METRICS
 from probes.metric import percentile as percentile
@@ -29,6 +30,7 @@ from probes.sample_size import requests_left
 from probes.sample_size import samples_needed as samples_needed
 from probes.share_test import decide as decide
 from probes.share_test import holm
+from probes.tally import Sums
 from probes.tally import Tally as Tally
 from probes.tally import count_bad as count_bad
 from probes.tally import is_good as is_good
@@ -86,25 +88,33 @@ def judge_slos_of(
     All of it is one family: a group among them is FAILed at the confidence of all together.
     """
     pairs = [(phase, requests, slo) for phase, requests in groups for slo in slos]
-    tallies = [tally_slo(slo, requests, slos) for _, requests, slo in pairs]
     weighed = [
-        weigh(slo, tally, is_peeked=is_peeked, is_by_load=is_by_load)
-        for (_, _, slo), tally in zip(pairs, tallies, strict=True)
+        _weigh(slo, requests, slos, is_peeked=is_peeked, is_by_load=is_by_load) for _, requests, slo in pairs
     ]
-    chances = holm([evidence.many for evidence in weighed])
+    chances = holm([evidence.many for _, evidence in weighed])
     return [
-        _finding(slo, tally, evidence, requests, many=many, phase=phase, is_peeked=is_peeked)
-        for (phase, requests, slo), tally, evidence, many in zip(
-            pairs, tallies, weighed, chances, strict=True
-        )
+        _finding(slo, sums, evidence, requests, many=many, phase=phase, is_peeked=is_peeked)
+        for (phase, requests, slo), (sums, evidence), many in zip(pairs, weighed, chances, strict=True)
     ]
+
+
+def _weigh(
+    slo: Slo,
+    requests: Sequence[Request],
+    slos: Sequence[Slo],
+    *,
+    is_peeked: bool = False,
+    is_by_load: bool = False,
+) -> tuple[Sums, Evidence]:
+    """Tally and weigh one promise; what each request came to is not kept, so that promises do not add up."""
+    tally = tally_slo(slo, requests, slos)
+    return tally.sums, weigh(slo, tally, is_peeked=is_peeked, is_by_load=is_by_load)
 
 
 def judge_slo(slo: Slo, requests: Sequence[Request], *, slos: Sequence[Slo] = (), phase: str = "") -> Finding:
     """Judge one SLO by itself; ``slos`` are all those that goodput has to meet."""
-    tally = tally_slo(slo, requests, slos)
-    evidence = weigh(slo, tally)
-    return _finding(slo, tally, evidence, requests, many=evidence.many, phase=phase, is_peeked=False)
+    sums, evidence = _weigh(slo, requests, slos)
+    return _finding(slo, sums, evidence, requests, many=evidence.many, phase=phase, is_peeked=False)
 
 
 def is_decided(slos: Sequence[Slo], groups: Sequence[tuple[str, Sequence[Request]]]) -> bool:
@@ -117,7 +127,7 @@ def is_decided(slos: Sequence[Slo], groups: Sequence[tuple[str, Sequence[Request
 
 def _finding(
     slo: Slo,
-    tally: Tally,
+    sums: Sums,
     evidence: Evidence,
     requests: Sequence[Request],
     *,
@@ -132,13 +142,13 @@ def _finding(
         rule="slo",
         subject=f"slo:{slo.name}" + (f"@{phase}" if phase else ""),
         outcome=outcome,
-        observed=_observed(slo, tally, evidence, requests, outcome, needed, (low, high)),
+        observed=_observed(slo, sums, evidence, requests, outcome, needed, (low, high)),
         expected=f"at least {1 - slo.allowed:.2%} at {slo.confidence:.0%} confidence",
         unit=_unit(slo),
         evidence={
-            "bad": tally.possible,
-            "bad_for_certain": tally.certain,
-            "total": tally.total,
+            "bad": sums.possible,
+            "bad_for_certain": sums.certain,
+            "total": sums.total,
             "inflation": round(evidence.inflation, 3),
             "independent": round(evidence.independent, 1),
             "chance_of_so_few": evidence.few,
@@ -148,30 +158,30 @@ def _finding(
             "is_peeked": is_peeked,
             "requests": len(requests),
             "samples_needed": needed,
-            "requests_left": requests_left(slo, tally, evidence.inflation),
+            "requests_left": requests_left(slo, sums, evidence.inflation),
             "phase": phase,
             "metric": slo.metric,
             "source": slo.source,
         },
-        next_step=_next_step(outcome, slo, tally, evidence, needed),
+        next_step=_next_step(outcome, slo, sums, evidence, needed),
     )
 
 
 def _observed(
     slo: Slo,
-    tally: Tally,
+    sums: Sums,
     evidence: Evidence,
     requests: Sequence[Request],
     outcome: Outcome,
     needed: int,
     bounds: tuple[float | None, float | None],
 ) -> str:
-    share = f"{(tally.total - tally.possible) / tally.total:.2%}" if tally.total else "nothing"
-    observed = f"{share} of {tally.total} {_counted(slo)}{_percentile_text(slo, requests, bounds)}"
+    share = f"{(sums.total - sums.possible) / sums.total:.2%}" if sums.total else "nothing"
+    observed = f"{share} of {sums.total} {_counted(slo)}{_percentile_text(slo, requests, bounds)}"
     if evidence.inflation > 1.05:
         observed += f"; neighbours resemble each other: they count as {evidence.independent:.0f}"
-    if tally.possible > tally.certain:
-        observed += f"; {tally.certain} of {tally.possible} breaches are certain, the rest perhaps ours"
+    if sums.possible > sums.certain:
+        observed += f"; {sums.certain} of {sums.possible} breaches are certain, the rest perhaps ours"
     if outcome is Outcome.INCONCLUSIVE and evidence.independent < needed:
         observed += f"; at least {needed} are needed to pass"
     return observed
@@ -183,7 +193,7 @@ def _counted(slo: Slo) -> str:
     return "requests were good" if slo.metric == GOODPUT else f"values at most {slo.bound:g} {_unit(slo)}"
 
 
-def _next_step(outcome: Outcome, slo: Slo, tally: Tally, evidence: Evidence, needed: int) -> str:
+def _next_step(outcome: Outcome, slo: Slo, sums: Sums, evidence: Evidence, needed: int) -> str:
     if outcome is Outcome.PASS:
         return ""
     if outcome is Outcome.FAIL:
@@ -191,11 +201,11 @@ def _next_step(outcome: Outcome, slo: Slo, tally: Tally, evidence: Evidence, nee
     if evidence.independent < needed:
         return (
             f"run longer or at a higher rate: {needed} independent samples can decide a clear case, "
-            f"{tally.total} came and count as {evidence.independent:.0f}"
+            f"{sums.total} came and count as {evidence.independent:.0f}"
         )
-    if tally.possible > tally.certain:
+    if sums.possible > sums.certain:
         return "give the load client a core of its own, or lower the rate: its own delay blurs the figures"
-    left = requests_left(slo, tally, evidence.inflation)
+    left = requests_left(slo, sums, evidence.inflation)
     return (
         f"the truth lies near the objective: about {left} requests more can decide it"
         if left
@@ -222,7 +232,7 @@ def _bounds(slo: Slo, requests: Sequence[Request], evidence: Evidence) -> tuple[
             return None, None
         values.extend(found)
     low, high = quantile_bounds(
-        sorted(values), objective=slo.objective, confidence=slo.confidence, inflation=evidence.inflation
+        ascending(values), objective=slo.objective, confidence=slo.confidence, inflation=evidence.inflation
     )
     return _finite(low), _finite(high)
 

@@ -24,6 +24,16 @@ _FAILED = -1  # in the place of a number of values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """What is left of a tally when its rows are no longer needed."""
+
+    certain: int
+    possible: int
+    total: int
+    requests: int  # or stretches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """Of each request, or stretch, in order of time: values, breaches at least and at most, badness."""
 
@@ -48,6 +58,13 @@ class Tally:
     def total(self) -> int:
         """All values."""
         return sum(self.total_each)
+
+    @property
+    def sums(self) -> Sums:
+        """All of it together."""
+        return Sums(
+            certain=self.certain, possible=self.possible, total=self.total, requests=len(self.total_each)
+        )
 
     @property
     def failed(self) -> int:

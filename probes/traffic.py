@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from probes.breaches import CLIENT_ERRORS
 from probes.finding import Finding
+from probes.in_order import ascending
 from probes.json_types import JsonObject
 from probes.metric import at_share, late_ms
 from probes.outcome import Outcome
@@ -189,7 +190,7 @@ def error_table(requests: Sequence[Request]) -> list[JsonObject]:
 
 def judge_lateness(requests: Sequence[Request], *, subject: str) -> Finding:
     """Judge whether the client sent what was due when it was due: else it was another load."""
-    late = array("d", sorted(late_ms(request) for request in requests if request.t_sent_ns is not None))
+    late = ascending(array("d", (late_ms(row) for row in requests if row.t_sent_ns is not None)))
     dropped = sum(error == "dropped" for error in values_of(requests, "error"))
     unable = sum(error in CLIENT_ERRORS for error in values_of(requests, "error"))
     if not late:
@@ -219,7 +220,7 @@ def judge_client_lag(
 ) -> Finding:
     """Judge whether the client's own delays and clock leave its figures usable."""
     answered = keep(requests, "reads", where=bool)
-    lags = array("d", sorted(values_of(answered, "lag_ms_max")))
+    lags = ascending(array("d", values_of(answered, "lag_ms_max")))
     reads = sum(values_of(answered, "reads"))
     unstamped = sum(values_of(answered, "reads_unstamped"))
     coalesced = sum(values_of(answered, "reads_coalesced"))

@@ -18,6 +18,7 @@ from pathlib import Path
 from probes.distribution import Counted, count_gaps
 from probes.errors import ConfigError
 from probes.finding import Finding
+from probes.in_order import ascending
 from probes.json_types import JsonObject
 from probes.metric import ITL, METRICS
 from probes.outcome import Outcome
@@ -224,7 +225,7 @@ class _Microseconds:
                 count_gaps(gaps for e, gaps in of(requests, "error", "gaps_us") if e is None)
             )
         else:
-            self._ordered = array("q", sorted(_each_us(metric, requests)))
+            self._ordered = ascending(array("q", _each_us(metric, requests)))
 
     def __len__(self) -> int:
         return len(self._gaps) or len(self._ordered)

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from probes.distribution import Counted
+from probes.in_order import ascending
 from probes.metric import METRICS, at_share
 from probes.request import Request
 from probes.request_columns import in_time, of
@@ -93,7 +94,7 @@ def _in_flight(requests: Sequence[Request], t0_ns: int) -> Panel:
         if t_sent_ns is not None and t_end_ns is not None:
             begins.append(t_sent_ns)
             ends.append(t_end_ns)
-    begins, ends = array("q", sorted(begins)), array("q", sorted(ends))
+    begins, ends = ascending(begins), ascending(ends)
     count = sum(1 for _ in _levels(begins, ends, t0_ns))
     points = thin_stream(_levels(begins, ends, t0_ns), count)
     return Panel(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,6 +37,15 @@ values = st.recursive(
 )
 keys = st.sampled_from(["t_ns", 'b"', "c'", "d;--", "ä", "select", "x y", "2026-11-21"]) | st.text(max_size=3)
 tables = st.lists(st.dictionaries(keys, values, max_size=4), max_size=8)
+
+SEAL = """
+import sys
+from pathlib import Path
+from reports.table import seal
+
+seal(Path(sys.argv[1]))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")))
+"""
 
 
 def said(rows: list[JsonObject]) -> list[JsonObject]:
@@ -165,6 +176,38 @@ def test_a_damaged_table_is_an_error_that_names_the_file(tmp_path: Path) -> None
 
     with pytest.raises(RecordError, match=r"gpu\.parquet: cannot be read"):
         read_series(run, "gpu")
+
+
+def test_a_line_longer_than_usual_is_sealed_like_any_other(tmp_path: Path) -> None:
+    text = "word " * 2**22
+    with create_run(tmp_path, kind="burnin", spec={}, seed=0) as writer:
+        for row in ({"t_ns": 1, "log": "short"}, {"t_ns": 2, "log": text}, {"t_ns": 3, "log": "short"}):
+            writer.sample("node", row)
+
+    seal(writer.path)
+
+    assert not list(writer.path.glob("series/*.ndjson"))
+    assert [row["log"] for row in read_series(load_run(writer.path), "node")] == ["short", text, "short"]
+
+
+def test_sealing_many_rows_does_not_hold_them_all(tmp_path: Path) -> None:
+    sizes = []
+    for count in (100, 200_000):
+        run = load_run(create_run(tmp_path / str(count), kind="load", spec={}, seed=0).path)
+        write_requests(run.path, [request(0, 1, 1.0)])
+        part = run.path / "requests" / "worker-0.ndjson"
+        part.write_text(part.read_text() * count)
+        done = subprocess.run(
+            [sys.executable, "-c", SEAL, str(run.path)],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        sizes.append(int(done.stdout) / 1024)
+
+    # 74 to 113; it was 419 where each thread kept room for lines of any length.
+    assert sizes[1] - sizes[0] < 200, f"MiB: {sizes}"
 
 
 def test_requests_of_all_parts_come_in_the_order_of_their_schedule(tmp_path: Path) -> None:
