@@ -253,6 +253,37 @@ def test_events_read_together_are_bracketed_by_what_the_row_says_is_uncertain(cl
     assert 39 < row.first_uncertain_ms < 100
 
 
+@pytest.mark.parametrize(("size_off", "error"), [(0, None), (1, "bad_http"), (-1, "bad_http")])
+@pytest.mark.parametrize("spoilt", [0, 1, 4])
+def test_a_wrong_chunk_size_is_seen_among_events_that_come_together(
+    client: Client, size_off: int, error: str | None, spoilt: int
+) -> None:
+    def chunk(document: str, off: int = 0) -> bytes:
+        data = f"data: {document}\n\n".encode()
+        return b"%x\r\n%b\r\n" % (len(data) + off, data)
+
+    def token(number: int, off: int = 0) -> bytes:
+        return chunk(json.dumps({"choices": [{"index": 0, "delta": {"content": f" w{number}"}}]}), off)
+
+    together = b"".join(token(number, size_off if number == spoilt else 0) for number in range(6))
+    end = (
+        chunk('{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}') + chunk("[DONE]") + b"0\r\n\r\n"
+    )
+
+    def send(connection: socket.socket) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.recv(65536)
+        for part in (head + token(0), together, end):
+            connection.sendall(part)
+            time.sleep(0.05)
+
+    with raw_server(send) as port:
+        (row,) = client.to(port).run()
+
+    assert row.error == error, row.error_detail
+    assert error or (row.events, row.reads_coalesced, len(row.gaps_us)) == (7, 1, 6)
+
+
 def keep_busy() -> None:
     """Hold the hub for 15 ms at a time, as a client that parses too much does."""
     while True:
