@@ -3,7 +3,7 @@
 Near its limit a service is slow in bursts: whenever more requests than usual are under way. A short run may
 meet none of these bursts by luck, and then nothing in its breaches shows that there are any. But its slowest
 values come when most is under way, well below the bound too; and how long such times last is seen in how
-many requests are under way, with or without a breach. Measured in docs/studies/load-verdicts.md.
+many requests are under way, with or without a breach. Measured in docs/studies/load-queue.md.
 """
 
 from __future__ import annotations
