@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,16 +67,25 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, dict[
         machines[name].write()
         length_s = 25 if name == "intruder" else 3
         begun[name] = _begin(machines[name], folder / "root", length_s=length_s)
-    for name, burning in begun.items():
-        assert wait_until(lambda b=burning: b.has_told("worker.ready"), timeout_s=90), name  # type: ignore[misc]
-    machines["lost"].write("lost.3 1")
-    machines["intruder"].write("processes.3 4242")
-    log = machines["kernel log"].folder / "root" / "dev" / "kmsg"
-    with log.open("a") as kernel:
-        kernel.write(GONE.format(bus=FIRST_BUS + 3))
-    time.sleep(0.1)
+
+    def through(name: str) -> tuple[int, dict[str, Any]]:
+        # Each has its trouble as soon as it works: the slowest to start may be seconds behind the first.
+        assert wait_until(lambda: begun[name].has_told("worker.ready"), timeout_s=90), name
+        _trouble(name, machines[name])
+        return begun[name].end()
+
     with ThreadPoolExecutor(max_workers=len(begun)) as pool:
-        return dict(zip(begun, pool.map(Burning.end, begun.values()), strict=True))
+        return dict(zip(begun, pool.map(through, begun), strict=True))
+
+
+def _trouble(name: str, machine: Machine) -> None:
+    if name == "lost":
+        machine.write("lost.3 1")
+    if name == "intruder":
+        machine.write("processes.3 4242")
+    if name == "kernel log":
+        with (machine.folder / "root" / "dev" / "kmsg").open("a") as kernel:
+            kernel.write(GONE.format(bus=FIRST_BUS + 3))
 
 
 def test_a_healthy_machine_with_an_old_driver_has_nothing_against_it_but_the_planted_files(ends: Any) -> None:
