@@ -8,6 +8,7 @@ requests than any run has; then real runs follow: processes, sockets, the same c
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import subprocess
 import sys
@@ -80,10 +81,11 @@ def main() -> int:
 
 
 def _report(rows: list[JsonObject], limit: float, truths: dict[float, float]) -> str:
+    today = datetime.datetime.now(tz=datetime.UTC).date()
     lines = [
         "# The same workload around its true limit",
         "",
-        f"`make study-load-repeats`: Poisson arrivals for {DURATION_S} s, {OBJECTIVE:.0%} of first tokens",
+        f"`make study-load-repeats`, {today}: Poisson arrivals for {DURATION_S} s, {OBJECTIVE:.0%} of first tokens",
         f"within {BOUND_MS:g} ms, at an endpoint with {SERVER.slots} slots whose model of batching holds",
         f"that up to {limit:.1f} requests/s in the long run.",
         "Runs whose client was late, lagged or was not calibrated are counted apart.",
