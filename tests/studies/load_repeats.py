@@ -85,8 +85,8 @@ def _report(rows: list[JsonObject], limit: float, truths: dict[float, float]) ->
     lines = [
         "# The same workload around its true limit",
         "",
-        f"`make study-load-repeats`, {today}: Poisson arrivals for {DURATION_S} s, {OBJECTIVE:.0%} of first tokens",
-        f"within {BOUND_MS:g} ms, at an endpoint with {SERVER.slots} slots whose model of batching holds",
+        f"`make study-load-repeats`, {today}: Poisson arrivals for {DURATION_S} s, {OBJECTIVE:.0%}",
+        f"of first tokens within {BOUND_MS:g} ms, at an endpoint with {SERVER.slots} slots whose model of batching holds",
         f"that up to {limit:.1f} requests/s in the long run.",
         "Runs whose client was late, lagged or was not calibrated are counted apart.",
         f"{REPEATS} runs of each are wanted. Late in the long run is what that model says; late in all",
