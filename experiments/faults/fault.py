@@ -68,6 +68,15 @@ class Fault:
     inject: Callable[[JsonObject], None]
     verify: Callable[[JsonObject], Verification]
     undo: Callable[[JsonObject], Undoing]  # idempotent, also when the fault was armed and never injected
+    # Low: a process or some requests. Medium: a host or a device for a while. High: may stay, may hit others,
+    # or may set off the site's automation.
+    risk: Literal["low", "medium", "high"] = "low"
+    is_undoable: bool = True
+    needs: tuple[str, ...] = ()  # what must be there, in words for a person
+    covers: tuple[str, ...] = ()  # ids of probes/failure_categories.yaml: what it brings about
+    heals: str = ""  # who is expected to heal it; empty: nobody but undo
+    # Which of ``covers`` one injection brings about, where a fault is several in one; by the captured state.
+    narrow: Callable[[JsonObject], tuple[str, ...]] | None = None
 
 
 def load_fault(name: str) -> Fault:

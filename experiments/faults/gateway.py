@@ -9,11 +9,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from experiments.faults.fault import UNDO, Fault, FaultRefused, Undoing, Verification
-from experiments.faults.victims import capture_lab, identity, undo_in_lab
+from experiments.faults.victims import A_LAB, capture_lab, identity, undo_in_lab
 from experiments.lab_control import ask_lab, read_lab
 from probes.json_types import JsonObject
 
 ASKS_MAX = 30  # requests of our own until one of them meets trouble that meets only a share of them
+COVERS = {"latency": "overload", "reset": "mid-stream-cut", "black-hole": "routing", "error": "routing"}
 BLACK_HOLE_S = 1.0  # without an answer, until a request counts as swallowed
 
 
@@ -105,4 +106,7 @@ TROUBLE = Fault(
     inject=make_trouble,
     verify=verify_trouble,
     undo=undo_trouble,
+    needs=(A_LAB,),
+    covers=tuple(dict.fromkeys(COVERS.values())),
+    narrow=lambda captured: (COVERS[captured["trouble"]["kind"]],),
 )

@@ -5,7 +5,15 @@ from __future__ import annotations
 import signal
 
 from experiments.faults.fault import PLATFORM, Fault, FaultRefused, Undoing, Verification
-from experiments.faults.victims import processes_of, recheck_victims, see_serving, subject_of, undo_in_lab
+from experiments.faults.victims import (
+    A_LAB,
+    LIVENESS,
+    processes_of,
+    recheck_victims,
+    see_serving,
+    subject_of,
+    undo_in_lab,
+)
 from experiments.lab_control import process_from_json
 from probes.child import process_state, wait_until
 from probes.json_types import JsonObject
@@ -57,4 +65,7 @@ HANG = Fault(
     inject=stop_victims,
     verify=verify_stop,
     undo=undo_stop,
+    needs=(A_LAB,),
+    covers=("hang",),
+    heals=LIVENESS,
 )

@@ -6,7 +6,14 @@ import resource
 from pathlib import Path
 
 from experiments.faults.fault import UNDO, Fault, FaultRefused, Undoing, Verification
-from experiments.faults.victims import processes_of, recheck_victims, see_serving, subject_of, undo_in_lab
+from experiments.faults.victims import (
+    A_LAB,
+    processes_of,
+    recheck_victims,
+    see_serving,
+    subject_of,
+    undo_in_lab,
+)
 from probes.json_types import JsonObject
 
 _PAGE_BYTES = resource.getpagesize()
@@ -70,4 +77,6 @@ MEMORY = Fault(
     inject=limit_victims,
     verify=verify_limit,
     undo=undo_limit,
+    needs=(A_LAB,),
+    covers=("host-exhausted",),
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 from experiments.faults.fault import UNDO, Fault, FaultRefused, Undoing, Verification
 from experiments.faults.press import MODULE
 from experiments.faults.victims import (
+    A_LAB,
     processes_of,
     recheck_victims,
     see_serving,
@@ -149,6 +150,8 @@ SLOW = Fault(
     inject=slow_down,
     verify=verify_slow,
     undo=undo_pressure,
+    needs=(A_LAB,),
+    covers=("straggler",),
 )
 CPU = Fault(
     name="replica.cpu",
@@ -159,4 +162,6 @@ CPU = Fault(
     inject=crowd,
     verify=verify_crowd,
     undo=undo_pressure,
+    needs=(A_LAB,),
+    covers=("straggler", "host-exhausted"),
 )

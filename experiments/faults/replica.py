@@ -6,7 +6,15 @@ import signal
 import time
 
 from experiments.faults.fault import PLATFORM, Fault, FaultRefused, Undoing, Verification
-from experiments.faults.victims import processes_of, recheck_victims, see_serving, subject_of, undo_in_lab
+from experiments.faults.victims import (
+    A_LAB,
+    SUPERVISOR,
+    processes_of,
+    recheck_victims,
+    see_serving,
+    subject_of,
+    undo_in_lab,
+)
 from experiments.lab_control import process_from_json
 from probes.child import wait_until
 from probes.json_types import JsonObject
@@ -52,4 +60,7 @@ KILL = Fault(
     inject=kill_victims,
     verify=verify_death,
     undo=undo_kill,
+    needs=(A_LAB,),
+    covers=("software-crash",),
+    heals=SUPERVISOR,
 )

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from experiments.faults.fault import PLATFORM, Fault, FaultRefused, Undoing, Verification
 from experiments.faults.victims import (
+    A_LAB,
     SERVING_TIMEOUT_S,
+    SUPERVISOR,
     capture_lab,
     identity,
     processes_of,
@@ -106,4 +108,7 @@ ROLLING_RESTART = Fault(
     inject=restart_in_turn,
     verify=verify_replaced,
     undo=undo_restart,
+    needs=(A_LAB,),
+    covers=("planned-restart",),
+    heals=SUPERVISOR,
 )

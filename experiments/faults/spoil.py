@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments.faults.fault import UNDO, Fault, FaultRefused, Undoing, Verification
 from experiments.faults.victims import (
+    A_LAB,
     names_of,
     processes_of,
     recheck_victims,
@@ -113,6 +114,8 @@ CRASH_LOOP = Fault(
     inject=spoil_victims,
     verify=verify_crashing,
     undo=undo_spoil,
+    needs=(A_LAB,),
+    covers=("software-crash", "bad-rollout"),
 )
 WRONG = Fault(
     name="replica.wrong",
@@ -123,4 +126,6 @@ WRONG = Fault(
     inject=spoil_victims,
     verify=verify_wrong,
     undo=undo_spoil,
+    needs=(A_LAB,),
+    covers=("wrong-answers", "bad-rollout"),
 )

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from experiments.faults.fault import PLATFORM, Fault, Undoing
 from experiments.faults.replica import kill_victims, verify_death
-from experiments.faults.victims import names_of, recheck_victims, see_serving, subject_of, undo_in_lab
+from experiments.faults.victims import (
+    A_LAB,
+    SUPERVISOR,
+    names_of,
+    recheck_victims,
+    see_serving,
+    subject_of,
+    undo_in_lab,
+)
 from experiments.lab_control import ask_lab
 from probes.json_types import JsonObject
 
@@ -50,4 +58,7 @@ SPOT = Fault(
     inject=interrupt_victims,
     verify=verify_death,
     undo=undo_interruption,
+    needs=(A_LAB,),
+    covers=("host-down",),
+    heals=SUPERVISOR,
 )

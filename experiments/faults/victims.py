@@ -22,6 +22,9 @@ from probes.json_types import JsonObject
 
 LEFT_SERVING_MIN = 1  # replicas that must go on serving while the victims are down
 SERVING_TIMEOUT_S = 30.0  # back-off, start and model load of a replica, with room for a busy machine
+A_LAB = "a lab of ours"  # what faults on it need
+SUPERVISOR = "the lab's supervisor"  # who heals what it starts again
+LIVENESS = "the lab's liveness check"
 LAB_GONE = "nothing to do: the lab itself is gone"
 _LEAVE_TIMEOUT_S = 5.0
 
