@@ -46,6 +46,7 @@ from probes.json_types import JsonObject
 from probes.request import Request
 
 _DEADLINE_CHECK_S = 0.1
+_DEADLINE_CHECKS_PER_S = 4000  # of requests; with more under way, each is looked at less often
 _DISPATCHES_PER_TURN = 8  # of late arrivals, before the hub gets to read answers again
 _PREPARED_PER_TURN = 4  # the same, of requests prepared ahead
 _READY_MAX, _READY_BYTES_MAX = 256, 16 * 1024 * 1024  # prepared ahead
@@ -463,7 +464,7 @@ class Dispatcher:
 
     def _watch_deadlines(self) -> None:
         while True:
-            gevent.sleep(_DEADLINE_CHECK_S)
+            gevent.sleep(max(_DEADLINE_CHECK_S, len(self._in_flight) / _DEADLINE_CHECKS_PER_S))
             now_s = time.monotonic()
             for number, exchange in enumerate(list(self._in_flight), 1):
                 exchange.check_deadlines(now_s)

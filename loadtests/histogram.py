@@ -9,7 +9,8 @@ needs protobuf to travel. This one is exact under merging, and plain JSON.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from probes.json_types import JsonObject
@@ -20,6 +21,24 @@ SMALLEST = 1e-3
 _PER_LOG = 1 / math.log(GROWTH)
 _OFFSET = math.log(SMALLEST)
 _ZERO = -1  # the bucket of what is too small
+_KNOWN_MAX = 1 << 17  # whole microseconds whose buckets are kept
+
+
+def _bucket_of(value: float) -> int:
+    return _ZERO if value < SMALLEST else int((math.log(value) - _OFFSET) * _PER_LOG)
+
+
+class _BucketsOfMicroseconds(dict[int, int]):
+    """The bucket of each whole count of microseconds, found out once: gaps are the most of all values."""
+
+    def __missing__(self, value_us: int) -> int:
+        bucket = _bucket_of(value_us / 1000)
+        if len(self) < _KNOWN_MAX:
+            self[value_us] = bucket
+        return bucket
+
+
+_buckets_of_us = _BucketsOfMicroseconds()
 
 
 class Histogram:
@@ -43,12 +62,22 @@ class Histogram:
         """Count several values."""
         counts = self._counts
         for value in values:
-            bucket = _ZERO if value < SMALLEST else int((math.log(value) - _OFFSET) * _PER_LOG)
+            bucket = _bucket_of(value)
             counts[bucket] = counts.get(bucket, 0) + 1
             if value < self.lowest:
                 self.lowest = value
             if value > self.highest:
                 self.highest = value
+
+    def add_all_us(self, values_us: Sequence[int]) -> None:
+        """Count several values given in whole microseconds, as milliseconds."""
+        if not values_us:
+            return
+        counts = self._counts
+        for bucket, count in Counter(map(_buckets_of_us.__getitem__, values_us)).items():
+            counts[bucket] = counts.get(bucket, 0) + count
+        self.lowest = min(self.lowest, min(values_us) / 1000)
+        self.highest = max(self.highest, max(values_us) / 1000)
 
     def merge(self, other: Histogram) -> None:
         """Add another's counts to these."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from loadtests.histogram import Histogram, histogram_from_json
 from probes.json_types import JsonObject
-from probes.metric import METRICS
+from probes.metric import ITL, METRICS
 from probes.request import Request
 
 # What is counted of the rows; the same names stand in reports, events and the rule that compares them.
@@ -34,7 +34,10 @@ class Tally:
         counts["tokens"] += row.events if row.tokens_out is None else row.tokens_out
         if row.is_good:
             for name, histogram in self.histograms.items():
-                histogram.add_all(METRICS[name].read(row))
+                if name == ITL:
+                    histogram.add_all_us(row.gaps_us)
+                else:
+                    histogram.add_all(METRICS[name].read(row))
 
     def merge(self, other: Tally) -> None:
         """Add another's sums to these."""

@@ -54,6 +54,15 @@ def test_a_quantile_is_within_one_percent_of_the_measured_value_at_that_rank(
     assert found == pytest.approx(percentile(values, share), rel=0.01, abs=SMALLEST)
 
 
+@given(st.lists(st.integers(min_value=0, max_value=2**32 - 1), max_size=60))
+@settings(deadline=None, max_examples=100)
+def test_whole_microseconds_are_counted_as_the_milliseconds_that_they_are(values_us: list[int]) -> None:
+    counted = Histogram()
+    counted.add_all_us(values_us)
+
+    assert counted.to_json() == of([value / 1000 for value in values_us]).to_json()
+
+
 @given(VALUES)
 @settings(deadline=None, max_examples=50)
 def test_a_histogram_survives_json_whole(values: list[float]) -> None:
