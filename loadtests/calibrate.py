@@ -61,7 +61,13 @@ class Point:
 
 
 def run_calibration(
-    *, out: Path, processes: int, events_per_s_max: float, error_ms_max: float = ERROR_MS_MAX, is_quiet: bool
+    *,
+    out: Path,
+    processes: int,
+    events_per_s_max: float,
+    error_ms_max: float = ERROR_MS_MAX,
+    is_tls: bool = False,
+    is_quiet: bool,
 ) -> Run:
     """Measure rate after rate with so many client processes at once, and return the judged record."""
     rates = [rate for rate in RATES_PER_S if rate < events_per_s_max] + [events_per_s_max]
@@ -69,6 +75,7 @@ def run_calibration(
         "processes": processes,
         "events_per_s_max": events_per_s_max,
         "error_ms_max": error_ms_max,
+        "is_tls": is_tls,
     }
     writer = create_run(out, kind=KIND, spec=spec, seed=1)
     with recording(writer, judge_run), Progress("calibration", quiet=is_quiet) as progress:
@@ -79,7 +86,7 @@ def run_calibration(
                 point = None
                 for attempt in range(_TRIES):
                     progress.step(f"{rate:,.0f} events/s", "running", f"try {attempt + 1}")
-                    found = _ask(clients, rate, run=writer.path)
+                    found = _ask(clients, rate, is_tls=is_tls, run=writer.path)
                     for one in found:
                         writer.event("load", EVENT, rate_per_s=rate, attempt=attempt, **asdict(one))
                     point = point_of(rate, found, error_ms_max=error_ms_max, processes=processes)
@@ -107,11 +114,13 @@ def _clients(processes: int) -> Iterator[list[subprocess.Popen[str]]]:
                 client.stdout.close()
 
 
-def _ask(clients: Sequence[subprocess.Popen[str]], rate_per_s: float, *, run: Path) -> list[Reading]:
+def _ask(
+    clients: Sequence[subprocess.Popen[str]], rate_per_s: float, *, is_tls: bool, run: Path
+) -> list[Reading]:
     """Have every client take its share of a rate at the same time."""
     each = rate_per_s / len(clients)
     streams = min(STREAMS_MAX, max(_STREAMS_MIN, round(each / _EVENTS_PER_STREAM_S)))
-    need = asdict(Need(events_per_s=each, streams=streams, tokens=_TOKENS))
+    need = asdict(Need(events_per_s=each, streams=streams, tokens=_TOKENS, is_tls=is_tls))
     for worker, client in enumerate(clients):
         assert client.stdin is not None
         with contextlib.suppress(OSError):  # it may have died; that it says nothing tells
@@ -180,7 +189,7 @@ def judge_run(run: Run) -> list[Finding]:
         observed = curve[0].against if curve else "nothing was measured"
     else:
         observed = (
-            f"{best.events_per_s:,.0f} events/s on {best.streams} streams with {processes} "
+            f"{best.events_per_s:,.0f} events/s on {best.streams} streams{_by_tls(run)} with {processes} "
             f"process(es): at p99 {best.ttft_error_ms_p99:.2f} ms to first token, "
             f"{best.gap_error_ms_p99:.2f} ms in gaps, {best.cpu_us_per_event:.1f} µs of CPU per event"
         )
@@ -198,11 +207,15 @@ def judge_run(run: Run) -> list[Finding]:
     ]
 
 
+def _by_tls(run: Run) -> str:
+    return " over TLS" if run.header.spec.get("is_tls") else ""
+
+
 def render_curve(run: Run) -> Table:
     """Return the curve as a table."""
     from rich.table import Table
 
-    title = f"{run.header.spec['processes']} client process(es), one golden endpoint each"
+    title = f"{run.header.spec['processes']} client process(es), one golden endpoint each{_by_tls(run)}"
     table = Table(title=title, title_justify="left")
     for name in ("offered/s", "read/s", "streams", "CPU µs/event", "TTFT off by ms p50", "p99"):
         table.add_column(name, justify="right")

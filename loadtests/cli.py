@@ -176,6 +176,9 @@ def calibrate(
     error_ms_max: Annotated[
         float, typer.Option(min=0.01, help="How far off times may be at p99, in milliseconds.")
     ] = 1.0,
+    is_tls: Annotated[
+        bool, typer.Option("--tls", help="Over TLS, which costs more to read: for https:// endpoints.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
@@ -188,6 +191,7 @@ def calibrate(
         processes=processes,
         events_per_s_max=max_events_per_s,
         error_ms_max=error_ms_max,
+        is_tls=is_tls,
         is_quiet=as_json,
     )
     if not as_json:

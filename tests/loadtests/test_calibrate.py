@@ -8,6 +8,8 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pytest
+
 from loadtests.calibrate import KIND, curve_of, judge_run
 from loadtests.calibration import EVENT, Reading
 from probes.finding import Finding
@@ -37,8 +39,20 @@ def judged(folder: Path, *tries: tuple[float, int, Reading]) -> Finding:
     return finding
 
 
-def test_the_command_shows_a_curve_and_what_is_certified(tmp_path: Path) -> None:
-    command = [sys.executable, "-P", "-m", "overproof", "load", "calibrate", "--processes", "2", "--json"]
+@pytest.mark.parametrize("tls", [[], ["--tls"]], ids=["plain", "TLS"])
+def test_the_command_shows_a_curve_and_what_is_certified(tmp_path: Path, tls: list[str]) -> None:
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "overproof",
+        "load",
+        "calibrate",
+        *tls,
+        "--processes",
+        "2",
+        "--json",
+    ]
     done = subprocess.run(
         [*command, "--max-events-per-s", "2000", "--out", str(tmp_path)],
         capture_output=True,
@@ -52,6 +66,7 @@ def test_the_command_shows_a_curve_and_what_is_certified(tmp_path: Path) -> None
 
     assert [point.offered_per_s for point in curve] == [1000, 2000]
     assert all(point.streams == 128 and point.events_per_s > 500 for point in curve)
+    assert {event.data["is_tls"] for event in run.events_of(EVENT)} == {bool(tls)}
     assert {event.data["worker"] for event in run.events_of(EVENT)} == {0, 1}
     assert run.events_of("calibration.machine")[0].data["cores"] >= 1
     assert done.returncode == (3 if curve[0].against else 0)
