@@ -33,13 +33,13 @@ JUDGES = {
     "burnin": "burnin.judging",
     "fleet": "burnin.fleet.judging",
     "load": "loadtests.judging",
-    "calibration": "loadtests.calibrate",
-    "findmax": "loadtests.max_rate",
+    "calibration": "loadtests.calibration.curve",
+    "findmax": "loadtests.search.max_rate",
     "gameday": "experiments.judging",
 }
 # ``schema KIND``: module and pydantic model behind each kind of file.
 SCHEMAS = {
-    "workload": ("loadtests.workload", "WorkloadSpec"),
+    "workload": ("loadtests.spec.workload", "WorkloadSpec"),
     "plan": ("burnin.plan", "PlanSpec"),
     "fleet": ("burnin.fleet.fleet_file", "FleetSpec"),
     "faults": ("burnin.fleet.simulation.fault_file", "FaultFileSpec"),

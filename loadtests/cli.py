@@ -65,9 +65,9 @@ def run(
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
 ) -> Outcome | None:
     """Send the workload's requests at its rate, whatever the endpoint does, and judge the answers."""
-    from loadtests.crew import Crew
     from loadtests.load_run import Finish, LoadRequest, run_load, stop_with_parent
-    from loadtests.workload import load_workload, override
+    from loadtests.processes.crew import Crew
+    from loadtests.spec.workload import load_workload, override
     from reports.terminal import print_result
 
     spec = override(load_workload(workload), url=endpoint, duration_s=duration_s, calibrates=calibrates)
@@ -124,10 +124,10 @@ def find_max(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Search for the highest arrival rate that meets the workload's SLOs."""
-    from loadtests.find_max import Search, print_steps
-    from loadtests.find_max import find_max as run_search
     from loadtests.load_run import Finish
-    from loadtests.workload import load_workload, override
+    from loadtests.search.find_max import Search, print_steps
+    from loadtests.search.find_max import find_max as run_search
+    from loadtests.spec.workload import load_workload, override
     from reports.terminal import print_result
 
     search = Search(
@@ -159,8 +159,8 @@ def worker(
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
 ) -> None:
     """Send a share of a load that is run from another machine."""
-    from loadtests.joining import run_workers
     from loadtests.load_run import stop_with_parent
+    from loadtests.processes.joining import run_workers
 
     if lifeline:
         stop_with_parent()
@@ -183,7 +183,7 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Find out what this machine's client can measure, and how well, against known send times."""
-    from loadtests.calibrate import print_curve, run_calibration
+    from loadtests.calibration.curve import print_curve, run_calibration
     from reports.terminal import print_result
 
     recorded = run_calibration(
@@ -205,6 +205,6 @@ def calibrate(
 )
 def endpoint(context: typer.Context) -> None:
     """Serve the built-in simulated endpoint until Ctrl-C."""
-    from loadtests.endpoint import run_endpoint
+    from loadtests.endpoint.process import run_endpoint
 
     run_endpoint(context.args)

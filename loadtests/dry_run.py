@@ -8,16 +8,16 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from loadtests.allowed_hosts import check_host
-from loadtests.arrivals import CHAIN_STRIDE, schedule
 from loadtests.plan import LoadPlan
 from loadtests.preflight import MODEL_DEFAULT
-from loadtests.prompts import Prompts, make_body
-from loadtests.routes import Routes
-from loadtests.spending import Tokens, most
-from loadtests.task_requests import choices_of, task_body, task_prompt
-from loadtests.verdict_size import VerdictSize, render_sizes, verdict_sizes
-from loadtests.workload import Workload, WorkloadSpec, read_headers
+from loadtests.rules.verdict_size import VerdictSize, render_sizes, verdict_sizes
+from loadtests.sending.routes import Routes
+from loadtests.sending.spending import Tokens, most
+from loadtests.sending.task_requests import choices_of, task_body, task_prompt
+from loadtests.spec.allowed_hosts import check_host
+from loadtests.spec.workload import Workload, WorkloadSpec, read_headers
+from loadtests.traffic.arrivals import CHAIN_STRIDE, schedule
+from loadtests.traffic.prompts import Prompts, make_body
 
 REQUESTS_COUNTED_MAX = 20_000  # of a longer schedule, the rest is taken to cost the same
 _MODEL_BYTES = 64  # the model's name is asked for later, where the workload gives none

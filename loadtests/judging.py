@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loadtests import plan as plans
-from loadtests.answers_evidence import judge_tasks
-from loadtests.arrivals import arrival_times_s
-from loadtests.autoscale_evidence import judge_expectations
-from loadtests.busiest import busiest_by_worker
-from loadtests.calibration import EVENT as CALIBRATED
-from loadtests.calibration import judge_calibration, reading_from_json
-from loadtests.crew_judging import collect_sums, judge_accounted, judge_workers
-from loadtests.endpoint_judging import (
+from loadtests.calibration.busiest import busiest_by_worker
+from loadtests.calibration.certified import EVENT as CALIBRATED
+from loadtests.calibration.certified import judge_calibration, reading_from_json
+from loadtests.preflight import EVENT_REPLICAS, judge_replicas
+from loadtests.rules.answers_evidence import judge_tasks
+from loadtests.rules.autoscale_evidence import judge_expectations
+from loadtests.rules.crew_judging import collect_sums, judge_accounted, judge_workers
+from loadtests.rules.endpoint_judging import (
     WHOLE,
     groups_of,
     judge_errors_of,
@@ -21,15 +21,15 @@ from loadtests.endpoint_judging import (
     judge_presence,
     read_outages,
 )
-from loadtests.guards import judge_guards
-from loadtests.inputs import EVENT as INPUTS
-from loadtests.outages import Outage
-from loadtests.preflight import EVENT_REPLICAS, judge_replicas
-from loadtests.prompt_scale import judge_prompt_size
-from loadtests.regression import judge_baseline
-from loadtests.server_metrics import judge_server_metrics
-from loadtests.sessions import judge_chains
-from loadtests.workload import Workload, WorkloadSpec
+from loadtests.rules.outages import Outage
+from loadtests.rules.regression import judge_baseline
+from loadtests.sending.guards import judge_guards
+from loadtests.sending.sessions import judge_chains
+from loadtests.spec.inputs import EVENT as INPUTS
+from loadtests.spec.workload import Workload, WorkloadSpec
+from loadtests.traffic.arrivals import arrival_times_s
+from loadtests.traffic.prompt_scale import judge_prompt_size
+from loadtests.watching.server_metrics import judge_server_metrics
 from probes.drift import judge_drift
 from probes.event import Event
 from probes.finding import Finding

@@ -15,27 +15,27 @@ from pathlib import Path
 from types import FrameType
 
 from loadtests import plan as plans
-from loadtests.allowed_hosts import check_host
-from loadtests.crew import Crew
-from loadtests.deciding import DECIDED, Looks
-from loadtests.endpoint_spec import NamedEndpoint
-from loadtests.inputs import EVENT as INPUTS
-from loadtests.inputs import check_inputs
 from loadtests.judging import judge_run
-from loadtests.load_processes import PACKAGE_ROOT, LoadProcesses, last_line, load_processes
 from loadtests.plan import LoadPlan, write_plan
 from loadtests.preflight import EVENT_REPLICAS, check_endpoint, count_replicas, require_replicas
-from loadtests.prometheus_page import SERVED, prometheus_page, read_merged
-from loadtests.prompt_scale import EVENT as PROMPT_SCALE
-from loadtests.prompt_scale import PromptScale, check_scale, find_scale, to_event
-from loadtests.prompts import WordScale
-from loadtests.regression import keep_baseline
-from loadtests.replica_watch import read_authorization, replica_watch
-from loadtests.replicas_seen import write_replicas_seen
-from loadtests.server_metrics import check_metrics_url, server_metrics
-from loadtests.verdict_size import EVENT as VERDICT_SIZE
-from loadtests.verdict_size import count_requests, render_sizes, verdict_sizes
-from loadtests.workload import Workload, WorkloadSpec, read_headers
+from loadtests.processes.crew import Crew
+from loadtests.processes.load_processes import PACKAGE_ROOT, LoadProcesses, last_line, load_processes
+from loadtests.rules.deciding import DECIDED, Looks
+from loadtests.rules.regression import keep_baseline
+from loadtests.rules.replicas_seen import write_replicas_seen
+from loadtests.rules.verdict_size import EVENT as VERDICT_SIZE
+from loadtests.rules.verdict_size import count_requests, render_sizes, verdict_sizes
+from loadtests.spec.allowed_hosts import check_host
+from loadtests.spec.endpoint import NamedEndpoint
+from loadtests.spec.inputs import EVENT as INPUTS
+from loadtests.spec.inputs import check_inputs
+from loadtests.spec.workload import Workload, WorkloadSpec, read_headers
+from loadtests.traffic.prompt_scale import EVENT as PROMPT_SCALE
+from loadtests.traffic.prompt_scale import PromptScale, check_scale, find_scale, to_event
+from loadtests.traffic.prompts import WordScale
+from loadtests.watching.prometheus_page import SERVED, prometheus_page, read_merged
+from loadtests.watching.replica_watch import read_authorization, replica_watch
+from loadtests.watching.server_metrics import check_metrics_url, server_metrics
 from probes.child import end_child, python_module, start_child, watch_lifeline
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
@@ -257,7 +257,7 @@ def _ask_idle(plan: LoadPlan, writer: RunWriter, progress: Progress, finish: Fin
     progress.step("tasks", "running", f"{tasks.count} tasks while the endpoint is idle")
     log_path = writer.path / "idle.log"
     with log_path.open("w") as log:
-        command = python_module("loadtests.idle_phase", str(write_plan(plan).resolve()))
+        command = python_module("loadtests.sending.idle_phase", str(write_plan(plan).resolve()))
         child = start_child(command, stdout=log, stderr=log, cwd=PACKAGE_ROOT)
         try:
             deadline = time.monotonic() + _CHILD_START_S + plan.workload.endpoint.timeout_s

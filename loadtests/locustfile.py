@@ -31,14 +31,14 @@ from typing import Any
 import gevent
 import gevent.queue
 
-from loadtests import master as messages
 from loadtests import plan as plans
-from loadtests.inputs import EVENT as INPUTS
-from loadtests.load_process import Load
-from loadtests.master import Master
-from loadtests.plain_users import ROWS, PlainUsers, load_plain
-from loadtests.worker import Place, bring, join, seal_for_master, tell
-from loadtests.workload import COMPLETIONS_PATH
+from loadtests.processes import master as messages
+from loadtests.processes.load_process import Load
+from loadtests.processes.master import Master
+from loadtests.processes.worker import Place, bring, join, seal_for_master, tell
+from loadtests.sending.plain_users import ROWS, PlainUsers, load_plain
+from loadtests.spec.inputs import EVENT as INPUTS
+from loadtests.spec.workload import COMPLETIONS_PATH
 from probes.errors import RecordError, SuiteError, TargetError
 from probes.json_types import JsonObject
 from probes.request import Request

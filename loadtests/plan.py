@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from loadtests.calibration import EVENT as CALIBRATED
-from loadtests.crew import Crew
-from loadtests.endpoint_spec import NamedEndpoint
-from loadtests.prompts import WordScale
-from loadtests.workload import Workload, WorkloadSpec
+from loadtests.calibration.certified import EVENT as CALIBRATED
+from loadtests.processes.crew import Crew
+from loadtests.spec.endpoint import NamedEndpoint
+from loadtests.spec.workload import Workload, WorkloadSpec
+from loadtests.traffic.prompts import WordScale
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from reports.record import write_atomically

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
-from loadtests.tls import make_context, reason_of
-from loadtests.workload import COMPLETIONS_PATH, EndpointSpec, read_headers
+from loadtests.reading.tls import make_context, reason_of
+from loadtests.spec.workload import COMPLETIONS_PATH, EndpointSpec, read_headers
 from probes.errors import TargetError
 from probes.finding import Finding
 from probes.json_types import JsonObject

@@ -120,7 +120,7 @@ def test_the_options_for_prometheus_are_those_of_the_command() -> None:
 
 @pytest.mark.parametrize("block", documented("yaml"))
 def test_the_snippets_of_a_workload_are_valid(block: str, tmp_path: Path) -> None:
-    from loadtests.workload import load_workload
+    from loadtests.spec.workload import load_workload
 
     (tmp_path / "w.yaml").write_text(GATE + block)
 

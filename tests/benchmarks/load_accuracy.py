@@ -19,12 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 from select import select
 
-from loadtests.busiest import Busiest
-from loadtests.calibration import Reading, judge_calibration, reading_from_json, with_errors
-from loadtests.calibration_client import Step
-from loadtests.golden_process import golden_endpoint
-from loadtests.golden_record import GoldenRecord
-from loadtests.timing_error import Heard, timing_error
+from loadtests.calibration.busiest import Busiest
+from loadtests.calibration.certified import Reading, judge_calibration, reading_from_json, with_errors
+from loadtests.calibration.client import Step
+from loadtests.calibration.golden_process import golden_endpoint
+from loadtests.calibration.golden_record import GoldenRecord
+from loadtests.calibration.timing_error import Heard, timing_error
 from probes.child import end_child, python_module, start_child
 from probes.errors import TargetError
 from probes.event import to_json_line
@@ -172,7 +172,7 @@ def _hog(core: int | None) -> Iterator[None]:
 def _ours(step: Step, folder: Path, *, client_core: int, endpoint_core: int) -> Reading:
     with create_run(folder, kind="load", spec={}, seed=1) as writer:
         run = writer.path
-    client = start_child(python_module("loadtests.calibration_client"))
+    client = start_child(python_module("loadtests.calibration.client"))
     try:
         os.sched_setaffinity(client.pid, {client_core})
         assert client.stdin is not None

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import gevent
 
-from loadtests.calibration_client import Step, workload_of
-from loadtests.golden_process import golden_endpoint
-from loadtests.golden_record import GoldenRecord
-from loadtests.load_process import Load
+from loadtests.calibration.client import Step, workload_of
+from loadtests.calibration.golden_process import golden_endpoint
+from loadtests.calibration.golden_record import GoldenRecord
 from loadtests.plan import LoadPlan
+from loadtests.processes.load_process import Load
 from probes.errors import TargetError
 from probes.request import Request
 from reports.record import create_run

@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from loadtests.arrivals import arrival_times_s
-from loadtests.dispatcher import Dispatcher, make_target
 from loadtests.plan import LoadPlan
-from loadtests.prompts import Prompts, make_body
-from loadtests.workload import WorkloadSpec
+from loadtests.sending.dispatcher import Dispatcher, make_target
+from loadtests.spec.workload import WorkloadSpec
+from loadtests.traffic.arrivals import arrival_times_s
+from loadtests.traffic.prompts import Prompts, make_body
 from probes.child import end_child, python_module, start_child
 from probes.metric import late_ms, percentile
 from probes.request import Request

@@ -8,9 +8,9 @@ import time
 
 import gevent
 
-from loadtests.connections import Connections, Target
-from loadtests.poll_clock import PollClock
-from loadtests.reader import Errand, Exchange
+from loadtests.reading.connections import Connections, Target
+from loadtests.reading.poll_clock import PollClock
+from loadtests.reading.reader import Errand, Exchange
 from probes.request import Request
 
 TOKENS = 12

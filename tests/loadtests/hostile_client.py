@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from loadtests.poll_clock import PollClock
+from loadtests.reading.poll_clock import PollClock
 from tests.loadtests.clients import Client
 
 LIMITS = {"timeout_s": 1.0, "connect_timeout_s": 0.8, "first_byte_timeout_s": 0.8}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from loadtests.alarm import Alarm
-from loadtests.poll_clock import PollClock
+from loadtests.reading.alarm import Alarm
+from loadtests.reading.poll_clock import PollClock
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def asking(folder: Path) -> list[str]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = path.read_bytes().replace(b"\0", b" ").decode()
-            if "loadtests.idle_phase" in line and str(folder) in line:
+            if "loadtests.sending.idle_phase" in line and str(folder) in line:
                 found.append(line)
     return found
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from pydantic import TypeAdapter
 
-from loadtests.arrival_spec import ArrivalsSpec
-from loadtests.arrivals import Arrivals, Think, arrival_times_s, share_of
+from loadtests.spec.arrival import ArrivalsSpec
+from loadtests.traffic.arrivals import Arrivals, Think, arrival_times_s, share_of
 
 
 def made(kind: str, **keys: object) -> Arrivals:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.autoscale import (
+from loadtests.rules.autoscale import (
     Expectation,
     Phases,
     Sample,
@@ -21,11 +21,11 @@ from loadtests.autoscale import (
     at_most,
     judge_autoscale,
 )
-from loadtests.autoscale_evidence import judge_capacity
-from loadtests.expect_spec import AutoscaleSpec, PageReplicas, PrometheusReplicas, ScaleUpSpec, find_phases
-from loadtests.replica_watch import look, read_authorization
-from loadtests.replicas_seen import read_replicas_seen
-from loadtests.workload import WorkloadSpec, load_workload, override
+from loadtests.rules.autoscale_evidence import judge_capacity
+from loadtests.rules.replicas_seen import read_replicas_seen
+from loadtests.spec.expect import AutoscaleSpec, PageReplicas, PrometheusReplicas, ScaleUpSpec, find_phases
+from loadtests.spec.workload import WorkloadSpec, load_workload, override
+from loadtests.watching.replica_watch import look, read_authorization
 from probes.errors import ConfigError
 from probes.finding import Finding
 from probes.outcome import Outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.batching import Batch, BatchLimits, Sequence
+from loadtests.endpoint.batching import Batch, BatchLimits, Sequence
 
 LIMITS = BatchLimits(
     slots=2, queue_max=1, prefill_tokens_per_s=1000, prefill_chunk_tokens=100, decode_step_s=0.01

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.calibrate import KIND, curve_of, judge_run
-from loadtests.calibration import EVENT, Reading
+from loadtests.calibration.certified import EVENT, Reading
+from loadtests.calibration.curve import KIND, curve_of, judge_run
 from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.record import create_run

@@ -15,13 +15,13 @@ from pathlib import Path
 import gevent
 import pytest
 
-from loadtests.busiest import Busiest, busiest_by_worker
-from loadtests.calibration import Reading, judge_calibration, why_not_certified
-from loadtests.calibration_client import Step, read_golden_streams, step_for
-from loadtests.calibration_need import Need, need_of
-from loadtests.golden_record import GoldenRecord, GoldenStream
-from loadtests.timing_error import Heard, timing_error
-from loadtests.workload import WorkloadSpec, load_workload
+from loadtests.calibration.busiest import Busiest, busiest_by_worker
+from loadtests.calibration.certified import Reading, judge_calibration, why_not_certified
+from loadtests.calibration.client import Step, read_golden_streams, step_for
+from loadtests.calibration.golden_record import GoldenRecord, GoldenStream
+from loadtests.calibration.need import Need, need_of
+from loadtests.calibration.timing_error import Heard, timing_error
+from loadtests.spec.workload import WorkloadSpec, load_workload
 from probes.child import wait_until
 from probes.finding import Finding
 from probes.outcome import Outcome
@@ -115,7 +115,7 @@ def test_an_endpoint_killed_in_the_middle_certifies_nothing(header: RunHeader) -
     def kill() -> None:
         gevent.sleep(0.6)
         for pid, line in descendants(os.getpid()):
-            if "loadtests.golden" in line:
+            if "loadtests.calibration.golden" in line:
                 os.kill(pid, signal.SIGKILL)
 
     killing = gevent.spawn(kill)
@@ -254,7 +254,7 @@ def test_kill_9_of_the_controller_in_the_calibration_leaves_no_golden_endpoint(t
     )
 
     def golden() -> list[int]:
-        return [pid for pid, line in descendants(process.pid) if "loadtests.golden" in line]
+        return [pid for pid, line in descendants(process.pid) if "loadtests.calibration.golden" in line]
 
     assert wait_until(lambda: bool(golden()), timeout_s=20, interval_s=0.02)
     pids = [pid for pid, _ in descendants(process.pid)]

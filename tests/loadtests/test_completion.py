@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.completion import Completion
+from loadtests.reading.completion import Completion
 
 
 def event(text: str | None, finish_reason: str | None = None, *, ascii_only: bool = True) -> bytes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from loadtests.correctness import Answer, graded, judge_answers, judge_replica_answers, judge_same_text
-from loadtests.task_solving import solve, spoil
-from loadtests.task_spec import TasksSpec
+from loadtests.endpoint.task_solving import solve, spoil
+from loadtests.rules.correctness import Answer, graded, judge_answers, judge_replica_answers, judge_same_text
+from loadtests.spec.task import TasksSpec
 from probes.finding import Finding
 from probes.outcome import Outcome
 

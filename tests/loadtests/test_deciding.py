@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.deciding import DECIDED, Looks, ended_so_far
-from loadtests.verdict_size import EVENT, count_requests, verdict_sizes
-from loadtests.workload import WorkloadSpec, load_workload
+from loadtests.rules.deciding import DECIDED, Looks, ended_so_far
+from loadtests.rules.verdict_size import EVENT, count_requests, verdict_sizes
+from loadtests.spec.workload import WorkloadSpec, load_workload
 from probes.errors import ConfigError
 from probes.outcome import Outcome
 from reports.record import create_run

@@ -12,11 +12,11 @@ from pathlib import Path
 import gevent
 import pytest
 
-from loadtests.dispatcher import Dispatcher, make_target
 from loadtests.plan import LoadPlan
-from loadtests.prompt_scale import find_scale
-from loadtests.sessions import judge_chains
-from loadtests.workload import WorkloadSpec
+from loadtests.sending.dispatcher import Dispatcher, make_target
+from loadtests.sending.sessions import judge_chains
+from loadtests.spec.workload import WorkloadSpec
+from loadtests.traffic.prompt_scale import find_scale
 from probes.finding import Finding
 from probes.metric import METRICS, late_ms
 from probes.outcome import Outcome

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from loadtests.grading import grade
-from loadtests.tasks import KINDS, make_task
+from loadtests.rules.grading import grade
+from loadtests.traffic.tasks import KINDS, make_task
 from tests.loadtests.endpoints import ask, endpoint
 
 MESSAGES = [{"role": "user", "content": "What is 20 + 22 = ?"}]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.arrivals import CHAIN_STRIDE
-from loadtests.calibration_need import need_of
-from loadtests.endpoint_judging import (
+from loadtests.calibration.need import need_of
+from loadtests.plan import LoadPlan, plan_from_json, plan_to_json
+from loadtests.processes.worker import Joining, check_secrets
+from loadtests.rules.endpoint_judging import (
     groups_of,
     judge_errors_of,
     judge_fail_over,
@@ -19,16 +20,15 @@ from loadtests.endpoint_judging import (
     judge_presence,
     read_outages,
 )
-from loadtests.endpoint_spec import FailOverSpec, read_headers
-from loadtests.fail_over import FailOver
-from loadtests.find_max import check_search
-from loadtests.outages import is_of_outage, stretch_length
-from loadtests.plain_users import load_plain
-from loadtests.plan import LoadPlan, plan_from_json, plan_to_json
-from loadtests.routes import Routes
-from loadtests.verdict_size import verdict_sizes
-from loadtests.worker import Joining, check_secrets
-from loadtests.workload import Workload, WorkloadSpec, load_workload, override
+from loadtests.rules.outages import is_of_outage, stretch_length
+from loadtests.rules.verdict_size import verdict_sizes
+from loadtests.search.find_max import check_search
+from loadtests.sending.fail_over import FailOver
+from loadtests.sending.plain_users import load_plain
+from loadtests.sending.routes import Routes
+from loadtests.spec.endpoint import FailOverSpec, read_headers
+from loadtests.spec.workload import Workload, WorkloadSpec, load_workload, override
+from loadtests.traffic.arrivals import CHAIN_STRIDE
 from probes.errors import ConfigError
 from probes.event import Event
 from probes.finding import Finding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtests.event_times import GAP_US_MAX, EventTimes
+from loadtests.reading.event_times import GAP_US_MAX, EventTimes
 
 MS = 1_000_000
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from loadtests.exact_tests import (
+from loadtests.rules.exact_tests import (
     Stratum,
     holm,
     p_more_than_others,

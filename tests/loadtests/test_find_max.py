@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 import overproof
-from loadtests.arrivals import Arrivals
-from loadtests.find_max import Search as SearchOrder
-from loadtests.find_max import check_search, step_spec
-from loadtests.max_rate import Step, find_knee, find_saturated
 from loadtests.plan import ARRIVALS_ENDED
-from loadtests.rate_search import Tried, interval_of, next_rate
-from loadtests.rate_step import Backlog, arrivals_needed, backlog_of, judge_step, variance_of
-from loadtests.workload import WorkloadSpec
+from loadtests.search.find_max import Search as SearchOrder
+from loadtests.search.find_max import check_search, step_spec
+from loadtests.search.max_rate import Step, find_knee, find_saturated
+from loadtests.search.rate_search import Tried, interval_of, next_rate
+from loadtests.search.rate_step import Backlog, arrivals_needed, backlog_of, judge_step, variance_of
+from loadtests.spec.workload import WorkloadSpec
+from loadtests.traffic.arrivals import Arrivals
 from probes.errors import ConfigError
 from probes.outcome import Outcome
 from probes.request import Request

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.golden_process import golden_endpoint
-from loadtests.golden_record import GoldenRecord, read_golden
+from loadtests.calibration.golden_process import golden_endpoint
+from loadtests.calibration.golden_record import GoldenRecord, read_golden
 from probes.child import wait_until
 from probes.errors import RecordError, TargetError
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from loadtests.allowed_hosts import check_host
-from loadtests.guard_spec import ErrorStormSpec, GuardsSpec
-from loadtests.guards import Guards, judge_guards
-from loadtests.repetition import is_repeating
-from loadtests.spending import Budget, Prices, Spending, Tokens, most
-from loadtests.workload import WorkloadSpec
+from loadtests.sending.guards import Guards, judge_guards
+from loadtests.sending.repetition import is_repeating
+from loadtests.sending.spending import Budget, Prices, Spending, Tokens, most
+from loadtests.spec.allowed_hosts import check_host
+from loadtests.spec.guard import ErrorStormSpec, GuardsSpec
+from loadtests.spec.workload import WorkloadSpec
 from probes.errors import ConfigError
 from probes.event import Event
 from probes.finding import Finding

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from loadtests.control import PLANTED
+from loadtests.reading.control import PLANTED
 from probes.child import end_child, python_module, start_child
 from tests.loadtests.endpoints import raw_server
 from tests.loadtests.hostile_client import LIMITS

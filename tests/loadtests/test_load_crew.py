@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.arrivals import arrival_times_s
-from loadtests.workload import load_workload
+from loadtests.spec.workload import load_workload
+from loadtests.traffic.arrivals import arrival_times_s
 from probes.child import wait_until
 from probes.finding import Finding
 from probes.outcome import Outcome

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import master as messages
 from loadtests import plan as plans
-from loadtests.crew import Crew
-from loadtests.crew_judging import Sums, judge_accounted, judge_workers
-from loadtests.master import Master
-from loadtests.parts import CHUNK_BYTES, PartTaker, cut_part
 from loadtests.plan import LoadPlan, load_plan, write_plan
-from loadtests.tally import Tally, tally_from_json
-from loadtests.workload import WorkloadSpec
+from loadtests.processes import master as messages
+from loadtests.processes.crew import Crew
+from loadtests.processes.master import Master
+from loadtests.processes.parts import CHUNK_BYTES, PartTaker, cut_part
+from loadtests.processes.tally import Tally, tally_from_json
+from loadtests.rules.crew_judging import Sums, judge_accounted, judge_workers
+from loadtests.spec.workload import WorkloadSpec
 from probes.errors import ConfigError, TargetError
 from probes.event import Event
 from probes.json_types import JsonObject

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.misbehaviour import Misbehaviour, choose, parse_misbehaviour
+from loadtests.endpoint.misbehaviour import Misbehaviour, choose, parse_misbehaviour
 from probes.errors import ConfigError
 
 

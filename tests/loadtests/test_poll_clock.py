@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from loadtests.poll_clock import GATHER_S, READ, PollClock
+from loadtests.reading.poll_clock import GATHER_S, READ, PollClock
 
 SOCKETS = 8
 SECONDS = 0.2

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from loadtests.preflight import check_endpoint, count_replicas, judge_replicas, require_replicas
-from loadtests.workload import EndpointSpec
+from loadtests.spec.workload import EndpointSpec
 from probes.errors import TargetError
 from probes.outcome import Outcome
 from tests.loadtests.endpoints import raw_server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 
-from loadtests.promise_watch import PromiseWatch
+from loadtests.sending.promise_watch import PromiseWatch
 from probes.share_test import chance_of_so_many
 
 ALLOWED = 0.1

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.prompt_spec import PromptSpec
-from loadtests.prompts import Prompt, Prompts, Size, WordScale, draw_size, make_body
-from loadtests.trace import TraceRow
+from loadtests.spec.prompt import PromptSpec
+from loadtests.traffic.prompts import Prompt, Prompts, Size, WordScale, draw_size, make_body
+from loadtests.traffic.trace import TraceRow
 from probes.errors import ConfigError
 
 SIZES = {

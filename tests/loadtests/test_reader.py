@@ -12,9 +12,9 @@ from pathlib import Path
 import gevent
 import pytest
 
-from loadtests.control import PLANTED, run_controls
-from loadtests.poll_clock import TICK_S, PollClock
-from loadtests.reader import Exchange
+from loadtests.reading.control import PLANTED, run_controls
+from loadtests.reading.poll_clock import TICK_S, PollClock
+from loadtests.reading.reader import Exchange
 from probes.request import Request
 from probes.slo import percentile
 from tests.loadtests.clients import TOKENS, Client, errand, target

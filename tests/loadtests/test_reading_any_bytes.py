@@ -7,9 +7,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.completion import Completion
-from loadtests.server_sent_events import EventDecoder, EventTooLongError
-from loadtests.stream import AnswerDecoder, BadHttpError
+from loadtests.reading.completion import Completion
+from loadtests.reading.server_sent_events import EventDecoder, EventTooLongError
+from loadtests.reading.stream import AnswerDecoder, BadHttpError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 CUTS = st.lists(st.integers(min_value=0, max_value=100_000), max_size=12)

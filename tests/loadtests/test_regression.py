@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.baseline_spec import BaselineSpec
-from loadtests.regression import EVENT, FILE, judge_baseline, keep_baseline
-from loadtests.workload import load_workload
+from loadtests.rules.regression import EVENT, FILE, judge_baseline, keep_baseline
+from loadtests.spec.baseline import BaselineSpec
+from loadtests.spec.workload import load_workload
 from probes.errors import ConfigError
 from probes.finding import Finding, verdict
 from probes.outcome import Outcome

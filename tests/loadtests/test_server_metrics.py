@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.prometheus_page import SERVED, prometheus_page, read_latest, render_page
-from loadtests.server_metrics import (
+from loadtests.watching.prometheus_page import SERVED, prometheus_page, read_latest, render_page
+from loadtests.watching.server_metrics import (
     Before,
     check_metrics_url,
     fetch_page,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.server_sent_events import EVENT_BYTES_MAX, EventDecoder, EventTooLongError
+from loadtests.reading.server_sent_events import EVENT_BYTES_MAX, EventDecoder, EventTooLongError
 
 # What streams are made of: lines of every sort, in every line ending.
 FIELDS = st.sampled_from(

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import gevent
 
-from loadtests.connections import Connections
-from loadtests.dispatcher import Dispatcher, make_targets
 from loadtests.plan import LoadPlan
-from loadtests.poll_clock import PollClock
-from loadtests.prober import ask_until
-from loadtests.routes import Routes
-from loadtests.spending import Budget, Spending
-from loadtests.workload import WorkloadSpec, load_workload
+from loadtests.reading.connections import Connections
+from loadtests.reading.poll_clock import PollClock
+from loadtests.sending.dispatcher import Dispatcher, make_targets
+from loadtests.sending.prober import ask_until
+from loadtests.sending.routes import Routes
+from loadtests.sending.spending import Budget, Spending
+from loadtests.spec.workload import WorkloadSpec, load_workload
 from probes.child import wait_until
 from probes.finding import Finding
 from probes.outcome import Outcome

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.grading import grade
-from loadtests.task_solving import solve, spoil
-from loadtests.task_spec import TasksSpec
-from loadtests.tasks import KINDS, OPENING, Task, make_task
+from loadtests.endpoint.task_solving import solve, spoil
+from loadtests.rules.grading import grade
+from loadtests.spec.task import TasksSpec
+from loadtests.traffic.tasks import KINDS, OPENING, Task, make_task
 
 WORDINGS = (
     "ANSWER: {}",

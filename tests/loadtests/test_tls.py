@@ -15,12 +15,12 @@ from pathlib import Path
 import gevent
 import pytest
 
-from loadtests.control import PLANTED
-from loadtests.poll_clock import PollClock
 from loadtests.preflight import ask
-from loadtests.reader import Exchange
-from loadtests.tls import TlsError, TlsLayer, make_context
-from loadtests.workload import EndpointSpec
+from loadtests.reading.control import PLANTED
+from loadtests.reading.poll_clock import PollClock
+from loadtests.reading.reader import Exchange
+from loadtests.reading.tls import TlsError, TlsLayer, make_context
+from loadtests.spec.workload import EndpointSpec
 from probes.child import python_module
 from probes.errors import ConfigError, TargetError
 from probes.metric import percentile

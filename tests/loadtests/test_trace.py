@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.trace import Trace, TraceRow, read_trace
+from loadtests.traffic.trace import Trace, TraceRow, read_trace
 from probes.errors import ConfigError
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens

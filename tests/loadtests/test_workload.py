@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 import loadtests
-from loadtests.endpoint_spec import check_url, read_api_key, read_headers
-from loadtests.inputs import check_inputs
-from loadtests.workload import WorkloadSpec, load_workload, override
+from loadtests.spec.endpoint import check_url, read_api_key, read_headers
+from loadtests.spec.inputs import check_inputs
+from loadtests.spec.workload import WorkloadSpec, load_workload, override
 from probes.errors import ConfigError
 
 EXAMPLES = sorted((Path(loadtests.__file__).parent / "workloads").glob("*.yaml"))

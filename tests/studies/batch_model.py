@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loadtests.batching import Batch, BatchLimits, Sequence
+from loadtests.endpoint.batching import Batch, BatchLimits, Sequence
 from probes.request import Request
 from tests.probes.rows import T0_NS, answered
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from loadtests.arrivals import Arrivals
-from loadtests.deciding import ended_so_far
-from loadtests.find_max import FIRST_LOOK_S, GROWTH, STEP_SHARE, WARM_UP_S
-from loadtests.rate_search import STEPS_MAX
-from loadtests.rate_step import Backlog, arrivals_needed, backlog_of_counts, judge_step, variance_of
+from loadtests.rules.deciding import ended_so_far
+from loadtests.search.find_max import FIRST_LOOK_S, GROWTH, STEP_SHARE, WARM_UP_S
+from loadtests.search.rate_search import STEPS_MAX
+from loadtests.search.rate_step import Backlog, arrivals_needed, backlog_of_counts, judge_step, variance_of
+from loadtests.traffic.arrivals import Arrivals
 from probes.outcome import Outcome
 from probes.promise import Slo
 from probes.request import Request

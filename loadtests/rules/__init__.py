@@ -1,0 +1,1 @@
+"""Rules over the record of a load: pure functions, and what reads their evidence."""

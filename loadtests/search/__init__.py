@@ -1,0 +1,1 @@
+"""``overproof load find-max``: the highest arrival rate that holds."""

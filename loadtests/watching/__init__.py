@@ -1,0 +1,1 @@
+"""What is looked at beside the load while it runs: the server's metrics, its replicas, our own page."""
