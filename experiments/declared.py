@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from experiments.hosts.host import Host
 from probes.json_types import JsonObject
+from reports.record import mask_secrets
 
 ACTIONS_MODULE = "experiments.actions"
 NAME = "declared"  # of the fault in the ledger and in the table of faults
@@ -87,4 +88,4 @@ def captured_of(fault: Declared, target: Target, document: JsonObject) -> JsonOb
 
 def without_secrets(captured: JsonObject) -> JsonObject:
     """Return what may stand on the timeline, which everybody reads; the ledger is its owner's alone."""
-    return {key: value for key, value in captured.items() if key not in ("configuration", "secrets")}
+    return mask_secrets({k: v for k, v in captured.items() if k not in ("configuration", "secrets")})

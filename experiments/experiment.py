@@ -329,6 +329,7 @@ def _plain(
     _check_with_chaostoolkit(path, document)
     slos: tuple[Slo, ...] = ()
     if workload is not None:
+        _refuse_several_endpoints(workload)
         slos = check_spec({"slos": _slos_of(workload)}, WorkloadSlosSpec, path=workload).to_slos(workload)
     return Experiment(
         path=path,
@@ -387,7 +388,19 @@ def _workload(path: Path, extension: ExtensionSpec, line: int | None) -> Path | 
     workload = path.parent / extension.workload
     if not workload.is_file():
         raise ConfigError(f"{path}:{line}: workload: {extension.workload!r} is no file in {path.parent}")
+    _refuse_several_endpoints(workload)
     return workload.resolve()
+
+
+def _refuse_several_endpoints(workload: Path) -> None:
+    """Refuse what the load would refuse only once it is started: a game day is about one service."""
+    stated = load_yaml(workload)
+    if isinstance(stated, dict) and stated.get("endpoints"):
+        root = yaml.compose(workload.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        raise ConfigError(
+            f"{workload}:{find_line(root, ('endpoints',))}: endpoints: a game day loads the one endpoint of "
+            "its target; write a workload with endpoint, or none, instead"
+        )
 
 
 def _extension_node(root: yaml.Node | None, index: int) -> yaml.Node | None:
