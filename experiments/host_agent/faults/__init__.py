@@ -13,6 +13,9 @@ FAULTS = {
     "process.kill": "experiments.host_agent.faults.process:KILL",
     "process.stop": "experiments.host_agent.faults.process:STOP",
     "link.down": "experiments.host_agent.faults.link:DOWN",
+    "network.blackhole": "experiments.host_agent.faults.blackhole:BLACKHOLE",
+    "network.bandwidth": "experiments.host_agent.faults.bandwidth:BANDWIDTH",
+    "disk.full": "experiments.host_agent.faults.disk:FULL",
 }
 
 
