@@ -86,8 +86,11 @@ def _carry_out_here(job: JsonObject) -> JsonObject:
     from chaoslib.hypothesis import within_tolerance
     from chaoslib.secret import load_secrets
 
-    configuration = load_configuration(job["configuration"] or {})
-    secrets = load_secrets(job["secrets"] or {}, configuration)
+    try:
+        configuration = load_configuration(job["configuration"] or {})
+        secrets = load_secrets(job["secrets"] or {}, configuration)
+    except Exception as error:  # of a vault that cannot be reached, whatever its client raises
+        return {"error": f"{error}"[:OUTPUT_KEPT]}
     activity, is_wanted = job["activity"], job["is_wanted"]
     deadline = time.monotonic() + float(job["within_s"])
     while True:

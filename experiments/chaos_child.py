@@ -29,7 +29,7 @@ from probes.child import watch_lifeline
 from probes.errors import RecordError, SuiteError
 from probes.interrupt import STOP_SIGNALS
 from probes.json_types import JsonObject
-from reports.record import write_atomically
+from reports.record import mask_secrets, write_atomically
 
 JOURNAL_FILE = "journal.json"
 LEAVE_TIMEOUT_S = 45.0  # rollbacks after a stop; the controller, which undoes what is left, waits no longer
@@ -247,7 +247,9 @@ def run_chaos(experiment_file: Path, run_folder: Path) -> JsonObject:
             event_handlers=[Recorder(timeline, stop, DeclaredWatch(experiment, run_folder, timeline))],
         )
         journal["stopped_by"] = stop.reason
-        write_atomically(run_folder / JOURNAL_FILE, json.dumps(journal, default=str, indent=1) + "\n")
+        write_atomically(
+            run_folder / JOURNAL_FILE, json.dumps(mask_secrets(journal), default=str, indent=1) + "\n"
+        )
     return journal
 
 

@@ -59,6 +59,7 @@ def show_plan(
 
     from experiments.experiment import load_experiment
     from experiments.gameday import target_folder
+    from experiments.inline_secrets import warnings_about
     from experiments.lab_control import FOLDER_NAME
     from experiments.plan import look_at_conditions, render_plan, resolve_plan
 
@@ -67,11 +68,13 @@ def show_plan(
     folder = (out / FOLDER_NAME).resolve() if target.is_lab else target_folder(target.name or "unnamed", out)
     resolved = resolve_plan(loaded, folder, seed=seed)
     conditions = look_at_conditions(loaded, folder, out)
+    warnings = warnings_about(experiment, loaded.document.get("secrets"))
     if as_json:
         document = resolved.to_json() | {"conditions": [asdict(condition) for condition in conditions]}
+        document["warnings"] = warnings
         sys.stdout.write(json.dumps(document, default=str) + "\n")
     else:
-        sys.stdout.write(render_plan(resolved, conditions) + "\n")
+        sys.stdout.write(render_plan(resolved, conditions, warnings) + "\n")
     return Outcome.PASS if all(condition.is_met for condition in conditions) else Outcome.INCONCLUSIVE
 
 

@@ -30,7 +30,7 @@ from probes.child import end_child
 from probes.errors import ConfigError, TargetError
 from probes.event import Event
 from probes.json_types import JsonObject
-from reports.record import create_run, write_atomically
+from reports.record import create_run, mask_secrets, write_atomically
 from reports.run import FINISHED, INTERRUPTED, Run
 from reports.session import conclude
 
@@ -136,7 +136,8 @@ class ControlledRun:
 
     def end(self, journal: JsonObject) -> Run:
         """Watch the recovery, put back what is left, end the load, and judge."""
-        text = json.dumps(journal | {"stopped_by": self.stop.reason}, default=str, indent=1)
+        kept = mask_secrets(journal | {"stopped_by": self.stop.reason})
+        text = json.dumps(kept, default=str, indent=1)
         write_atomically(self.folder / JOURNAL_FILE, text + "\n")
         try:
             with contextlib.suppress(TargetError, ConfigError):  # a load that died is in the record

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+from experiments.hosts.host import Host
 from probes.json_types import JsonObject
+from reports.record import mask_secrets
 
 ACTIONS_MODULE = "experiments.actions"
 NAME = "declared"  # of the fault in the ledger and in the table of faults
-LAB = "lab"
+LAB: Final = "lab"
+NAMED: Final = "named"  # only what the experiment declares of it is known
+HOSTS: Final = "hosts"
+Kind = Literal["lab", "named", "hosts"]
+# Whose actions are ours, and on what they work: each kind of target has its own module.
+OUR_MODULES: dict[str, Kind] = {ACTIONS_MODULE: LAB, "experiments.hosts.actions": HOSTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +26,12 @@ class Target:
 
     name: str = LAB  # empty: the experiment names none, and is for plain Chaos Toolkit
     endpoint: str = ""  # which the load asks; empty: the lab's, else the one that the workload names
+    hosts: tuple[Host, ...] = ()  # which our own actions may hit, over SSH
+
+    @property
+    def kind(self) -> Kind:
+        """What it is, and so which of our actions work on it."""
+        return LAB if self.is_lab else HOSTS if self.hosts else NAMED
 
     @property
     def is_lab(self) -> bool:
@@ -50,8 +63,12 @@ def foreign_actions(document: JsonObject, harmless: Collection[str] = ()) -> Ite
 
 def is_foreign(activity: JsonObject) -> bool:
     """Say whether an activity is an action of somebody else's."""
-    module = (activity.get("provider") or {}).get("module")
-    return activity.get("type") == "action" and module != ACTIONS_MODULE
+    return activity.get("type") == "action" and module_of(activity) not in OUR_MODULES
+
+
+def module_of(activity: JsonObject) -> object:
+    """Return the Python module that carries an activity out, where one does."""
+    return (activity.get("provider") or {}).get("module")
 
 
 def captured_of(fault: Declared, target: Target, document: JsonObject) -> JsonObject:
@@ -71,4 +88,4 @@ def captured_of(fault: Declared, target: Target, document: JsonObject) -> JsonOb
 
 def without_secrets(captured: JsonObject) -> JsonObject:
     """Return what may stand on the timeline, which everybody reads; the ledger is its owner's alone."""
-    return {key: value for key, value in captured.items() if key not in ("configuration", "secrets")}
+    return mask_secrets({k: v for k, v in captured.items() if k not in ("configuration", "secrets")})

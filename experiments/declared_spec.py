@@ -5,13 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from experiments.declared import ACTIONS_MODULE, Declared, Target, foreign_actions
+from experiments.declared import OUR_MODULES, Declared, Target, foreign_actions, module_of
+from experiments.hosts.host import FOLDER, Host
 from probes.json_types import JsonObject
 from probes.spec import Spec
 
 WITHIN_S = 10.0
+
+
+class HostSpec(Spec):
+    """A host that is reached over SSH; what is absent the user's SSH configuration says."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="As the report calls it.")
+    address: str | None = Field(default=None, description="Absent: its name.")
+    user: str | None = Field(default=None, description="Who logs in.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Port of its sshd.")
+    key_file: str | None = Field(default=None, description="Private key that opens it.")
+    proxy_jump: str | None = Field(default=None, description="[user@]host[:port] on the way; none: no hop.")
+    python: str = Field(default="python3", description="Python 3.10 or later, on the host.")
+    wrapper: tuple[str, ...] = Field(default=(), description="Words before it, such as [sudo, -n].")
+    folder: str = Field(
+        default=FOLDER,
+        pattern=r"^/",
+        description="Ours on the host; gameday-allowed in it permits game days.",
+    )
+
+    def to_host(self) -> Host:
+        """Return the host."""
+        return Host(**self.model_dump())
 
 
 class TargetSpec(Spec):
@@ -19,13 +42,31 @@ class TargetSpec(Spec):
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="A folder targets/NAME under --out stands for it, and has to be marked as allowed.",
+        description="A folder targets/NAME under --out stands for it; without hosts it has to be"
+        " marked as allowed.",
     )
     endpoint: str = Field(default="", description="What the load asks; absent: what the workload names.")
+    hosts: tuple[str | HostSpec, ...] = Field(
+        default=(), description="Hosts that our actions may hit: names as SSH knows them, or more about each."
+    )
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_there_once(cls, hosts: tuple[str | HostSpec, ...]) -> tuple[str | HostSpec, ...]:
+        names = [host if isinstance(host, str) else host.name for host in hosts]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{_listed(twice)}: there twice; keep one")
+        return hosts
+
+    @property
+    def is_judged_without_traffic(self) -> bool:
+        """Whether more than traffic can show how it stands a fault."""
+        return bool(self.hosts)
 
     def to_target(self) -> Target:
         """Return the target."""
-        return Target(name=self.name, endpoint=self.endpoint)
+        hosts = (Host(name=host) if isinstance(host, str) else host.to_host() for host in self.hosts)
+        return Target(name=self.name, endpoint=self.endpoint, hosts=tuple(hosts))
 
 
 class FaultSpec(Spec):
@@ -95,8 +136,7 @@ def _undo(spec: FaultSpec, document: JsonObject) -> JsonObject:
     if found is None:
         names = {str(a.get("name")) for a in document.get("rollbacks") or ()}
         raise ValueError(f"{spec.action!r}: undo: {spec.undo!r} is none of the rollbacks: {_listed(names)}")
-    module = (found.get("provider") or {}).get("module")
-    if module == ACTIONS_MODULE:
+    if module_of(found) in OUR_MODULES:
         raise ValueError(f"{spec.action!r}: undo: {spec.undo!r} undoes our own faults only")
     assert isinstance(found, dict)
     return found

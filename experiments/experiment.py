@@ -13,12 +13,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from experiments.alerts import Alerts
 from experiments.alerts_spec import AlertsSpec
 from experiments.declared import ACTIONS_MODULE as ACTIONS_MODULE
-from experiments.declared import LAB, LAB_TARGET, Declared, Target, foreign_actions, is_foreign
+from experiments.declared import (
+    HOSTS,
+    LAB,
+    LAB_TARGET,
+    OUR_MODULES,
+    Declared,
+    Target,
+    foreign_actions,
+    module_of,
+)
 from experiments.declared_spec import FaultSpec, TargetSpec, to_faults
 from experiments.guard import Guard
 from experiments.guard_spec import GuardSpec
@@ -66,10 +75,14 @@ class ExtensionSpec(Spec):
 
     name: Literal["overproof"]
     target: Literal["lab"] | TargetSpec = Field(
-        description="What may be hit: our lab, or a target by its name, for actions that are not ours."
+        description="What may be hit: our lab, hosts, or a target by its name, for actions that are not ours."
     )
-    workload: str = Field(description="Workload file, relative to the experiment's folder.")
-    slos: PhaseSlosSpec
+    workload: str = Field(
+        default="",
+        description="Workload file, relative to the experiment's folder; absent: no traffic, which only a"
+        " target of hosts may do without.",
+    )
+    slos: PhaseSlosSpec | None = Field(default=None, description="What the traffic has to keep.")
     steady_s: float = Field(
         default=10.0, gt=0, le=3600, description="Seconds of good traffic before the fault."
     )
@@ -105,6 +118,14 @@ class ExtensionSpec(Spec):
         if isinstance(target, str) and target != LAB:
             raise ValueError(f"input should be {LAB!r}, or {{name: …, endpoint: …}} of another target")
         return target
+
+    @model_validator(mode="after")
+    def _has_traffic_and_promises(self) -> ExtensionSpec:
+        is_needed = isinstance(self.target, str) or not self.target.is_judged_without_traffic
+        missing = [name for name in ("workload", "slos") if not getattr(self, name)]
+        if missing and (is_needed or len(missing) == 1):
+            raise ValueError(f"{missing[0]}: this key is missing")
+        return self
 
     @field_validator("guards")
     @classmethod
@@ -254,12 +275,10 @@ def check_experiment(
         document["extensions"][index], ExtensionSpec, path=path, root=_extension_node(root, index)
     )
     workload = _workload(path, extension, find_line(root, ("extensions", index, "workload")))
+    target = LAB_TARGET
     if isinstance(extension.target, TargetSpec):
         target = reach(extension.target.to_target(), workload, document, path)
-        _refuse_ours(path, document, root)
-    else:
-        target = LAB_TARGET
-        _refuse_other_targets(path, document, root)
+    _refuse_other_targets(path, document, root, target)
     _check_with_chaostoolkit(path, document)
     faults = _faults(extension, document, path, find_line(root, ("extensions", index, "faults")))
     return Experiment(
@@ -267,7 +286,10 @@ def check_experiment(
         title=shape.title,
         document=document,
         workload=workload,
-        slos={phase: _promises(getattr(extension.slos, phase), path) for phase in PHASES},
+        slos={
+            phase: () if extension.slos is None else _promises(getattr(extension.slos, phase), path)
+            for phase in PHASES
+        },
         steady_s=extension.steady_s,
         recovery_s=extension.recovery_s,
         after_s=extension.after_s,
@@ -301,11 +323,13 @@ def _plain(
 ) -> Experiment:
     target = LAB_TARGET
     if any(foreign_actions(document)):  # the experiment's own affair, as under ``chaos run``; never a PASS
-        _refuse_ours(path, document, root)
-        target = reach(Target(name="", endpoint=endpoint), workload, document, path)
+        target = Target(name="", endpoint=endpoint)
+        _refuse_other_targets(path, document, root, target)
+        target = reach(target, workload, document, path)
     _check_with_chaostoolkit(path, document)
     slos: tuple[Slo, ...] = ()
     if workload is not None:
+        _refuse_several_endpoints(workload)
         slos = check_spec({"slos": _slos_of(workload)}, WorkloadSlosSpec, path=workload).to_slos(workload)
     return Experiment(
         path=path,
@@ -348,18 +372,6 @@ def reach(target: Target, workload: Path | None, document: JsonObject, path: Pat
     return replace(target, endpoint=str(url))
 
 
-def _refuse_ours(path: Path, document: JsonObject, root: yaml.Node | None) -> None:
-    """Refuse our own actions where the target is not the lab: they hit nothing else."""
-    for part in ("method", "rollbacks"):
-        for i, activity in enumerate(document.get(part) or ()):
-            if activity.get("type") == "action" and not is_foreign(activity):
-                line = find_line(root, (part, i, "provider", "module"))
-                raise ConfigError(
-                    f"{path}:{line}: action {activity.get('name')!r} is for the lab, and the target, or "
-                    "another action, is not; write two experiments"
-                )
-
-
 def _slos_of(workload: Path) -> object:
     document = load_yaml(workload)
     slos = document.get("slos") if isinstance(document, dict) else None
@@ -370,11 +382,25 @@ def _slos_of(workload: Path) -> object:
     return slos
 
 
-def _workload(path: Path, extension: ExtensionSpec, line: int | None) -> Path:
+def _workload(path: Path, extension: ExtensionSpec, line: int | None) -> Path | None:
+    if not extension.workload:
+        return None
     workload = path.parent / extension.workload
     if not workload.is_file():
         raise ConfigError(f"{path}:{line}: workload: {extension.workload!r} is no file in {path.parent}")
+    _refuse_several_endpoints(workload)
     return workload.resolve()
+
+
+def _refuse_several_endpoints(workload: Path) -> None:
+    """Refuse what the load would refuse only once it is started: a game day is about one service."""
+    stated = load_yaml(workload)
+    if isinstance(stated, dict) and stated.get("endpoints"):
+        root = yaml.compose(workload.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        raise ConfigError(
+            f"{workload}:{find_line(root, ('endpoints',))}: endpoints: a game day loads the one endpoint of "
+            "its target; write a workload with endpoint, or none, instead"
+        )
 
 
 def _extension_node(root: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -388,17 +414,26 @@ def _extension_node(root: yaml.Node | None, index: int) -> yaml.Node | None:
     return node
 
 
-def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | None) -> None:
-    """Refuse actions that are not the lab's own where the lab is the target: they hit something else."""
+def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | None, target: Target) -> None:
+    """Refuse actions that would hit something else than the target: each kind has its own."""
     for part in ("method", "rollbacks"):
         for i, activity in enumerate(document.get(part) or ()):
-            module = (activity.get("provider") or {}).get("module")
-            if activity.get("type") == "action" and module != ACTIONS_MODULE:
-                line = find_line(root, (part, i, "provider", "module"))
+            if activity.get("type") != "action":
+                continue
+            works_on = OUR_MODULES.get(str(module_of(activity)))
+            if works_on == target.kind or (works_on is None and not target.is_lab):
+                continue
+            line = find_line(root, (part, i, "provider", "module"))
+            where = f"{path}:{line}: action {activity.get('name')!r}"
+            if works_on is None:
                 raise ConfigError(
-                    f"{path}:{line}: action {activity.get('name')!r}: module: got {module!r}, wanted "
+                    f"{where}: module: got {module_of(activity)!r}, wanted "
                     f"{ACTIONS_MODULE!r}: the lab is the target; for another one write target: {{name: …}}"
                 )
+            is_for = {LAB: "the lab", HOSTS: "hosts (target: {name: …, hosts: […]})"}[works_on]
+            raise ConfigError(
+                f"{where} is for {is_for}, and the target, or another action, is not; write two experiments"
+            )
 
 
 def _check_with_chaostoolkit(path: Path, document: JsonObject) -> None:

@@ -101,6 +101,8 @@ def spec_of(experiment: Experiment, lab: LabChoice) -> JsonObject:
         "budget_window_days": experiment.budget_window_days,
         "lab_restarts": lab.is_restarting,
         "target": experiment.target.name,
+        "target_kind": experiment.target.kind,
+        "hosts": [host.to_json() for host in experiment.target.hosts],
     }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.autoscaler import FAULTS, Autoscaler, ScalePlan
+from experiments.detached import last_line, lock_folder, start_supervisor
 from experiments.gateway import HOST, Gateway
 from experiments.gateway_trouble import trouble_from_json
 from experiments.lab_control import (
@@ -34,13 +34,11 @@ from experiments.lab_control import (
     socket_path,
     this_process,
 )
-from experiments.permission import allow
 from probes.child import (
     end_child,
     process_start_time,
     python_module,
     start_child,
-    wait_until,
     watch_lifeline,
 )
 from probes.errors import ConfigError, SuiteError, TargetError
@@ -355,25 +353,6 @@ class Supervisor:
         self.gateway.set_trouble(None if row is None else trouble_from_json(row))
 
 
-def lock_folder(folder: Path) -> int:
-    """Take the folder for one lab; the lock goes with the process.
-
-    Raises:
-        ConfigError: another lab has it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(f"lab {folder}: the folder cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise ConfigError(f"lab {folder}: one runs here already; `overproof lab down` stops it") from error
-    return descriptor
-
-
 def lab_command(plan: LabPlan, *, lifeline: bool) -> list[str]:
     """Return the command that runs this lab."""
     arguments = ["--folder", str(plan.folder), "--port", str(plan.port), "--replicas", str(plan.replicas)]
@@ -396,36 +375,17 @@ def start_detached(plan: LabPlan, *, timeout_s: float) -> None:
         ConfigError: its port or folder cannot be used.
         TargetError: it did not come up in time; it is stopped again.
     """
-    try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        log = log_file(plan.folder).open("w")
-    except OSError as error:
-        raise ConfigError(f"lab {plan.folder}: the folder cannot be written: {error.strerror}") from error
-    with log:
-        child = subprocess.Popen(
-            lab_command(plan, lifeline=False),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
 
-    def is_up() -> bool:
-        return all_serve(plan.folder) and read_lab(plan.folder).supervisor.pid == child.pid
+    def is_up(pid: int) -> bool:
+        return all_serve(plan.folder) and read_lab(plan.folder).supervisor.pid == pid
 
-    try:
-        wait_until(lambda: child.poll() is not None or is_up(), timeout_s=timeout_s)
-        stays = is_up()
-    except BaseException:  # a Ctrl-C: nobody would know of this lab
-        end_child(child)
-        raise
-    if not stays:
-        end_child(child)
-        kind = ConfigError if child.returncode == 2 else TargetError
-        raise kind(last_words(plan.folder) or f"lab {plan.folder}: did not come up in {timeout_s:g} s")
-    allow(plan.folder)
-    child.returncode = 0  # it stays, on purpose: Popen must not wait for it nor warn
+    start_supervisor(
+        lab_command(plan, lifeline=False),
+        subject=f"lab {plan.folder}",
+        log_path=log_file(plan.folder),
+        is_up=is_up,
+        timeout_s=timeout_s,
+    )
 
 
 def all_serve(folder: Path) -> bool:
@@ -439,8 +399,7 @@ def all_serve(folder: Path) -> bool:
 
 def last_words(folder: Path) -> str:
     """Return the last line of the lab's log; empty where there is none."""
-    lines = log_file(folder).read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    return last_line(log_file(folder))
 
 
 def log_file(folder: Path) -> Path:
@@ -480,7 +439,7 @@ def main() -> int:
         scale=_scale_plan(given),
     )
     try:
-        lock_folder(plan.folder)
+        lock_folder(plan.folder, subject=f"lab {plan.folder}", down="overproof lab down")
         asyncio.run(_run(plan, lifeline=given.lifeline))
     except SuiteError as error:
         sys.stderr.write(f"{error}\n")

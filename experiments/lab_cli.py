@@ -9,14 +9,17 @@ from typing import Annotated
 
 import typer
 
+from experiments.training.cli import app as train
 from probes.errors import ConfigError, TargetError
 
 app = typer.Typer(
-    help="The rehearsal cluster: a gateway and supervised replicas of the simulated endpoint.",
+    help="The rehearsal cluster: a gateway, supervised replicas of the simulated endpoint, a training job.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(train, name="train")
 
 Out = Annotated[Path, typer.Option(help="Folder whose lab this is about.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

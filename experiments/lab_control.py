@@ -173,11 +173,11 @@ def ask_lab(folder: Path, request: JsonObject, *, timeout_s: float = ASK_TIMEOUT
 
 
 @contextlib.contextmanager
-def socket_path(folder: Path) -> Iterator[str]:
-    """Give a short path to the control socket: an address holds 107 bytes, a run folder may be longer."""
+def socket_path(folder: Path, name: str = SOCKET_FILE) -> Iterator[str]:
+    """Give a short path to a folder's socket: an address holds 107 bytes, a run folder may be longer."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET_FILE}"
+        yield f"/proc/self/fd/{descriptor}/{name}"
     finally:
         os.close(descriptor)
 
@@ -206,17 +206,27 @@ def stop_lab(folder: Path, *, timeout_s: float = 10.0) -> list[int]:
     state = read_state(folder)
     processes = [] if state is None else [state["supervisor"], *_living(state["replicas"])]
     named = [process_from_json(row) for row in processes]
+    stopped = end_processes(named, subject=f"lab {folder}", timeout_s=timeout_s)
+    for path in (folder / STATE_FILE, folder / SOCKET_FILE):
+        if path.exists():
+            path.unlink(missing_ok=True)
+    return stopped
+
+
+def end_processes(named: list[Process], *, subject: str, timeout_s: float) -> list[int]:
+    """End these very processes, the first of which ends the others in order; return those that ran.
+
+    Raises:
+        TargetError: one could not be ended.
+    """
     stopped = [process.pid for process in named if process.is_alive]
-    if named and named[0].send(signal.SIGTERM):  # the supervisor ends its replicas in order
+    if named and named[0].send(signal.SIGTERM):
         wait_until(lambda: not any(process.is_alive for process in named), timeout_s=timeout_s)
     for process in named:
         process.send(signal.SIGKILL)
     if not wait_until(lambda: not any(process.is_alive for process in named), timeout_s=timeout_s):
         left = [process.pid for process in named if process.is_alive]
-        raise TargetError(f"lab {folder}: processes {left} do not end even by SIGKILL; look at them")
-    for path in (folder / STATE_FILE, folder / SOCKET_FILE):
-        if path.exists():
-            path.unlink(missing_ok=True)
+        raise TargetError(f"{subject}: processes {left} do not end even by SIGKILL; look at them")
     return stopped
 
 

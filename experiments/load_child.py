@@ -29,7 +29,7 @@ def start_load(
     command = python_module(
         "overproof", "load", "run", str(experiment.workload), "--endpoint", url,
         "--duration-s", f"{longest_s:.0f}", "--seed", str(seed),
-        "--json", "--path", str(folder / LOAD_FOLDER), "--lifeline",
+        "--json", "--path", str(folder / LOAD_FOLDER), "--in-gameday", "--lifeline",
     )  # fmt: skip
     with (folder / "load.log").open("w") as log:
         return start_child(command, stdout=log, stderr=subprocess.STDOUT, env=env)

@@ -25,6 +25,7 @@ from experiments.permission import Condition
 from probes.errors import ConfigError, SuiteError
 from probes.json_types import JsonObject
 from probes.slo import GOODPUT, Slo
+from reports.record import mask_secrets
 
 # What a method may call too, and what breaks nothing: it is not carried out to find out what it would hit.
 HARMLESS = frozenset({"undo_faults", "restore_replicas", "replicas_serve", "replicas_recovered"})
@@ -121,7 +122,7 @@ def _declared(activity: JsonObject, experiment: Experiment) -> Target:
     unknown = "harmless, as declared" if name in experiment.harmless else "unknown: nothing is declared of it"
     return Target(
         action=name,
-        selector=dict(activity["provider"]),
+        selector=mask_secrets(dict(activity["provider"])),  # the whole is in document_sha256
         fault=DECLARED,
         subject=unknown if fault is None else fault.subject,
         ends_by=unknown if fault is None else fault.ends_by,
@@ -258,7 +259,7 @@ def try_to_resolve(experiment: Experiment, lab_folder: Path, *, seed: int) -> Pl
         return f"{type(error).__name__}: {error}"
 
 
-def render_plan(plan: Plan, conditions: Sequence[Condition]) -> str:
+def render_plan(plan: Plan, conditions: Sequence[Condition], warnings: Sequence[str] = ()) -> str:
     """Return the plan for a person who has to say yes or no."""
     lines = [plan.title, f"{plan.lab.get('target', 'lab')} {plan.lab['folder']}, seed {plan.seed}"]
     for target in plan.targets:
@@ -280,4 +281,5 @@ def render_plan(plan: Plan, conditions: Sequence[Condition]) -> str:
     cost = "unknown: no goodput promise" if plan.budget_share is None else f"{plan.budget_share:.4%}"
     lines.append(f"  error budget that it may cost: {cost}")
     lines += [f"  {'ok ' if c.is_met else 'NOT'} {c.name}: {c.observed}" for c in conditions]
+    lines += [f"  !!  {warning}" for warning in warnings]
     return "\n".join([*lines, plan.hash])

@@ -63,6 +63,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     path: Annotated[Path | None, typer.Option(hidden=True, help="The run's own folder.")] = None,
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
+    in_gameday: Annotated[
+        bool, typer.Option("--in-gameday", hidden=True, help="A game day judges it.")
+    ] = False,
 ) -> Outcome | None:
     """Send the workload's requests at its rate, whatever the endpoint does, and judge the answers."""
     from loadtests.load_run import Finish, LoadRequest, run_load, stop_with_parent
@@ -87,6 +90,7 @@ def run(
         out=out,
         seed=seed,
         path=path,
+        is_in_gameday=in_gameday,
         is_quiet=as_json,
         metrics_port=metrics_port,
         metrics_url=metrics_url,

@@ -43,6 +43,7 @@ from reports.live import Progress
 from reports.record import RunWriter, create_run
 from reports.run import Run, load_run, read_ndjson
 from reports.session import recording
+from reports.verdict import IN_GAMEDAY
 
 _ENDPOINT_START_S = 20.0
 _CHILD_START_S = 60.0
@@ -61,6 +62,7 @@ class LoadRequest:
     out: Path
     seed: int
     path: Path | None = None  # None: a top-level run with a name of its own
+    is_in_gameday: bool = False  # whose phases are what promises are judged by
     is_quiet: bool = False
     metrics_port: int | None = None  # of our own figures, for Prometheus; None: not served
     metrics_url: str | None = None  # of the server's own metrics; None: not asked for
@@ -119,6 +121,8 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         _endpoints(request, writer, progress) as urls,
         prometheus_page(request.metrics_port, writer.path) as metrics_port,
     ):
+        if request.is_in_gameday:
+            writer.event("load", IN_GAMEDAY)
         if metrics_port is not None:
             writer.event("load", SERVED, port=metrics_port)
         models = _check_endpoints(request.spec, urls, writer, progress)

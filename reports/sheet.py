@@ -27,7 +27,7 @@ from reports.rate_plot import rate_plots
 from reports.run import Run, load_run
 from reports.text import one_line, plain
 from reports.timeline import Timeline, build_timeline, read_traffic, traffic_folder
-from reports.verdict import KIND_TITLES, Verdict, duration_s, format_duration, is_control, sum_up
+from reports.verdict import Verdict, duration_s, format_duration, is_control, sum_up, title_of
 
 FINDINGS_MAX = 2000
 DECIDING_MAX = 12
@@ -116,7 +116,7 @@ def build_sheet(run: Run) -> Sheet:
     events = [event for event in run.events if event.kind != "sample"]
     return Sheet(
         run=run,
-        title=KIND_TITLES.get(run.header.kind, run.header.kind),
+        title=title_of(run),
         verdict=verdict,
         facts=tuple(_facts(run)),
         timeline=timeline,

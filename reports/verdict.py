@@ -20,6 +20,7 @@ KIND_TITLES = {
     "calibration": "Calibration",
     "findmax": "Search for the highest rate",
 }
+IN_GAMEDAY = "load.in_gameday"  # this load is the traffic of a game day, which judges its promises by phases
 SIGNS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", None: "–"}
 
 
@@ -67,6 +68,13 @@ def sum_up(run: Run) -> Verdict:
         waived=tuple(f for f in run.findings if f.waiver is not None),
         not_applicable=tuple(f for f in run.findings if f.outcome is None and f.waiver is None),
     )
+
+
+def title_of(run: Run) -> str:
+    """Return what kind of run this is, as a headline has it."""
+    if run.events_of(IN_GAMEDAY):
+        return "Traffic of a game day (judged there; here only its client)"
+    return KIND_TITLES.get(run.header.kind, run.header.kind)
 
 
 def _with(findings: Sequence[Finding], outcome: Outcome) -> tuple[Finding, ...]:

@@ -19,6 +19,8 @@ _PACKAGES = {
     "srun": "slurm-client",
     "munged": "munge",
     "ip": "iproute2",
+    "tc": "iproute2",
+    "nft": "nftables",
     "dockerd": "docker.io",
 }
 _left_out: dict[str, list[str]] = defaultdict(list)

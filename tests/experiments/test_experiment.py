@@ -135,6 +135,17 @@ def test_an_experiment_without_our_extension_has_the_promises_of_the_workload(tm
     assert judged.slos["before"] == judged.slos["during"] == judged.slos["after"]
 
 
+def test_a_workload_with_several_endpoints_is_refused_before_any_load_starts(tmp_path: Path) -> None:
+    path, workload = write(tmp_path, GOOD), tmp_path / "workloads/steady-chat.yaml"
+    promise = "slos: [{metric: ttft_ms, statistic: p80, bound: 1}]"
+    workload.write_text(f"name: x\n{promise}\nendpoints:\n  - {{name: a}}\n  - {{name: b}}\n")
+
+    with pytest.raises(ConfigError, match=r"steady-chat.yaml:3: endpoints: a game day loads the one"):
+        load_experiment(path)
+    with pytest.raises(ConfigError, match=r"steady-chat.yaml:3: endpoints: a game day loads the one"):
+        load_experiment(plain(tmp_path), workload=workload)
+
+
 def test_promises_are_wanted_once_and_somewhere(tmp_path: Path) -> None:
     (tmp_path / "none.yaml").write_text("name: x\n")
 

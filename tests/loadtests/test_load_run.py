@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,33 @@ def test_the_judgement_of_a_run_that_lost_a_row_or_its_controls_is_inconclusive(
     assert "rows 80 by itself, 79 in its rows" in found["requests-accounted"].observed
     assert "1 missing" in found["accounting"].observed
     assert found["stream-integrity-control"].observed == "not found: cut"
+
+
+def test_the_traffic_of_a_game_day_is_judged_by_the_game_day_alone(
+    good: tuple[Run, str], tmp_path: Path
+) -> None:
+    """The same broken promise: FAIL of a load test, and no verdict of the traffic of a game day."""
+    from loadtests.judging import judge_run
+    from reports.sheet import build_sheet
+
+    copy = tmp_path / "copy"
+    shutil.copytree(good[0].path, copy)
+    header = json.loads((copy / "run.json").read_text())
+    header["spec"]["slos"] = [{"metric": "ttft_ms", "statistic": "p80", "bound": 0.001}]
+    (copy / "run.json").write_text(json.dumps(header))
+    alone = judge_run(load_run(copy))
+    event = {"t_ns": header["started_ns"], "host": "h", "source": "load", "kind": "load.in_gameday"}
+    with (copy / "events.ndjson").open("a") as events:
+        events.write(json.dumps(event | {"data": {}}) + "\n")
+    of_gameday = judge_run(load_run(copy))
+
+    assert [f.outcome for f in alone if f.rule == "slo"] == [Outcome.FAIL]
+    assert [f.outcome for f in of_gameday if f.rule == "slo"] == [None]
+    assert [f.outcome for f in of_gameday if f.rule == "errors"] == [None]
+    assert [f for f in of_gameday if f.subject.startswith("client:")] == [
+        f for f in alone if f.subject.startswith("client:")
+    ]
+    assert "judged there" in build_sheet(load_run(copy)).title
 
 
 PLAIN_LOCUSTFILE = """
