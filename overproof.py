@@ -37,6 +37,8 @@ JUDGES = {
     "findmax": "loadtests.search.max_rate",
     "gameday": "experiments.judging",
 }
+# The modules that know what a run of a kind has shown to be found or healed, and what the job brings about.
+COVERAGE = {"burnin": "burnin.coverage", "fleet": "burnin.coverage", "gameday": "experiments.coverage"}
 # ``schema KIND``: module and pydantic model behind each kind of file.
 SCHEMAS = {
     "workload": ("loadtests.spec.workload", "WorkloadSpec"),
@@ -207,6 +209,41 @@ def history(
             raise ConfigError(f"--html {html}: cannot be written: {error.strerror}") from error
     text = json.dumps(history_document(groups)) if as_json else "\n".join(render_lines(groups))
     sys.stdout.write(text + "\n")
+
+
+@app.command()
+def coverage(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUNS]...", help="Runs, or folders of runs, that may have shown something."),
+    ] = None,
+    table: Annotated[str, typer.Option(help="Only this published table, such as llama3.")] = "",
+    shown_min_pct: Annotated[
+        float, typer.Option(min=0, max=100, help="Exit 1 where less than this is shown, of any table.")
+    ] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> Outcome:
+    """Show how much of what really breaks can be found, brought about, and was shown found or healed."""
+    from probes.detectors import detectors
+    from probes.failure_categories import failure_categories
+    from reports.coverage import compute_coverage
+    from reports.coverage_runs import gather, open_runs
+    from reports.coverage_text import coverage_document, render_lines
+
+    jobs = {kind: importlib.import_module(module) for kind, module in COVERAGE.items()}
+    gathered = gather(open_runs(runs or []), {kind: job.shown_by for kind, job in jobs.items()})
+    computed = compute_coverage(
+        failure_categories().only(table) if table else failure_categories(),
+        detects=detectors().all(),
+        injections=[injection for job in dict.fromkeys(jobs.values()) for injection in job.injections()],
+        shown=gathered.shown,
+        runs=gathered.runs,
+        not_counted=gathered.not_counted,
+    )
+    text = json.dumps(coverage_document(computed)) if as_json else "\n".join(render_lines(computed))
+    sys.stdout.write(text + "\n")
+    is_enough = all(t.shown_share * 100 >= shown_min_pct for t in computed.tables)
+    return Outcome.PASS if is_enough else Outcome.FAIL
 
 
 @app.command()

@@ -78,6 +78,22 @@ def show_plan(
     return Outcome.PASS if all(condition.is_met for condition in conditions) else Outcome.INCONCLUSIVE
 
 
+@app.command("catalogue")
+def show_catalogue(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """List the experiments that come with overproof: what each brings about, its risk, and who heals it."""
+    from experiments.catalogue_list import catalogue_document, read_catalogue, render_lines
+
+    entries = read_catalogue()
+    text = (
+        json.dumps(catalogue_document(entries))
+        if as_json
+        else "\n".join(render_lines(entries, root=Path.cwd()))
+    )
+    sys.stdout.write(text + "\n")
+
+
 @app.command()
 def stop(
     run: Annotated[Path | None, typer.Argument(help="Folder of one run; else all under --out.")] = None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from probes.errors import ConfigError
 from probes.spec import Spec, load_spec
 
 FILE = Path(__file__).parent / "failure_categories.yaml"
@@ -45,6 +46,17 @@ class FailureCategories:
     def unknown(self, ids: tuple[str, ...]) -> list[str]:
         """Return those ids that are no category."""
         return [name for name in ids if name not in self.titles]
+
+    def only(self, name: str) -> FailureCategories:
+        """Return the same with one table.
+
+        Raises:
+            ConfigError: there is no such table.
+        """
+        tables = tuple(table for table in self.tables if table.id == name)
+        if not tables:
+            raise ConfigError(f"table {name!r} is unknown; one of {', '.join(t.id for t in self.tables)}")
+        return replace(self, tables=tables)
 
 
 class RowSpec(Spec):

@@ -78,6 +78,10 @@ class Fault:
     # Which of ``covers`` one injection brings about, where a fault is several in one; by the captured state.
     narrow: Callable[[JsonObject], tuple[str, ...]] | None = None
 
+    def covered(self, captured: JsonObject) -> tuple[str, ...]:
+        """Return the categories that one injection brings about."""
+        return self.covers if self.narrow is None else self.narrow(captured)
+
 
 def load_fault(name: str) -> Fault:
     """Return the fault of this name.

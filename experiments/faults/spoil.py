@@ -127,5 +127,5 @@ WRONG = Fault(
     verify=verify_wrong,
     undo=undo_spoil,
     needs=(A_LAB,),
-    covers=("wrong-answers", "bad-rollout"),
+    covers=("wrong-answers",),
 )

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from experiments import actions
+from experiments.catalogue_list import read_catalogue
 from experiments.experiment import load_experiment
 from experiments.faults.fault import PLATFORM
 from experiments.faults.victims import SERVING_TIMEOUT_S
@@ -20,6 +21,7 @@ from probes.json_types import JsonObject
 from tests.experiments.labs import running_lab
 from tests.studies.gameday_days import CATALOGUE, HEALTHY, UNHEALED, drawn, healable, one_day, render
 
+LISTED = {entry.path.stem: entry for entry in read_catalogue()}
 FILES = sorted(CATALOGUE.glob("*.yaml"))
 STEADY_S = AFTER_S = 5
 
@@ -46,6 +48,7 @@ def test_an_experiment_is_sound_guarded_and_has_one_target(path: Path, lab: Lab)
     (rollback,) = document["rollbacks"]
 
     assert f"overproof gameday run experiments/catalogue/local/{path.name}" in path.read_text()
+    assert [one.fault for one in LISTED[path.stem].breaks] == [target.fault]
     assert target.share <= (experiment.max_share or 0.5) or not target.victims
     assert experiment.guards or path.stem == "replica-kill"
     assert ("heals" in document["tags"]) == (target.ends_by == PLATFORM)

@@ -90,7 +90,7 @@ class Inject:
             raise Refused(f"DCGM did not take the value: {said}")
         subprocess.Popen(
             [
-                *(sys.executable, "-c", _AGAIN, state["mark"], f"{state['for_s']:g}", f"{EVERY_S:g}"),
+                *(sys.executable, "-I", "-c", _AGAIN, state["mark"], f"{state['for_s']:g}", f"{EVERY_S:g}"),
                 *self._words(state, str(state["value"])),
             ],
             stdin=subprocess.DEVNULL,

@@ -135,7 +135,7 @@ class Unbind:
     def _write(self, file: Path, text: str) -> str:
         """Write to sysfs in a process of its own, since it can hang in the kernel; empty: it succeeded."""
         writer = subprocess.Popen(
-            [sys.executable, "-c", _WRITE, str(file), text],
+            [sys.executable, "-I", "-c", _WRITE, str(file), text],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,0 +1,135 @@
+"""What the runs of the test suite itself have shown, of what really breaks: ``make study-coverage``.
+
+Runs the tests that break something for real, keeps what their runs recorded, computes the coverage of it as
+``overproof coverage`` does, and writes docs/coverage.md below its mark. Records that a test wrote itself are
+left out. ``--page-only`` computes anew from what an earlier call has kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from probes.json_types import JsonObject
+
+KEPT = Path("runs/study-coverage")
+PAGE = Path("docs/coverage.md")
+MARK = "<!-- below: written by make study-coverage -->\n"
+TIMEOUT_S = 1800.0
+# The tests whose runs break something for real, in processes of their own.
+TESTS = (
+    "tests/burnin/test_self_test.py",
+    "tests/burnin/test_burn.py",
+    "tests/experiments/test_gameday.py",
+    "tests/experiments/test_catalogue.py",
+    "tests/experiments/hosts",
+    "tests/experiments/training",
+)
+
+
+def main() -> int:
+    """Run the tests, compute, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--page-only", action="store_true", help="from what an earlier call has kept")
+    given = parser.parse_args()
+    if not given.page_only:
+        shutil.rmtree(KEPT, ignore_errors=True)
+        KEPT.mkdir(parents=True)
+        (KEPT / "tests.txt").write_text(run_tests([test for test in TESTS if Path(test).exists()]))
+    document = computed(KEPT)
+    head, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    said = (KEPT / "tests.txt").read_text()
+    PAGE.write_text(head + (mark or MARK) + "\n".join(render(document, said)) + "\n", encoding="utf-8")
+    return 0
+
+
+def run_tests(tests: Sequence[str]) -> str:
+    """Run the tests with their runs kept; return the day, what was called, and what pytest said last."""
+    command = ["-m", "pytest", "-q", "-p", "tests.kept_runs", "--keep-runs", str(KEPT.resolve()), *tests]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    sys.stderr.write(done.stdout[-4000:])
+    words = " ".join(["python", *command]).replace(str(KEPT.resolve()), str(KEPT))
+    last = next((line for line in reversed(done.stdout.splitlines()) if " in " in line), "no end")
+    return f"{time.strftime('%Y-%m-%d')}\n{words}\n{last.strip('= ')}\n"
+
+
+def computed(folder: Path) -> JsonObject:
+    """Return what ``overproof coverage`` says of the kept runs."""
+    command = [sys.executable, "-P", "-m", "overproof", "coverage", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    document: JsonObject = json.loads(done.stdout)
+    return document
+
+
+def render(document: JsonObject, said: str) -> Iterator[str]:
+    """Yield the page below its mark."""
+    day, command, last = said.splitlines()
+    yield f"\nMeasured {day} by `make study-coverage`: `{command}` ({last}), then `overproof coverage`."
+    yield f"{len(document['runs'])} runs count; {len(document['not_counted'])} do not: {_reasons(document)}."
+    yield "\n| table | shown | can be found | of it in service | can be brought about | above S |"
+    yield "|---|---|---|---|---|---|"
+    for table in document["tables"]:
+        shares = ("detectable", "detectable_in_service", "injectable", "injectable_above_s")
+        cells = "".join(f" {table[f'{name}_share']:.1%} |" for name in shares)
+        yield f"| {table['title']} | **{table['shown_share']:.1%}** |{cells}"
+    for table in document["tables"]:
+        yield from _table(table, {entry["id"]: entry for entry in document["categories"]})
+    yield from _categories(document)
+
+
+def _reasons(document: JsonObject) -> str:
+    reasons = [text.partition(": ")[2].partition(";")[0] for text in document["not_counted"]]
+    return ", ".join(f"{reasons.count(reason)} × {reason}" for reason in dict.fromkeys(reasons)) or "none"
+
+
+def _table(table: JsonObject, categories: JsonObject) -> Iterator[str]:
+    yield f"\n## {table['title']}\n\n{table['source']}.\n"
+    yield f"| cause | {table['unit']} | share | found | brought about | shown by | not shown of it |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in table["rows"]:
+        when = "in service" if row["is_detectable_in_service"] else "at acceptance"
+        found = when if row["is_detectable"] else "**no**"
+        ways = ", ".join(row["fidelities"]) or ("mixed" if row["is_injectable"] else "**no**")
+        known = [categories[name] for name in row["categories"]]
+        shown = _shown([one for entry in known for one in entry["shown"]]) if row["is_shown"] else "**no**"
+        left = ", ".join(entry["id"] for entry in known if not entry["shown"]) or (
+            "" if known else "not broken down"
+        )
+        share = row["count"] / table["total"]
+        yield (f"| {row['cause']} | {row['count']:g} | {share:.1%} | {found} | {ways} | {shown} | {left} |")
+
+
+def _shown(shown: Sequence[JsonObject]) -> str:
+    words = (f"{one['fault']} ({one['fidelity']}): {one['how']}" for one in shown)
+    return "; ".join(dict.fromkeys(words))
+
+
+def _categories(document: JsonObject) -> Iterator[str]:
+    yield "\n## Category by category\n"
+    yield "| category | what | found by | brought about by | shown by |"
+    yield "|---|---|---|---|---|"
+    for entry in document["categories"]:
+        cells = (
+            entry["title"],
+            ", ".join(found["detector"].replace(": ", " ") for found in entry["detectors"]) or "**nothing**",
+            ", ".join(dict.fromkeys(map(_way, entry["injections"]))) or "**nothing**",
+            _shown(entry["shown"]) or "**no**",
+        )
+        yield f"| {entry['id']} | {' | '.join(cells)} |"
+
+
+def _way(injection: JsonObject) -> str:
+    needs = "".join(f"; needs {need}" for need in injection["needs"])
+    return f"{injection['fault']} ({injection['fidelity']}{needs})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
