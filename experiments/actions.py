@@ -7,10 +7,7 @@ arms a ledger of its own under ``runs/`` first, so that ``overproof gameday undo
 from __future__ import annotations
 
 import os
-import random
-import secrets
 import time
-from functools import cache
 from pathlib import Path
 
 from experiments.faults.fault import PLATFORM, load_fault
@@ -19,17 +16,16 @@ from experiments.faults.victims import capture_victims, processes_of
 from experiments.injection import inject_fault, undo_pending
 from experiments.lab_control import FOLDER_NAME, Lab, Process, read_lab
 from experiments.ledger import read_ledger
-from experiments.undo_timer import start_timer
-from probes.errors import ConfigError, TargetError
+from experiments.run_context import OUT, known_record_folder, record_folder, seed_or_drawn
+from experiments.run_context import RUN_VARIABLE as RUN_VARIABLE
+from experiments.run_context import SEED_VARIABLE as SEED_VARIABLE
+from probes.errors import TargetError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 
-RUN_VARIABLE = "OVERPROOF_RUN"  # folder of the game day's run
 LAB_VARIABLE = "OVERPROOF_LAB"  # folder of the lab
-SEED_VARIABLE = "OVERPROOF_SEED"
 ENDPOINT_VARIABLE = "OVERPROOF_ENDPOINT"  # read by the experiment's configuration
 FAULT_S_MAX = 600.0  # after which what presses on a process leaves by itself
-OUT = Path("runs")  # where plain ``chaos run`` keeps ledgers and looks for a lab
 
 
 def kill_replica(lab: str = "", replica: str = "", count: int = 1, seed: int | None = None) -> JsonObject:
@@ -37,20 +33,20 @@ def kill_replica(lab: str = "", replica: str = "", count: int = 1, seed: int | N
 
     Returns the victims, named in the ledger before they were hit.
     """
-    return inject_fault(KILL, _victims(lab, replica, count, seed), _record_folder())
+    return inject_fault(KILL, _victims(lab, replica, count, seed), record_folder())
 
 
 def kill_all_replicas_but_one(lab: str = "", seed: int | None = None) -> JsonObject:
     """Kill every serving replica of the lab but one, which the seed spares."""
     count = len(read_lab(_lab_folder(lab)).serving) - 1
-    return inject_fault(KILL, _victims(lab, "", count, seed), _record_folder())
+    return inject_fault(KILL, _victims(lab, "", count, seed), record_folder())
 
 
 def hang_replica(lab: str = "", replica: str = "", seed: int | None = None) -> JsonObject:
     """Stop a replica's process without ending it: connections stay open and nothing answers."""
     from experiments.faults.hang import HANG
 
-    return inject_fault(HANG, _victims(lab, replica, 1, seed), _record_folder())
+    return inject_fault(HANG, _victims(lab, replica, 1, seed), record_folder())
 
 
 def slow_replica(
@@ -65,7 +61,7 @@ def slow_replica(
 
     captured = _victims(lab, replica, 1, seed)
     return inject_fault(
-        SLOW, with_squeeze(captured, stopped_share=stopped_share, for_s=for_s), _record_folder()
+        SLOW, with_squeeze(captured, stopped_share=stopped_share, for_s=for_s), record_folder()
     )
 
 
@@ -76,7 +72,7 @@ def press_on_cpu(
     from experiments.faults.pressure import CPU, with_burners
 
     captured = _victims(lab, replica, 1, seed)
-    return inject_fault(CPU, with_burners(captured, burners=burners, for_s=for_s), _record_folder())
+    return inject_fault(CPU, with_burners(captured, burners=burners, for_s=for_s), record_folder())
 
 
 def press_on_memory(
@@ -86,7 +82,7 @@ def press_on_memory(
     from experiments.faults.memory import MEMORY, with_limit
 
     captured = _victims(lab, replica, 1, seed)
-    return inject_fault(MEMORY, with_limit(captured, headroom_bytes=headroom_bytes), _record_folder())
+    return inject_fault(MEMORY, with_limit(captured, headroom_bytes=headroom_bytes), record_folder())
 
 
 def crash_replica_forever(lab: str = "", replica: str = "", seed: int | None = None) -> JsonObject:
@@ -94,7 +90,7 @@ def crash_replica_forever(lab: str = "", replica: str = "", seed: int | None = N
     from experiments.faults.spoil import CRASH_LOOP, CRASHING, with_arguments
 
     captured = _victims(lab, replica, 1, seed)
-    return inject_fault(CRASH_LOOP, with_arguments(captured, CRASHING), _record_folder())
+    return inject_fault(CRASH_LOOP, with_arguments(captured, CRASHING), record_folder())
 
 
 def spoil_answers(lab: str = "", replica: str = "", seed: int | None = None) -> JsonObject:
@@ -102,7 +98,7 @@ def spoil_answers(lab: str = "", replica: str = "", seed: int | None = None) -> 
     from experiments.faults.spoil import ANSWERING_WRONGLY, WRONG, with_arguments
 
     captured = _victims(lab, replica, 1, seed)
-    return inject_fault(WRONG, with_arguments(captured, ANSWERING_WRONGLY), _record_folder())
+    return inject_fault(WRONG, with_arguments(captured, ANSWERING_WRONGLY), record_folder())
 
 
 def interrupt_spot_replica(
@@ -116,14 +112,14 @@ def interrupt_spot_replica(
     from experiments.faults.spot import SPOT, with_notice
 
     captured = _victims(lab, replica, 1, seed)
-    return inject_fault(SPOT, with_notice(captured, notice_s=notice_s, away_s=away_s), _record_folder())
+    return inject_fault(SPOT, with_notice(captured, notice_s=notice_s, away_s=away_s), record_folder())
 
 
 def restart_all_in_turn(lab: str = "") -> JsonObject:
     """Restart every replica, one after the other, as a rollout does."""
     from experiments.faults.rolling import ROLLING_RESTART, capture_all
 
-    return inject_fault(ROLLING_RESTART, capture_all(_lab_folder(lab)), _record_folder())
+    return inject_fault(ROLLING_RESTART, capture_all(_lab_folder(lab)), record_folder())
 
 
 def delay_requests(
@@ -157,12 +153,12 @@ def answer_with_errors(
 def _trouble(lab: str, seed: int | None, **trouble: object) -> JsonObject:
     from experiments.faults.gateway import TROUBLE, capture_gateway
 
-    captured = capture_gateway(_lab_folder(lab), trouble | {"seed": _seed(seed)})
-    return inject_fault(TROUBLE, captured, _record_folder())
+    captured = capture_gateway(_lab_folder(lab), trouble | {"seed": seed_or_drawn(seed)})
+    return inject_fault(TROUBLE, captured, record_folder())
 
 
 def _victims(lab: str, replica: str, count: int, seed: int | None) -> JsonObject:
-    return capture_victims(_lab_folder(lab), replica=replica, count=count, seed=_seed(seed))
+    return capture_victims(_lab_folder(lab), replica=replica, count=count, seed=seed_or_drawn(seed))
 
 
 def undo_faults() -> JsonObject:
@@ -171,7 +167,7 @@ def undo_faults() -> JsonObject:
     Raises:
         TargetError: something could not be restored.
     """
-    undone = undo_pending(_record_folder(), by="rollback")
+    undone = undo_pending(record_folder(), by="rollback")
     failed = [u for u in undone if not u.is_restored]
     if failed:
         raise TargetError("; ".join(f"{u.entry.subject}: not restored: {u.did}" for u in failed))
@@ -207,8 +203,8 @@ def replicas_recovered(lab: str = "", within_s: float = 30.0, replicas_min: int 
 
 def _hit_processes() -> list[Process]:
     """Return the processes that faults of this experiment have hit and that are the platform's to replace."""
-    folder = os.environ.get(RUN_VARIABLE) or (_own_folder() if _own_folder.cache_info().currsize else None)
-    entries = [] if folder is None else [e for e in read_ledger(Path(folder)) if e.is_pending]
+    folder = known_record_folder()
+    entries = [] if folder is None else [e for e in read_ledger(folder) if e.is_pending]
     healed = [e for e in entries if load_fault(e.fault).ends_by == PLATFORM]
     return [process for entry in healed for process in processes_of(entry.captured)]
 
@@ -223,32 +219,3 @@ def _judge_replicas(lab: Lab, replicas_min: int) -> JsonObject:
 def _lab_folder(given: str) -> Path:
     """Find the lab: the argument, else the game day's, else the one that ``lab up`` left under runs/."""
     return Path(given or os.environ.get(LAB_VARIABLE) or OUT / FOLDER_NAME).resolve()
-
-
-def _seed(given: int | None) -> int:
-    text = os.environ.get(SEED_VARIABLE)
-    if given is not None:
-        return given
-    try:
-        return random.SystemRandom().randrange(2**31) if text is None else int(text)
-    except ValueError as error:
-        raise ConfigError(f"{SEED_VARIABLE}: wanted a whole number, got {text!r}") from error
-
-
-def _record_folder() -> Path:
-    run = os.environ.get(RUN_VARIABLE)
-    return Path(run) if run else _own_folder()
-
-
-@cache
-def _own_folder() -> Path:
-    """Make this process's own folder for ledger and timeline, as under plain ``chaos run``."""
-    folder = OUT / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-chaos-{secrets.token_hex(2)}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: no ledger can be kept there, so nothing is injected: {error}"
-        ) from error
-    start_timer(folder.resolve())
-    return folder.resolve()
