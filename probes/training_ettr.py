@@ -75,18 +75,16 @@ def checkpoint_every(rows: Sequence[Step]) -> int | None:
     return max(1, round(median(gaps))) if gaps else None
 
 
-def checkpoint_write_s(progress: Progress, every: int) -> float | None:
-    """Return by how much longer a step takes with a checkpoint than without; None: too few of either.
+def checkpoint_write_s(rows: Sequence[Step]) -> float | None:
+    """Return how long a checkpoint blocks the job; None: no step says.
 
-    Whether it is written within its step or at the start of the next is the job's own affair: the dearer of
-    the two places counts.
+    Where some steps write one, the others' own share of it is nothing: those that advance what is safe count.
     """
-    pairs = [(b, a) for b, a in pairwise(progress.steps) if a.attempt == b.attempt]
-    took = {
-        place: [(a.t_ns - b.t_ns) / 1e9 for b, a in pairs if a.step % every == place % every]
-        for place in (0, 1)
-    }
-    usual = [(a.t_ns - b.t_ns) / 1e9 for b, a in pairs if a.step % every > 1]
-    if every <= 2 or not usual or min(map(len, took.values())) < 2:
-        return None
-    return max(0.0, *(median(values) - median(usual) for values in took.values()))
+    last: dict[int, int | None] = {}
+    found: dict[int, float] = {}
+    for row in sorted(rows, key=lambda row: row.t_ns):
+        is_written = row.checkpoint_step is not None and row.checkpoint_step != last.get(row.rank)
+        if is_written and row.rank in last and row.checkpoint_s is not None:
+            found[row.step] = max(found.get(row.step, 0.0), row.checkpoint_s)
+        last[row.rank] = row.checkpoint_step
+    return median(found.values()) if found else None

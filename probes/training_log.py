@@ -20,7 +20,7 @@ from probes.training_step import Step, step_from_json
 PROGRESS_FOLDER = "progress"
 LAST_BYTES = 1 << 26  # of a log that was there before us, as much as is read
 # What a log may say of a step; a time in milliseconds is named ``…_ms``.
-_SECONDS = ("compute_s", "sync_s", "data_wait_s")
+_SECONDS = ("compute_s", "sync_s", "data_wait_s", "checkpoint_s")
 FIELDS = ("step", "time", "rank", "world", "restart", "loss", "checkpoint_step", *_SECONDS)
 NAMES = (*FIELDS, *(name.removesuffix("_s") + "_ms" for name in _SECONDS))
 # Below each bound a number of seconds, milliseconds, microseconds since 1970 is that; above, nanoseconds.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from probes.json_types import JsonObject
 
@@ -21,13 +21,14 @@ class Step:
     compute_s: float | None = None  # before the collective; None: the log does not say, as below
     sync_s: float | None = None  # waiting for the other ranks
     data_wait_s: float | None = None  # waiting for input
+    checkpoint_s: float | None = None  # of it that a checkpoint blocked
     checkpoint_step: int | None = None  # the last one that is safe on disk; None: none is, or nobody says
 
     @property
     def busy_s(self) -> float | None:
         """How long the step took by its own account; None: it gives none."""
-        parts = [part for part in (self.compute_s, self.sync_s, self.data_wait_s) if part is not None]
-        return sum(parts) if self.compute_s is not None else None
+        parts = (self.compute_s, self.sync_s, self.data_wait_s, self.checkpoint_s)
+        return None if self.compute_s is None else sum(part for part in parts if part is not None)
 
 
 def step_from_json(row: JsonObject) -> Step | None:
@@ -45,6 +46,7 @@ def step_from_json(row: JsonObject) -> Step | None:
         compute_s=_number(row.get("compute_s")),
         sync_s=_number(row.get("sync_s")),
         data_wait_s=_number(row.get("data_wait_s")),
+        checkpoint_s=_number(row.get("checkpoint_s")),
         checkpoint_step=_whole(row.get("checkpoint_step")),
     )
 
@@ -57,3 +59,8 @@ def _number(value: object) -> float | None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def step_to_json(step: Step) -> JsonObject:
+    """Return a step as plain JSON; what its log does not say is not there."""
+    return {name: value for name, value in asdict(step).items() if value is not None}

@@ -127,16 +127,19 @@ def test_a_few_seconds_have_a_rate_and_no_bounds() -> None:
 
 
 def test_checkpoints_show_their_interval_and_what_writing_one_takes() -> None:
-    rows, t_ns = [], 0
-    for step in range(1, 101):
-        t_ns += STEP_NS + (200_000_000 if step % 20 == 1 and step > 1 else 0)  # written after step 20, 40, …
-        rows.append(Step(t_ns=t_ns, step=step, checkpoint_step=(step - 1) // 20 * 20 if step > 20 else None))
-    progress = find_progress(rows)
+    rows = [
+        Step(
+            t_ns=step * STEP_NS, step=step, rank=rank, checkpoint_step=step // 20 * 20 or None,
+            checkpoint_s=0.2 if step % 20 == 0 and rank == 0 else 0.00001,
+        )
+        for step in range(1, 101)
+        for rank in range(2)
+    ]  # fmt: skip
 
     assert checkpoint_every(rows) == 20
-    assert checkpoint_write_s(progress, 20) == pytest.approx(0.2)
-    assert checkpoint_every(rows[:30]) is None
-    assert checkpoint_write_s(find_progress(rows[:10]), 20) is None
+    assert checkpoint_write_s(rows) == pytest.approx(0.2)
+    assert checkpoint_every(rows[:60]) is None
+    assert checkpoint_write_s(rows[:20]) is None
 
 
 def test_a_slow_rank_is_named_and_an_evenly_slow_job_has_none() -> None:
