@@ -50,7 +50,8 @@ def refusal_of(fault: Fault, captured: JsonObject, max_share: float | None) -> s
     if not victims and "trouble" not in captured:
         return f"{fault.name}: the selection is empty"
     share = share_of(captured)
-    limit = max_share if max_share is not None else MAX_SHARE if len(victims) > 1 else 1.0
+    is_several = max(len(victims), int(captured.get("at_once", 0))) > 1
+    limit = max_share if max_share is not None else MAX_SHARE if is_several else 1.0
     if share > limit:
         return (
             f"{fault.name}: would hit {share:.0%} at once, at most {limit:.0%} may be; "
@@ -65,7 +66,7 @@ def check_bounds(fault: Fault, captured: JsonObject, folder: Path) -> None:
     Raises:
         FaultRefused: nothing may be injected.
     """
-    plan = _read_plan(folder)
+    plan = read_plan(folder)
     if plan is None:  # plain ``chaos run``: the fault's own bounds have to do
         return
     if refusal := refusal_of(fault, captured, plan["max_share"]):
@@ -74,7 +75,8 @@ def check_bounds(fault: Fault, captured: JsonObject, folder: Path) -> None:
         _check_against_plan(plan["targets"], fault, captured, folder)
 
 
-def _read_plan(folder: Path) -> JsonObject | None:
+def read_plan(folder: Path) -> JsonObject | None:
+    """Return what a game day has planned; None: this is none, or it has no plan yet."""
     path = folder / PLAN_FILE
     if not path.exists():
         return None
@@ -104,6 +106,8 @@ def _check_against_plan(targets: list[JsonObject], fault: Fault, captured: JsonO
             f"{fault.name}: would take {share_of(captured):.0%}, the plan says {planned['share']:.0%}; "
             "make a new plan"
         )
+    if "lab" not in captured:
+        return
     victims = {str(victim["name"]) for victim in captured["victims"]}
     serving = sum(r.name not in victims | hit for r in read_lab(Path(captured["lab"])).serving)
     if serving < planned["others_serving"] - len(hit - victims):
@@ -117,8 +121,11 @@ def _named(victim: JsonObject, hit: set[str]) -> tuple[object, ...]:
     """Return what names a victim: its process too, unless an earlier fault of this day hit it."""
     if victim["name"] in hit:
         return (victim["name"],)
-    return (victim["name"], victim["pid"], victim["start_time"])
+    return (victim["name"], victim.get("pid"), victim.get("start_time"), victim.get("identity"))
 
 
 def _text(victims: list[JsonObject]) -> str:
-    return ", ".join(f"{victim['name']} (pid {victim['pid']})" for victim in victims) or "nobody"
+    named = (
+        f"{v['name']} ({v['what']})" if "what" in v else f"{v['name']} (pid {v['pid']})" for v in victims
+    )
+    return ", ".join(named) or "nobody"

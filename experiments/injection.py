@@ -83,14 +83,18 @@ def _undo(entry: Entry, ledger: Ledger, timeline: Timeline, *, by: str) -> Undon
     with contextlib.suppress(RecordError):  # putting things back must not wait for room on the disk
         timeline.note("undo.started", **named)
     try:
-        if entry.host not in ("", os.uname().nodename):  # its pids are other processes here
+        fault = load_fault(entry.fault)
+        if entry.host not in ("", os.uname().nodename) and not fault.is_undone_anywhere:
+            # Its pids are other processes here.
             raise TargetError(f"it was injected on {entry.host}; undo it there")
         with crash_around("undo"):
-            undoing = load_fault(entry.fault).undo(entry.captured)
+            undoing = fault.undo(entry.captured)
     except (SuiteError, OSError) as error:
         undoing = Undoing(is_restored=False, did=str(error), has_acted=False)
     state = UNDONE if undoing.is_restored else UNDO_FAILED
     done = {"did": undoing.did, "has_acted": undoing.has_acted, "is_seen": undoing.is_seen}
+    if undoing.is_restored and undoing.ago_s:
+        done["t_undone_ns"] = time.time_ns() - round(undoing.ago_s * 1e9)
     ledger.note(entry.id, state, **done, by=by)
     kind = "undo.verified" if undoing.is_restored else "undo.failed"
     with contextlib.suppress(RecordError):

@@ -38,6 +38,7 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd
 hostname {name}
 ip link set lo up
+{setup}
 exec {sshd} -D -e -f {folder}/sshd_config
 """
 
@@ -113,6 +114,15 @@ class SshHost:
         except (OSError, IndexError):
             return None
 
+    def run(self, *words: str) -> str:
+        """Run a command in it, as on its console; return what it says."""
+        listener = self._listener()
+        assert listener is not None, "the host is off"
+        inside = ["nsenter", "--target", str(listener), "--mount", "--uts", "--net", "--pid", "--"]
+        done = subprocess.run([*inside, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+        return done.stdout.strip()
+
     def cut(self) -> None:
         """Cut the wire: from now on nothing passes, and nobody is told."""
         _ip("-n", self.namespace, "link", "set", "eth0", "down")
@@ -120,6 +130,12 @@ class SshHost:
     def mend(self) -> None:
         """Plug the wire in again."""
         _ip("-n", self.namespace, "link", "set", "eth0", "up")
+
+    def end_connections(self) -> None:
+        """Kill what sshd has started for each connection, and not the listener."""
+        for pid, command in self._inside():
+            if command.startswith("sshd"):
+                os.kill(pid, signal.SIGKILL)
 
     def signal_sshd(self, number: signal.Signals) -> None:
         """Send a signal to every process of sshd in it."""
@@ -157,7 +173,13 @@ class SshHosts:
         return self.home / ".ssh" / "id_ed25519"
 
     def start(
-        self, name: str, *, shell: str = 'exec /bin/sh "$@"', is_known: bool = True, extra: str = ""
+        self,
+        name: str,
+        *,
+        shell: str = 'exec /bin/sh "$@"',
+        is_known: bool = True,
+        extra: str = "",
+        setup: str = "",
     ) -> SshHost:
         """Start a host, whose login shell is a script, and write its key down if it is to be known."""
         folder = self.folder / name
@@ -179,7 +201,7 @@ class SshHosts:
         _ip("-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
         _ip("-n", space, "link", "set", "eth0", "up")
         sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/bin") or "/usr/sbin/sshd"
-        script = _START.format(folder=folder, name=name, sshd=sshd)
+        script = _START.format(folder=folder, name=name, sshd=sshd, setup=setup.format(folder=folder))
         unshare = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         with (folder / "sshd.log").open("wb") as log:
             process = subprocess.Popen(

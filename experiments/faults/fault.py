@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from experiments.host_agent.faults import FAULTS as HOST_FAULTS
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
 
@@ -30,6 +31,10 @@ FAULTS = {
 }
 PLATFORM: Final = "platform"
 UNDO: Final = "undo"
+# Those of hosts are carried out there; here each is a constant, PROCESS_STOP for process.stop.
+FAULTS |= {
+    name: f"experiments.hosts.faults:{name.upper().replace('.', '_').replace('-', '_')}" for name in HOST_FAULTS
+}
 
 
 class FaultRefused(TargetError):
@@ -52,6 +57,7 @@ class Undoing:
     did: str  # what we had to do; says so when it was nothing
     has_acted: bool  # False: it had healed without us
     is_seen: bool = True  # False: carried out, and nobody can look whether it is gone
+    ago_s: float = 0.0  # it was done so long ago, as by a timer on a host that could not be reached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,7 @@ class Fault:
     needs: tuple[str, ...] = ()  # what must be there, in words for a person
     covers: tuple[str, ...] = ()  # ids of probes/failure_categories.yaml: what it brings about
     heals: str = ""  # who is expected to heal it; empty: nobody but undo
+    is_undone_anywhere: bool = False  # from any machine, not only the one that has injected it
     # Which of ``covers`` one injection brings about, where a fault is several in one; by the captured state.
     narrow: Callable[[JsonObject], tuple[str, ...]] | None = None
 

@@ -26,7 +26,9 @@ class HostFault(Protocol):
     def capture(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the prior state and all that undoing needs, with ``subject``: what is hit, in a few words.
 
-        Touches nothing.
+        ``identity``, where there is one, is what has to stay as a plan showed it, such as a process's pid and
+        start time; it is the same each time while nothing has changed. A state with ``may_cut_ssh`` true is
+        injected and verified without us, and seen by us once the timer has undone it. Touches nothing.
 
         Raises:
             Refused: the selection is empty, or dangerous.
@@ -47,6 +49,13 @@ class HostFault(Protocol):
 
         Idempotent, and right also where the fault was armed and never injected, and after a reboot.
         """
+
+
+class HealedFault(HostFault, Protocol):
+    """A fault that the platform is to heal by itself; the others only undoing ends."""
+
+    def healed(self, state: dict[str, Any]) -> tuple[bool, str]:
+        """Return whether it is healed, as seen on the host, and what was seen. Touches nothing."""
 
 
 def run_command(

@@ -1,0 +1,91 @@
+"""What an action would hit on the chosen hosts, asked of each of them; nothing is touched."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.bounds import MAX_SHARE, read_plan
+from experiments.crash_points import RUN_VARIABLE
+from experiments.faults.fault import FaultRefused
+from experiments.hosts.choice import Target
+from experiments.hosts.host import Host
+from experiments.hosts.session import session_of
+from experiments.ledger import read_ledger
+from probes.errors import ConfigError
+from probes.json_types import JsonObject
+
+UNDO_AFTER_S_MAX = 86_400.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def record_folder() -> Path:
+    """Return the folder with the ledger of the game day that we are part of.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = os.environ.get(RUN_VARIABLE)
+    if not folder:
+        raise ConfigError("no run to keep a ledger in; run this experiment by `overproof gameday run`")
+    return Path(folder)
+
+
+def capture_hosts(
+    fault: str, arguments: JsonObject, chosen: Sequence[Host], target: Target, *, undo_after_s: float
+) -> list[JsonObject]:
+    """Return for each host all that arming, injecting and undoing need.
+
+    Raises:
+        FaultRefused: a host refuses it, or is the one that we run on.
+        TargetError: a host cannot be reached.
+    """
+    if not 1 <= undo_after_s <= UNDO_AFTER_S_MAX:
+        raise ConfigError(f"undo_after_s: wanted 1 to {UNDO_AFTER_S_MAX:g}, got {undo_after_s!r}")
+    rows = []
+    for host in chosen:
+        before_ns = time.time_ns()
+        seen = session_of(host).ask("capture", fault=fault, arguments=arguments)
+        if seen["boot_id"] == _BOOT_ID.read_text().strip():
+            raise FaultRefused(f"{host.name}: is the machine that we run on ourselves; choose another host")
+        identity = seen["state"].get("identity") or arguments
+        victim = {"name": host.name, "what": seen["state"]["subject"], "identity": identity}
+        rows.append(
+            {
+                "host_fault": fault,
+                "host": host.to_json(),
+                "id": f"{fault}-{secrets.token_hex(6)}",
+                "run": target.run,
+                "arguments": arguments,
+                "state": seen["state"],
+                "boot_id": seen["boot_id"],
+                "undo_after_s": undo_after_s,
+                "undo_at_boottime_s": seen["boottime_s"] + undo_after_s,
+                "undo_at_ns": before_ns + round(undo_after_s * 1e9),
+                "victims": [victim],
+                "others": [{"name": other.name} for other in target.hosts if other != host],
+                "at_once": len(chosen),
+            }
+        )
+    return rows
+
+
+def check_share(names: Sequence[str], target: Target, folder: Path) -> None:
+    """Refuse to have more hosts broken at once than may be, counting those that still are.
+
+    Raises:
+        FaultRefused: it would be too many.
+    """
+    pending = [entry for entry in read_ledger(folder) if entry.is_pending and "host_fault" in entry.captured]
+    hit = {str(entry.captured["host"]["name"]) for entry in pending} | set(names)
+    share, plan = len(hit) / len(target.hosts), read_plan(folder)
+    stated = None if plan is None else plan["max_share"]
+    limit = stated if stated is not None else MAX_SHARE if len(hit) > 1 else 1.0
+    if share > limit:
+        raise FaultRefused(
+            f"{', '.join(sorted(hit))}: {share:.0%} of the hosts would be broken at once, at most "
+            f"{limit:.0%} may be; the experiment's extension can state another max_share"
+        )
