@@ -10,8 +10,10 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,9 @@ from tests.experiments.test_gameday import end_of, run_of, until
 from tests.processes import Job, processes_with, start_job
 
 TARGET = "staging"
+BY_API = "stop it by the API"
+# Other programs delay the client, or leave too few independent values; neither touches what was broken.
+BY_A_BUSY_MACHINE = {("client", Outcome.INCONCLUSIVE), ("slo", Outcome.INCONCLUSIVE)}
 
 
 @contextlib.contextmanager
@@ -105,6 +110,66 @@ def write_day(folder: Path, url: str, pid: int, *, stopped_s: float = 2.0) -> Js
     }
 
 
+@contextlib.contextmanager
+def site(folder: Path, pid: int) -> Iterator[str]:
+    """Somebody's platform: its API stops the process, and it heals that once the day has seen it."""
+
+    class Api(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            os.kill(pid, signal.SIGSTOP)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    leaving = threading.Event()
+
+    def heal() -> None:
+        while not leaving.wait(0.2):
+            run = run_of(folder)
+            seen = run.events_of("fault.verified") if run is not None else []
+            if any(event.data["action"] == BY_API for event in seen):
+                os.kill(pid, signal.SIGCONT)
+                return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    threads = [threading.Thread(target=work) for work in (server.serve_forever, heal)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/stop"
+    finally:
+        leaving.set()
+        server.shutdown()
+        server.server_close()
+        for thread in threads:
+            thread.join(10)
+
+
+def with_a_second_fault(document: JsonObject, url: str) -> JsonObject:
+    """After the first, one by HTTP, which the platform ends; and an action that breaks nothing."""
+    provider = {"type": "http", "url": url, "method": "POST", "timeout": 5}
+    (extension,) = document["extensions"]
+    seen = {k: v for k, v in document["method"][1].items() if k not in ("name", "type")}
+    document["method"] += [
+        document["rollbacks"][0],
+        process("action", "tell somebody", "true", []),
+        {"type": "action", "name": BY_API, "provider": provider},
+    ]
+    extension["harmless"] = ["tell somebody"]
+    extension["faults"].append(
+        {
+            "action": BY_API,
+            "subject": "process:endpoint",
+            "verify": seen,
+            "ends_by": "platform",
+            "within_s": 5,
+        }
+    )
+    return document
+
+
 def start_day(folder: Path, document: JsonObject, *arguments: str, allowed: bool = True) -> Job:
     (folder / "experiment.yaml").write_text(yaml.safe_dump(document))
     if allowed:
@@ -114,20 +179,25 @@ def start_day(folder: Path, document: JsonObject, *arguments: str, allowed: bool
     return start_job(["gameday", "run", "experiment.yaml", *arguments], folder)
 
 
-def test_a_declared_fault_that_is_seen_and_undone_passes(tmp_path: Path) -> None:
+def test_declared_faults_by_a_process_and_by_http_that_are_seen_and_gone_pass(tmp_path: Path) -> None:
+    """One is ended by its undo, the other by the platform, without our help."""
     for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        with endpoint() as (url, pid):
-            document = write_day(folder, url, pid)
+        with endpoint() as (url, pid), site(folder, pid) as api:
+            document = with_a_second_fault(write_day(folder, url, pid, stopped_s=1.5), api)
             day = end_of(start_day(folder, document), folder)
-        if day.spoiled() != {("client", Outcome.INCONCLUSIVE)}:
+        if not day.spoiled() or not day.spoiled() <= BY_A_BUSY_MACHINE:
             break
-    (entry,) = read_ledger(day.run.path)
+    undone, healed = read_ledger(day.run.path)
+    faults = [finding for finding in day.run.findings if finding.rule == "fault"]
 
     assert (day.status, day.run.outcome, day.spoiled()) == (0, Outcome.PASS, set()), day.log
-    assert "'it is stopped' said" in day.finding("fault").observed
-    assert (entry.state, entry.detail["by"], entry.detail["is_seen"]) == (UNDONE, "rollback", True)
+    assert "'it is stopped' said" in faults[0].observed
+    assert f"'see {BY_API}' said" in faults[1].observed
+    assert (undone.state, undone.detail["by"], undone.detail["is_seen"]) == (UNDONE, "rollback", True)
+    assert (healed.state, healed.detail["has_acted"], healed.detail["is_seen"]) == (UNDONE, False, True)
+    assert healed.detail["did"].startswith("nothing to do")
     assert day.finding("redundancy").outcome is Outcome.PASS
     assert day.finding("target").observed == "named, and marked as allowed"
     written = yaml.safe_load((folder / "experiment.yaml").read_text())
