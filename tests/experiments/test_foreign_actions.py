@@ -19,16 +19,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.declared_judging import judge_ended
 from experiments.experiment import load_experiment
 from experiments.injection import undo_pending
 from experiments.judging import judge_undo
-from experiments.ledger import UNDO_FAILED, UNDONE, read_ledger
+from experiments.ledger import UNDO_FAILED, UNDONE, Entry, read_ledger
 from experiments.permission import allow
 from probes.child import end_child, process_state, python_module, start_child, wait_until
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from reports.run import read_ndjson
+from tests.experiments.rows import fault
 from tests.experiments.test_gameday import end_of, run_of, until
 from tests.processes import Job, processes_with, start_job
 
@@ -318,3 +320,18 @@ def test_what_an_extension_declares_has_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a tolerance"):
         load(verify={"provider": {"type": "process", "path": "true"}})
     load(verify={"provider": {"type": "process", "path": "true"}, "tolerance": 0})
+
+
+def test_a_fault_that_its_platform_was_to_end_and_our_undo_has_ended_fails(tmp_path: Path) -> None:
+    seen = fault(ends_by="platform")
+    named = {"id": str(seen.data["id"]), "fault": "declared", "subject": "process:endpoint"}
+    entry = Entry(captured={}, state=UNDONE, detail={"did": "'go on' said …", "has_acted": True}, **named)
+    healed = replace(entry, detail=entry.detail | {"has_acted": False})
+
+    def outcome(entries: list[Entry]) -> Outcome | None:
+        return judge_ended([seen], entries, subject="target:x", evidence={}).outcome
+
+    assert outcome([entry]) is Outcome.FAIL
+    assert outcome([healed]) is Outcome.PASS
+    assert outcome([replace(healed, state=UNDO_FAILED)]) is Outcome.INCONCLUSIVE
+    assert outcome([]) is Outcome.INCONCLUSIVE
