@@ -108,6 +108,12 @@ class ExtensionSpec(Spec):
         description="Greatest share of the replicas that one fault may hit at once; absent: 0.5 for several.",
     )
     window: WindowSpec | None = Field(default=None, description="When it may run; absent: at any time.")
+    lab_step_work_ms: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Processor time that each step of the lab's replicas has to take.",
+    )
     budget_window_days: float = Field(
         default=30.0, gt=0, le=366, description="Days over which the error budget of `after` counts."
     )
@@ -213,6 +219,7 @@ class Experiment:
     max_share: float | None = None  # of the replicas, for one fault; None: half, where it has several victims
     window: Window | None = None  # None: at any time
     budget_window_days: float = 30.0
+    lab_step_work_ms: float = 0.0  # of the lab's replicas, so that they feel it when a processor is short
     alerts: Alerts | None = None  # None: noticing is up to our own probes
     target: Target = LAB_TARGET
     faults: tuple[Declared, ...] = ()  # by actions that are not ours
@@ -297,6 +304,7 @@ def check_experiment(
         guards=tuple(guard.to_guard() for guard in extension.guards),
         max_share=extension.max_share,
         window=None if extension.window is None else extension.window.to_window(),
+        lab_step_work_ms=extension.lab_step_work_ms,
         budget_window_days=extension.budget_window_days,
         alerts=None if extension.alerts is None else extension.alerts.to_alerts(),
         target=target,

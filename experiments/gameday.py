@@ -204,7 +204,8 @@ class _GameDay:
             leftovers = permission.look_at_declared_leftovers(self.experiment.target.name, self.out)
         else:  # an experiment for plain Chaos Toolkit, which names no target
             return (window,)
-        return (permission.look_at_permission(self.target_folder), window, leftovers)
+        work = () if self.lab is None else permission.look_at_work(self.lab, self.experiment.lab_step_work_ms)
+        return (permission.look_at_permission(self.target_folder), window, leftovers, *work)
 
     def _lab(self, choice: LabChoice) -> Lab:
         self.progress.step("lab", "running", "gateway and replicas")
@@ -228,7 +229,12 @@ class _GameDay:
     def _start_lab(self, choice: LabChoice, folder: Path) -> None:
         folder.mkdir()
         permission.allow(folder)
-        plan = LabPlan(folder=folder, seed=choice.seed, is_restarting=choice.is_restarting)
+        plan = LabPlan(
+            folder=folder,
+            seed=choice.seed,
+            is_restarting=choice.is_restarting,
+            step_work_ms=self.experiment.lab_step_work_ms,
+        )
         with log_file(folder).open("w") as log:
             child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log, env=self._marked())
         self.stack.callback(self._stop_child, "lab", child)

@@ -67,6 +67,7 @@ class LabPlan:
     backoff_s: float = BACKOFF_S
     load_s: float = LOAD_S
     liveness_s: float = LIVENESS_S  # a replica whose checks fail for so long is killed; 0: never
+    step_work_ms: float = 0.0  # of its processor that a replica spends on each step
     replica_arguments: tuple[str, ...] = ()
     scale: ScalePlan | None = None  # None: as many replicas as there are, always
 
@@ -227,6 +228,7 @@ class Supervisor:
 
     async def _start(self, replica: SupervisedReplica, *, load_s: float) -> None:
         arguments = ["--port", "0", "--seed", str(replica.seed), "--name", replica.name, "--lifeline"]
+        arguments += ["--step-work-ms", str(self.plan.step_work_ms)]
         replica.runs_with = replica.spoiled_by
         arguments += [*self.plan.replica_arguments, *replica.runs_with, "--start-delay-s", str(load_s)]
         replica.start_wanted.clear()
@@ -252,6 +254,7 @@ class Supervisor:
             "backoff_s": self.plan.backoff_s,
             "load_s": self.plan.load_s,
             "liveness_s": self.plan.liveness_s,
+            "step_work_ms": self.plan.step_work_ms,
             "trouble": trouble.to_json() if (trouble := self.gateway.current_trouble()) else None,
             "seed": self.plan.seed,
             "replicas": [self._describe(one) for one in self.replicas if one.is_wanted or one.process],
@@ -357,7 +360,7 @@ def lab_command(plan: LabPlan, *, lifeline: bool) -> list[str]:
     """Return the command that runs this lab."""
     arguments = ["--folder", str(plan.folder), "--port", str(plan.port), "--replicas", str(plan.replicas)]
     arguments += ["--seed", str(plan.seed), "--backoff-s", str(plan.backoff_s), "--load-s", str(plan.load_s)]
-    arguments += ["--liveness-s", str(plan.liveness_s)]
+    arguments += ["--liveness-s", str(plan.liveness_s), "--step-work-ms", str(plan.step_work_ms)]
     if plan.scale is not None:
         arguments += ["--replicas-max", str(plan.scale.replicas_max), "--scale-up-s", str(plan.scale.up_s)]
         arguments += ["--scale-down-s", str(plan.scale.down_s), "--scale-fault", plan.scale.fault]
@@ -418,6 +421,7 @@ def main() -> int:
     parser.add_argument("--backoff-s", type=float, default=BACKOFF_S)
     parser.add_argument("--load-s", type=float, default=LOAD_S)
     parser.add_argument("--liveness-s", type=float, default=LIVENESS_S)
+    parser.add_argument("--step-work-ms", type=float, default=0.0)
     parser.add_argument("--replicas-max", type=int, default=0)
     parser.add_argument("--in-flight-target", type=int, default=6)
     parser.add_argument("--scale-up-s", type=float, default=2.0)
@@ -435,6 +439,7 @@ def main() -> int:
         backoff_s=given.backoff_s,
         load_s=given.load_s,
         liveness_s=given.liveness_s,
+        step_work_ms=given.step_work_ms,
         replica_arguments=tuple(given.replica_argument),
         scale=_scale_plan(given),
     )

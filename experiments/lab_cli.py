@@ -38,6 +38,9 @@ def up(
     liveness_s: Annotated[
         float, typer.Option(min=0, help="Seconds of failed checks until a replica is killed; 0: never.")
     ] = 5.0,
+    step_work_ms: Annotated[
+        float, typer.Option(min=0, help="Processor time that each step of a replica takes, in milliseconds.")
+    ] = 0.0,
     replicas_max: Annotated[
         int | None,
         typer.Option(min=1, max=64, help="Scale by load: at least --replicas, at most so many."),
@@ -79,6 +82,7 @@ def up(
         backoff_s=backoff_s,
         load_s=load_s,
         liveness_s=liveness_s,
+        step_work_ms=step_work_ms,
         scale=None
         if replicas_max is None
         else ScalePlan(

@@ -85,6 +85,7 @@ class Lab:
     is_restarting: bool  # it restarts replicas that die
     replicas: tuple[Replica, ...]
     trouble: JsonObject | None = None  # at the gateway, on purpose
+    step_work_ms: float = 0.0  # of its processor that a replica spends on each step
 
     @property
     def serving(self) -> list[Replica]:
@@ -119,6 +120,7 @@ def lab_from_json(folder: Path, status: JsonObject) -> Lab:
         is_restarting=bool(status["is_restarting"]),
         replicas=tuple(_replica_from_json(row) for row in status["replicas"]),
         trouble=status["trouble"],
+        step_work_ms=float(status.get("step_work_ms", 0.0)),
     )
 
 

@@ -85,6 +85,17 @@ def look_at_others(folder: Path) -> Condition:
     return Condition(name="no other game day", is_met=True, observed="none runs")
 
 
+def look_at_work(lab: Lab, wanted_ms: float) -> list[Condition]:
+    """See whether replicas use their processor enough to feel that it is short, where that is wanted."""
+    if not wanted_ms:
+        return []
+    is_met = lab.step_work_ms >= wanted_ms
+    observed = f"each step takes {lab.step_work_ms:g} ms of the processor, of {wanted_ms:g} wanted"
+    if not is_met:
+        observed += f"; `overproof lab down`, then `overproof lab up --step-work-ms {wanted_ms:g}`"
+    return [Condition(name="replicas work", is_met=is_met, observed=observed)]
+
+
 def look_at_health(lab: Lab) -> Condition:
     """See whether the lab is whole before anything is broken."""
     odd = [f"{r.name} does not serve" for r in lab.replicas if not r.is_serving]

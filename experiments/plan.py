@@ -228,6 +228,7 @@ def look_at_conditions(experiment: Experiment, folder: Path, out: Path) -> list[
         permission.look_at_others(lab.folder),
         permission.look_at_leftovers(lab, out),
         permission.look_at_health(lab),
+        *permission.look_at_work(lab, experiment.lab_step_work_ms),
         *([] if experiment.alerts is None else [look_at_alerts(experiment.alerts)]),
     ]
 

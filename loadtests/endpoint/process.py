@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--queue-max", type=int, default=_LIMITS.queue_max, help="Requests that may wait; more get 429.")
     add("--prefill-tokens-per-s", type=float, default=_LIMITS.prefill_tokens_per_s, help="Prompt speed.")
     add("--decode-step-ms", type=float, default=_LIMITS.decode_step_s * 1000, help="Time of one step.")
+    add("--step-work-ms", type=float, default=0.0, help="Processor time that each step takes, within it.")
     add("--start-delay-s", type=float, default=0.0, help="Time until /health answers 200.")
     add("--fault", action="append", default=[], metavar="KIND:SHARE@LOAD", help="May be repeated; see below.")
     add("--tls-cert-file", type=Path, default=None, help="Serve TLS with this certificate (PEM).")
@@ -63,7 +64,7 @@ def run_endpoint(arguments: Sequence[str]) -> None:
 
 
 def _settings(options: argparse.Namespace) -> ServiceSettings:
-    for name, least in {"slots": 1, "queue_max": 0, "start_delay_s": 0}.items():
+    for name, least in {"slots": 1, "queue_max": 0, "start_delay_s": 0, "step_work_ms": 0}.items():
         if getattr(options, name) < least:
             raise ConfigError(f"--{name.replace('_', '-')}: must be at least {least}")
     for name in ("prefill_tokens_per_s", "decode_step_ms"):
@@ -79,6 +80,7 @@ def _settings(options: argparse.Namespace) -> ServiceSettings:
             prefill_tokens_per_s=options.prefill_tokens_per_s,
             decode_step_s=options.decode_step_ms / 1000,
         ),
+        step_work_s=options.step_work_ms / 1000,
         start_delay_s=options.start_delay_s,
         faults=tuple(parse_misbehaviour(text) for text in options.fault),
         sends_file=options.sends_file,

@@ -27,6 +27,7 @@ class ServiceSettings:
     seed: int
     limits: BatchLimits
     model: str = "simulated"
+    step_work_s: float = 0.0  # of its processor that each step takes, as where a server prepares batches
     start_delay_s: float = 0.0  # time that the model takes to load, counted from the start of the process
     faults: tuple[Misbehaviour, ...] = ()
     sends_file: Path | None = None  # None: the true send times are not written down
@@ -140,6 +141,13 @@ class Service:
         # From the planned end of the step before, so that a late timer does not slow the model down.
         self._step_ends_at = started_at + duration_s
         self._loop.call_at(self._step_ends_at, self._end_step)
+        self._work()
+
+    def _work(self) -> None:
+        """Keep the processor busy for its share of a step; whoever gets too little of it takes longer."""
+        until = time.thread_time() + self.settings.step_work_s if self.settings.step_work_s else 0.0
+        while time.thread_time() < until:
+            pass
 
     def _end_step(self) -> None:
         assert self._step_ends_at is not None

@@ -23,6 +23,7 @@ def running_lab(
     backoff_s: float = 0.2,
     load_s: float = 0.3,
     liveness_s: float = 1.5,
+    step_work_ms: float = 0.0,
     scale: ScalePlan | None = None,
 ) -> Iterator[Lab]:
     """A lab that is up, as a child of the test."""
@@ -34,6 +35,7 @@ def running_lab(
         backoff_s=backoff_s,
         load_s=load_s,
         liveness_s=liveness_s,
+        step_work_ms=step_work_ms,
         scale=scale,
     )
     with log_file(folder).open("w") as log:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -122,6 +124,21 @@ def test_a_crowded_replica_has_one_busy_core_and_its_own_again_after_undoing(day
     undo(day)
     assert os.sched_getaffinity(pid) == before
     assert pressing_with(captured["token"]) == []
+
+
+def test_a_crowded_replica_is_slower_than_the_others_where_replicas_work(day: Path, tmp_path: Path) -> None:
+    """As the shipped experiment has it; a replica that hardly works gets what it needs of a crowded core."""
+    took_s: dict[str, list[float]] = defaultdict(list)
+    with running_lab(tmp_path / "lab", step_work_ms=4) as lab:
+        inject(actions.press_on_cpu, lab, replica="replica-0", burners=12)
+        for _ in range(12):
+            began = time.monotonic()
+            replica, _answer = ask(lab.url, max_tokens=16, timeout_s=60)
+            took_s[replica].append(time.monotonic() - began)
+        undo(day)
+    others = [seconds for replica, own in took_s.items() if replica != "replica-0" for seconds in own]
+
+    assert statistics.median(took_s["replica-0"]) > 1.5 * statistics.median(others), took_s
 
 
 def test_a_replica_without_memory_is_limited_and_gets_its_limit_back(day: Path, lab: Lab) -> None:

@@ -196,6 +196,15 @@ def test_a_condition_that_is_not_met_is_named(lab: Lab, tmp_path: Path) -> None:
     assert permission.look_at_health(sick).observed == "replica-0 does not serve"
 
 
+def test_a_lab_whose_replicas_hardly_work_is_refused_where_a_day_wants_them_to(lab: Lab) -> None:
+    (idle,) = permission.look_at_work(lab, 4)
+    (busy,) = permission.look_at_work(replace(lab, step_work_ms=4.0), 4)
+
+    assert permission.look_at_work(lab, 0) == []
+    assert (idle.is_met, busy.is_met) == (False, True)
+    assert "`overproof lab up --step-work-ms 4`" in idle.observed
+
+
 def test_the_cost_is_share_times_time_over_the_budget() -> None:
     slo = Slo(name="goodput", metric="goodput", objective=0.999)
 

@@ -175,7 +175,9 @@ def test_a_port_in_use_is_one_clear_line_and_exit_2() -> None:
     assert f"127.0.0.1:{port}: cannot listen there: Address already in use" in done.stderr
 
 
-@pytest.mark.parametrize("wrong", [["--slots", "0"], ["--decode-step-ms", "0"], ["--fault", "cuts"]])
+@pytest.mark.parametrize(
+    "wrong", [["--slots", "0"], ["--step-work-ms", "-1"], ["--decode-step-ms", "0"], ["--fault", "cuts"]]
+)
 def test_an_option_out_of_range_is_one_clear_line_and_exit_2(wrong: list[str]) -> None:
     command = [sys.executable, "-P", "-m", "loadtests.endpoint", *wrong]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
