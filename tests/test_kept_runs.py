@@ -45,9 +45,10 @@ def test_the_page_names_the_shares_the_gaps_and_the_command() -> None:
     document = {"tables": [table], "categories": [category], "runs": ["a"]}
     document |= {"not_counted": ["b: a load run breaks nothing", "c: a load run breaks nothing"]}
 
-    page = "\n".join(render(document, "2026-11-21\npython -m pytest x\n3 passed in 1 s\n"))
+    said = {"test": "tests/x.py", "day": "2026-11-21", "said": "3 passed in 1 s"}
+    page = "\n".join(render(document, [said]))
 
-    assert "`python -m pytest x` (3 passed in 1 s)" in page
+    assert "| tests/x.py | 2026-11-21 | 3 passed in 1 s |" in page
     assert "1 runs count; 2 do not: 2 × a load run breaks nothing." in page
     assert "| T | **0.0%** | 10.0% | 10.0% | 10.0% | 10.0% |" in page
     assert "| NIC | 7 | 10.0% | at acceptance | **no** | **no** | nic |" in page

@@ -2,7 +2,8 @@
 
 Runs the tests that break something for real, keeps what their runs recorded, computes the coverage of it as
 ``overproof coverage`` does, and writes docs/coverage.md below its mark. Records that a test wrote itself are
-left out. ``--page-only`` computes anew from what an earlier call has kept.
+left out. It goes on where an earlier call has stopped, by the folders in runs/study-coverage; ``--again``
+begins anew. Each of the tests is called by itself, so that one that fails costs the others nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from probes.json_types import JsonObject
 KEPT = Path("runs/study-coverage")
 PAGE = Path("docs/coverage.md")
 MARK = "<!-- below: written by make study-coverage -->\n"
-TIMEOUT_S = 1800.0
+SAID = "pytest.json"  # in the folder of one of the tests, once it has ended
+TIMEOUT_S = 900.0  # of one of the tests
 # The tests whose runs break something for real, in processes of their own.
 TESTS = (
     "tests/burnin/test_self_test.py",
@@ -36,44 +38,58 @@ TESTS = (
 def main() -> int:
     """Run the tests, compute, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--page-only", action="store_true", help="from what an earlier call has kept")
+    parser.add_argument("--again", action="store_true", help="forget what earlier calls have kept")
+    parser.add_argument("--page-only", action="store_true", help="run no test")
     given = parser.parse_args()
-    if not given.page_only:
+    if given.again:
         shutil.rmtree(KEPT, ignore_errors=True)
-        KEPT.mkdir(parents=True)
-        (KEPT / "tests.txt").write_text(run_tests([test for test in TESTS if Path(test).exists()]))
-    document = computed(KEPT)
+    for test in [] if given.page_only else TESTS:
+        folder = KEPT / test.replace("/", "-")
+        if Path(test).exists() and not (folder / SAID).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / SAID).write_text(json.dumps(run_tests(test, folder)))
+    folders = sorted(path.parent for path in KEPT.glob(f"*/{SAID}"))
+    said = [json.loads((folder / SAID).read_text()) for folder in folders]
     head, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
-    said = (KEPT / "tests.txt").read_text()
-    PAGE.write_text(head + (mark or MARK) + "\n".join(render(document, said)) + "\n", encoding="utf-8")
+    lines = render(computed([folder for folder in folders if [*folder.glob("*/run.json")]]), said)
+    PAGE.write_text(head + (mark or MARK) + "\n".join(lines) + "\n", encoding="utf-8")
     return 0
 
 
-def run_tests(tests: Sequence[str]) -> str:
-    """Run the tests with their runs kept; return the day, what was called, and what pytest said last."""
-    command = ["-m", "pytest", "-q", "-p", "tests.kept_runs", "--keep-runs", str(KEPT.resolve()), *tests]
+def run_tests(test: str, folder: Path) -> JsonObject:
+    """Run some tests with their runs kept; return the day, what was called, and what pytest said last."""
+    command = ["-m", "pytest", "-q", "-p", "tests.kept_runs", "--keep-runs", str(folder), test]
+    limit = ["timeout", "--signal=INT", "--kill-after=30", f"{TIMEOUT_S:g}"]
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        [*limit, sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S + 60,
     )
     sys.stderr.write(done.stdout[-4000:])
-    words = " ".join(["python", *command]).replace(str(KEPT.resolve()), str(KEPT))
     last = next((line for line in reversed(done.stdout.splitlines()) if " in " in line), "no end")
-    return f"{time.strftime('%Y-%m-%d')}\n{words}\n{last.strip('= ')}\n"
+    return {"day": time.strftime("%Y-%m-%d"), "test": test, "said": last.strip("= ")}
 
 
-def computed(folder: Path) -> JsonObject:
+def computed(folders: Sequence[Path]) -> JsonObject:
     """Return what ``overproof coverage`` says of the kept runs."""
-    command = [sys.executable, "-P", "-m", "overproof", "coverage", str(folder), "--json"]
+    command = [sys.executable, "-P", "-m", "overproof", "coverage", *map(str, folders), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     document: JsonObject = json.loads(done.stdout)
     return document
 
 
-def render(document: JsonObject, said: str) -> Iterator[str]:
+def render(document: JsonObject, said: Sequence[JsonObject]) -> Iterator[str]:
     """Yield the page below its mark."""
-    day, command, last = said.splitlines()
-    yield f"\nMeasured {day} by `make study-coverage`: `{command}` ({last}), then `overproof coverage`."
-    yield f"{len(document['runs'])} runs count; {len(document['not_counted'])} do not: {_reasons(document)}."
+    yield "\nBy `make study-coverage`: each of these with `pytest -p tests.kept_runs --keep-runs FOLDER`,"
+    yield "then `overproof coverage` over what they kept.\n"
+    yield "| tests | day | pytest said |"
+    yield "|---|---|---|"
+    yield from (f"| {row['test']} | {row['day']} | {row['said']} |" for row in said)
+    count, others = len(document["runs"]), len(document["not_counted"])
+    yield f"\n{count} runs count; {others} do not: {_reasons(document)}."
     yield "\n| table | shown | can be found | of it in service | can be brought about | above S |"
     yield "|---|---|---|---|---|---|"
     for table in document["tables"]:
