@@ -27,6 +27,12 @@ FAULTS = {
     "replica.spot": "experiments.faults.spot:SPOT",
     "replicas.restart": "experiments.faults.rolling:ROLLING_RESTART",
     "gateway.trouble": "experiments.faults.gateway:TROUBLE",
+    "rank.kill": "experiments.training.faults.ranks:KILL",
+    "rank.hang": "experiments.training.faults.ranks:HANG",
+    "rank.slow": "experiments.training.faults.ranks:SLOW",
+    "checkpoint.corrupt": "experiments.training.faults.checkpoint:CORRUPT",
+    "node.lose": "experiments.training.faults.node:LOSE",
+    "storage.cut": "experiments.training.faults.storage:CUT",
     "declared": "experiments.faults.declared:DECLARED",
 }
 PLATFORM: Final = "platform"

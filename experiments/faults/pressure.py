@@ -90,17 +90,22 @@ def pressing_with(token: str) -> list[Process]:
 
 def verify_slow(captured: JsonObject) -> Verification:
     """Look many times whether the victims are stopped about as often as was meant."""
+    share = look_for_stops(captured)
+    return Verification(
+        is_verified=share >= captured["stopped_share"] / 2,
+        observed=f"{subject_of(captured)}: stopped in {share:.0%} of {LOOKS} looks",
+    )
+
+
+def look_for_stops(captured: JsonObject) -> float:
+    """Return in which share of many looks the victims were stopped."""
     wait_until(lambda: bool(pressing_with(captured["token"])), timeout_s=_END_TIMEOUT_S)
     victims, stopped = processes_of(captured), 0
     time.sleep(LOOK_S)  # the pressing processes start
     for _ in range(LOOKS):
         stopped += sum(process_state(victim.pid) == "T" for victim in victims)
         time.sleep(LOOK_S / LOOKS)
-    share = stopped / (LOOKS * len(victims))
-    return Verification(
-        is_verified=share >= captured["stopped_share"] / 2,
-        observed=f"{subject_of(captured)}: stopped in {share:.0%} of {LOOKS} looks",
-    )
+    return stopped / (LOOKS * len(victims))
 
 
 def verify_crowd(captured: JsonObject) -> Verification:
@@ -120,6 +125,16 @@ def verify_crowd(captured: JsonObject) -> Verification:
 
 def undo_pressure(captured: JsonObject) -> Undoing:
     """End what presses, let the victims go on, and give them their cores again."""
+    pressing = end_pressing(captured)
+
+    def restore() -> Undoing:
+        return see_serving(captured, did=f"ended {pressing} pressing processes" if pressing else "")
+
+    return undo_in_lab(captured, restore)
+
+
+def end_pressing(captured: JsonObject) -> int:
+    """End what presses, free the victims of it, and return how many processes pressed."""
     pressing = pressing_with(captured["token"])
     for process in pressing:
         process.send(signal.SIGTERM)
@@ -134,11 +149,7 @@ def undo_pressure(captured: JsonObject) -> Undoing:
         _pressing.remove(child)
         if child.stdin is not None:
             child.stdin.close()
-
-    def restore() -> Undoing:
-        return see_serving(captured, did=f"ended {len(pressing)} pressing processes" if pressing else "")
-
-    return undo_in_lab(captured, restore)
+    return len(pressing)
 
 
 SLOW = Fault(

@@ -9,12 +9,13 @@ import shutil
 from pathlib import Path
 
 DATA_FILE, MANIFEST_FILE = "model.pt", "manifest.json"
+NEW = ".new-"  # of a folder that is being written
 KEPT = 3  # so that there is one to fall back on when the newest is spoiled
 
 
 def save_checkpoint(folder: Path, step: int, data: bytes) -> None:
     """Write the checkpoint of a step; it appears at once and as a whole, and old ones go."""
-    new, old = folder / f".new-{step}", folder / f".old-{step}"
+    new, old = folder / f"{NEW}{step}", folder / f".old-{step}"
     for path in (new, old):
         shutil.rmtree(path, ignore_errors=True)  # what a crash has left
     new.mkdir(parents=True)

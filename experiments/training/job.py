@@ -32,14 +32,14 @@ from experiments.training.job_folder import (
     PROGRESS_FOLDER,
     RESUMES_FILE,
     STORAGE_SOCKET,
-    last_row,
     read_job,
     read_resumes,
+    trains_in_full,
 )
 from experiments.training.parent import parent_environment
 from experiments.training.processes import Worker, find_ranks, has_pending_end
 from probes.child import end_child, process_start_time, python_module, start_child, watch_lifeline
-from probes.errors import SuiteError, TargetError
+from probes.errors import SuiteError
 from probes.json_types import JsonObject
 from reports.record import write_atomically
 
@@ -100,7 +100,8 @@ class Supervisor:
         self._listening = socket.create_server((HOST, 0), backlog=64)
         self._rendezvous, self._storage = Supervised("rendezvous"), Supervised("storage")
         self._nodes = [Supervised(f"node-{number}") for number in range(plan.nodes)]
-        self._group = 0  # of agents; one that has failed has closed its rendezvous for good
+        self._group = 0  # of agents, by the rendezvous that they have in common
+        self._is_closed = False
         self._deaf: dict[Worker, float] = {}
         self._started_t_ns = time.time_ns()
         self._written = ""
@@ -122,7 +123,7 @@ class Supervisor:
         for one in (self._rendezvous, self._storage, *self._nodes):
             self._note_death(one)
         for one in (self._rendezvous, self._storage, *self._nodes):
-            if one.child is None and (is_asked or time.monotonic() >= one.start_at):
+            if one.child is None and (is_asked or time.monotonic() >= one.start_at) and self._may_start(one):
                 self._start(one, log)
         for node in self._nodes:
             node.ranks = find_ranks(node.process, node.ranks)
@@ -136,7 +137,15 @@ class Supervisor:
         back_s = {"storage": self.plan.clocks.storage_back_s, "rendezvous": 0.0}
         wait_s = back_s.get(one.name, self.plan.clocks.node_back_s)
         one.start_at = time.monotonic() + wait_s if self.plan.is_restarting else float("inf")
+        self._is_closed |= one in self._nodes and one.child.returncode != -signal.SIGKILL
         one.child, one.process = None, None
+
+    def _may_start(self, one: Supervised) -> bool:
+        """See that no agent joins a rendezvous that one that gave up has closed: the others end too."""
+        return one not in self._nodes or not self._is_closed or self._are_all_gone()
+
+    def _are_all_gone(self) -> bool:
+        return all(node.child is None for node in self._nodes)
 
     def _start(self, one: Supervised, log: IO[str]) -> None:
         stdout = self._listening.fileno() if one is self._rendezvous else log
@@ -151,8 +160,9 @@ class Supervisor:
         given = ["--folder", str(self.plan.folder), "--seed", str(self.plan.seed)]
         if one is self._storage:
             return python_module("experiments.training.storage", *given, "--batch-s", str(self.plan.batch_s))
-        if all(node.child is None for node in self._nodes):
+        if self._are_all_gone():
             self._group += 1
+            self._is_closed = False
         return python_module("experiments.training.node", *self._torchrun(), *given, *self._training())
 
     @property
@@ -295,22 +305,8 @@ def start_detached_job(plan: JobPlan, *, timeout_s: float) -> None:
         job_command(plan, lifeline=False),
         subject=f"training job {plan.folder}",
         log_path=plan.folder / LOG_FILE,
-        is_up=lambda pid: trains_in_full(plan.folder, supervisor_pid=pid),
+        is_up=lambda pid: trains_in_full(plan.folder) and read_job(plan.folder).supervisor.pid == pid,
         timeout_s=timeout_s,
-    )
-
-
-def trains_in_full(folder: Path, *, supervisor_pid: int | None = None) -> bool:
-    """Say whether every rank of the job is there and has made a step since the last start."""
-    try:
-        job = read_job(folder)
-    except TargetError:
-        return False
-    if len(job.ranks) < job.world or supervisor_pid not in (None, job.supervisor.pid):
-        return False
-    last = [last_row(folder, number) for number in range(job.world)]
-    return all(
-        row is not None and row["restart"] == job.restarts and row["world"] == job.world for row in last
     )
 
 

@@ -178,3 +178,19 @@ def last_row(folder: Path, rank: int) -> JsonObject | None:
 def read_resumes(folder: Path) -> list[JsonObject]:
     """Return one row for each start of the ranks, the first included."""
     return list(read_ndjson(folder / RESUMES_FILE))
+
+
+def trains_in_full(folder: Path, *, since_ns: int = 0) -> bool:
+    """Say whether every rank of the job is there and its own process has made a step, since then."""
+    try:
+        job = read_job(folder)
+    except TargetError:
+        return False
+    rows = [(rank, last_row(folder, rank.rank)) for rank in job.ranks]
+    return len(rows) == job.world and all(
+        row is not None
+        and row["pid"] == rank.process.pid
+        and row["world"] == job.world
+        and int(row["t_ns"]) > since_ns
+        for rank, row in rows
+    )

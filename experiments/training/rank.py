@@ -82,7 +82,7 @@ def train(place: Place) -> None:
                 _save(place, model, step)
                 safe = step
             row |= {"checkpoint_s": round(time.monotonic() - began, 6), "checkpoint_step": safe}
-            head = {"t_ns": time.time_ns(), "rank": place.rank, "world": place.world}
+            head = {"t_ns": time.time_ns(), "rank": place.rank, "world": place.world, "pid": os.getpid()}
             head |= {"restart": beginning.restart, "step": step}
             progress.write(json.dumps(head | row).encode() + b"\n")
 
