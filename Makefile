@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-load-queue study-gameday study-gameday-days format
+.PHONY: help demo test check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-load-queue study-gameday study-gameday-days study-coverage format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
@@ -19,6 +19,7 @@ help:
 	@echo "make study-gameday-days  50 game days on a lab that heals, 50 on one that does not; goes on where it stopped; 80 minutes"
 	@echo "make study-load  simulated load runs, independent and correlated, through the rules on SLOs: how often wrong; 40 minutes"
 	@echo "make study-load-queue  verdicts on simulated endpoints near their limit, where it is the load that makes them slow; 15 minutes"
+	@echo "make study-coverage  what the test suite's own runs have shown of what really breaks; goes on where it stopped; 15 minutes (root)"
 	@echo "make format  let ruff rewrite the files"
 
 demo:
@@ -88,6 +89,10 @@ study-find-max-steps:
 study-load-repeats:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.studies.load_repeats
+
+study-coverage:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.studies.coverage
 
 format:
 	@.ci/setup dev
