@@ -38,14 +38,15 @@ TESTS = (
 def main() -> int:
     """Run the tests, compute, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tests", nargs="*", default=TESTS, help="only these, and again; else all not run yet")
     parser.add_argument("--again", action="store_true", help="forget what earlier calls have kept")
     parser.add_argument("--page-only", action="store_true", help="run no test")
     given = parser.parse_args()
     if given.again:
         shutil.rmtree(KEPT, ignore_errors=True)
-    for test in [] if given.page_only else TESTS:
+    for test in [] if given.page_only else given.tests:
         folder = KEPT / test.replace("/", "-")
-        if Path(test).exists() and not (folder / SAID).exists():
+        if Path(test).exists() and (given.tests is not TESTS or not (folder / SAID).exists()):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / SAID).write_text(json.dumps(run_tests(test, folder)))
