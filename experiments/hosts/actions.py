@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 
 from experiments.bounds import being_planned
-from experiments.faults.fault import PLATFORM, load_fault
-from experiments.hosts.capture import capture_hosts, check_share, record_folder
+from experiments.faults.fault import PLATFORM, FaultRefused, load_fault
+from experiments.hosts.capture import at_another, capture_hosts, check_allowed, check_share, record_folder
 from experiments.hosts.choice import choose, target_now
 from experiments.hosts.faults import see_healed
 from experiments.hosts.session import answer_or_none
@@ -129,19 +129,128 @@ def disk_full(
     return _hit("disk.full", arguments, host, hosts, count, undo_after_s)
 
 
+def service_stop(
+    unit: str,
+    host: str = "",
+    hosts: Sequence[str] = (),
+    count: int = 1,
+    may_cut_ssh: bool = False,
+    undo_after_s: float = UNDO_AFTER_S,
+) -> list[JsonObject]:
+    """Stop a unit of systemd on a host, such as kubelet, nvidia-fabricmanager or slurmd.
+
+    What systemd stops with it is started again with it. sshd only with ``may_cut_ssh``.
+    """
+    arguments = {"unit": unit} | ({"may_cut_ssh": True} if may_cut_ssh else {})
+    return _hit("service.stop", arguments, host, hosts, count, undo_after_s)
+
+
+def host_power(
+    machine: str,
+    off: Sequence[str],
+    on: Sequence[str],
+    status: Sequence[str],
+    host: str,
+    is_on: str = "",
+    is_off: str = "",
+    undo_after_s: float = UNDO_AFTER_S,
+) -> list[JsonObject]:
+    """Switch ``machine`` off, by commands of yours that run on ``host``, which is another one.
+
+    Both are hosts of the target. The commands are lists of words; ``status`` prints what the patterns
+    ``is_on`` and ``is_off`` match, by default the words on and off. The timer that switches it on again runs
+    on ``host``.
+    """
+    if machine == host:
+        raise FaultRefused(f"{machine}: cannot hold the timer that switches it on again; name another host")
+    target = target_now()
+    (victim,) = choose(target, host=machine, hosts=(), count=1)
+    check_allowed(victim, "host.power", target)
+    arguments: JsonObject = {"machine": machine, "off": [*off], "on": [*on], "status": [*status]}
+    arguments |= {"is_on": is_on, "is_off": is_off}
+    return _hit("host.power", arguments, host, (), 1, undo_after_s, victim=machine)
+
+
+def gpu_clock_cap(
+    gpu: str,
+    mhz: float,
+    host: str,
+    locked_before: str | Sequence[float] = "",
+    undo_after_s: float = UNDO_AFTER_S,
+) -> list[JsonObject]:
+    """Hold the clock of one GPU, by its UUID, at ``mhz``.
+
+    ``locked_before`` is none, or what clocks are locked to now as [low, high]: no driver tells, and undoing
+    puts that back.
+    """
+    before = locked_before if isinstance(locked_before, str) else [*locked_before]
+    arguments: JsonObject = {"gpu": gpu, "mhz": mhz, "locked_before": before}
+    return _hit("gpu.clock-cap", arguments, host, (), 1, undo_after_s)
+
+
+def gpu_power_cap(gpu: str, watts: float, host: str, undo_after_s: float = UNDO_AFTER_S) -> list[JsonObject]:
+    """Lower the power limit of one GPU, by its UUID, to ``watts``."""
+    return _hit("gpu.power-cap", {"gpu": gpu, "watts": watts}, host, (), 1, undo_after_s)
+
+
+def gpu_unbind(
+    host: str, gpu: str = "", pci: str = "", undo_after_s: float = UNDO_AFTER_S
+) -> list[JsonObject]:
+    """Take the driver away from one idle GPU, by its UUID or PCI address: it is gone for everybody."""
+    return _hit("gpu.unbind", {"gpu": gpu, "pci": pci}, host, (), 1, undo_after_s)
+
+
+def gpu_dcgm_inject(
+    number: int,
+    field: int,
+    value: float,
+    host: str,
+    for_s: float = UNDO_AFTER_S,
+    undo_after_s: float = UNDO_AFTER_S,
+) -> list[JsonObject]:
+    """Have DCGM tell a value for a field of one GPU, by DCGM's numbers, that nothing has measured.
+
+    Every client of DCGM on the host sees it, such as an exporter or whoever cordons nodes.
+    """
+    arguments: JsonObject = {"number": number, "field": field, "value": value, "for_s": for_s}
+    return _hit("gpu.dcgm-inject", arguments, host, (), 1, undo_after_s)
+
+
+def gpu_xid(
+    xid: int, pci: str, host: str, consent: str = "", undo_after_s: float = UNDO_AFTER_S
+) -> list[JsonObject]:
+    """Write an XID of one GPU, by its PCI address, into the kernel's log, where nothing has happened.
+
+    It cannot be taken back, so ``consent`` has to be: the site's automation will act on it.
+    """
+    return _hit("gpu.xid", {"xid": xid, "pci": pci, "consent": consent}, host, (), 1, undo_after_s)
+
+
 def _selector(pattern: str, pid_file: str, unit: str, count_max: int) -> JsonObject:
     return {"pattern": pattern, "pid_file": pid_file, "unit": unit, "count_max": count_max}
 
 
 def _hit(
-    name: str, arguments: JsonObject, host: str, hosts: Sequence[str], count: int, undo_after_s: float
+    name: str,
+    arguments: JsonObject,
+    host: str,
+    hosts: Sequence[str],
+    count: int,
+    undo_after_s: float,
+    *,
+    victim: str = "",
 ) -> list[JsonObject]:
-    """Capture on every chosen host first, then break one after the other, each armed by itself."""
+    """Capture on every chosen host first, then break one after the other, each armed by itself.
+
+    ``victim`` is whom it hits where that is not the host that carries it out.
+    """
     target = target_now()
     chosen = choose(target, host=host, hosts=hosts, count=count)
     captured = capture_hosts(name, arguments, chosen, target, undo_after_s=undo_after_s)
+    if victim:
+        captured = [at_another(each, victim, target) for each in captured]
     if being_planned() is None:
-        check_share([each.name for each in chosen], target, record_folder())
+        check_share([victim] if victim else [each.name for each in chosen], target, record_folder())
     return [inject_fault(load_fault(name), each, record_folder()) for each in captured]
 
 

@@ -73,6 +73,28 @@ def capture_hosts(
     return rows
 
 
+def check_allowed(host: Host, fault: str, target: Target) -> None:
+    """Refuse a host that a fault hits from elsewhere where its owner has not allowed that on the host itself.
+
+    Raises:
+        FaultRefused: it may not be hit, or is the one that we run on.
+        TargetError: it cannot be reached.
+    """
+    seen = session_of(host).ask("look", faults=[fault], run=target.run)
+    for why in (seen["not_allowed"], seen["taken"]):
+        if why:
+            raise FaultRefused(f"{host.name}: {why}")
+    if seen["boot_id"] == _BOOT_ID.read_text().strip():
+        raise FaultRefused(f"{host.name}: is the machine that we run on ourselves; choose another host")
+
+
+def at_another(captured: JsonObject, victim: str, target: Target) -> JsonObject:
+    """Return what was captured on one host of a fault that hits another."""
+    victims = [row | {"name": victim} for row in captured["victims"]]
+    others = [{"name": other.name} for other in target.hosts if other.name != victim]
+    return captured | {"victims": victims, "others": others}
+
+
 def check_share(names: Sequence[str], target: Target, folder: Path) -> None:
     """Refuse to have more hosts broken at once than may be, counting those that still are.
 
@@ -80,7 +102,7 @@ def check_share(names: Sequence[str], target: Target, folder: Path) -> None:
         FaultRefused: it would be too many.
     """
     pending = [entry for entry in read_ledger(folder) if entry.is_pending and "host_fault" in entry.captured]
-    hit = {str(entry.captured["host"]["name"]) for entry in pending} | set(names)
+    hit = {str(victim["name"]) for entry in pending for victim in entry.captured["victims"]} | set(names)
     share, plan = len(hit) / len(target.hosts), read_plan(folder)
     stated = None if plan is None else plan["max_share"]
     limit = stated if stated is not None else MAX_SHARE if len(hit) > 1 else 1.0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import time
+from collections.abc import Callable
 from typing import Literal
 
 from experiments.faults.fault import PLATFORM, UNDO, Fault, Undoing, Verification
+from experiments.hosts.brings_about import OF_FIELDS, OF_SERVICES, OF_XIDS, by_field, by_unit, by_xid
 from experiments.hosts.host import Host, host_from_json
 from experiments.hosts.session import session_of
 from probes.errors import TargetError
@@ -115,6 +117,7 @@ def host_fault(
     risk: Literal["low", "medium", "high"] = "medium",
     heals: str = "",
     is_undoable: bool = True,
+    narrow: Callable[[JsonObject], tuple[str, ...]] | None = None,
 ) -> Fault:
     """Return the fault of this name in the agent's table; what somebody heals is the platform's to end."""
     return Fault(
@@ -132,6 +135,7 @@ def host_fault(
         covers=covers,
         heals=heals,
         is_undone_anywhere=True,
+        narrow=narrow,
     )
 
 
@@ -146,3 +150,43 @@ NETWORK_BANDWIDTH = host_fault(
     "network.bandwidth", fidelity="N", covers=("network-link", "straggler"), needs=("iproute2", "root")
 )
 DISK_FULL = host_fault("disk.full", fidelity="P", covers=("storage",))
+SERVICE_STOP = host_fault(
+    "service.stop", fidelity="P", covers=OF_SERVICES, needs=("systemd", "root"), narrow=by_unit
+)
+# Runs on another host than the one that goes off: that one's timer would go off with it.
+HOST_POWER = host_fault(
+    "host.power",
+    fidelity="H",
+    covers=("host-down", "power-supply"),
+    needs=("another host that reaches its management controller", "commands of yours for IPMI or Redfish"),
+    risk="high",
+)
+GPU_CLOCK_CAP = host_fault(
+    "gpu.clock-cap",
+    fidelity="H",
+    covers=("gpu-thermal", "straggler"),
+    needs=("nvidia-smi", "root"),
+    risk="low",
+)
+GPU_POWER_CAP = host_fault(
+    "gpu.power-cap",
+    fidelity="H",
+    covers=("gpu-thermal", "straggler"),
+    needs=("nvidia-smi", "root"),
+    risk="low",
+)
+GPU_UNBIND = host_fault(
+    "gpu.unbind", fidelity="H", covers=("gpu-lost",), needs=("an idle NVIDIA GPU", "root"), risk="high"
+)
+GPU_DCGM_INJECT = host_fault(
+    "gpu.dcgm-inject", fidelity="S", covers=OF_FIELDS, needs=("DCGM's daemon",), risk="high", narrow=by_field
+)
+GPU_XID = host_fault(
+    "gpu.xid",
+    fidelity="S",
+    covers=OF_XIDS,
+    needs=("a kernel log that may be written to", "your word that automation may act on it"),
+    risk="high",
+    is_undoable=False,
+    narrow=by_xid,
+)

@@ -16,6 +16,13 @@ FAULTS = {
     "network.blackhole": "experiments.host_agent.faults.blackhole:BLACKHOLE",
     "network.bandwidth": "experiments.host_agent.faults.bandwidth:BANDWIDTH",
     "disk.full": "experiments.host_agent.faults.disk:FULL",
+    "service.stop": "experiments.host_agent.faults.service:STOP",
+    "host.power": "experiments.host_agent.faults.power:OFF",
+    "gpu.clock-cap": "experiments.host_agent.faults.clock_cap:CLOCK_CAP",
+    "gpu.power-cap": "experiments.host_agent.faults.power_cap:POWER_CAP",
+    "gpu.unbind": "experiments.host_agent.faults.unbind:UNBIND",
+    "gpu.dcgm-inject": "experiments.host_agent.faults.dcgm:INJECT",
+    "gpu.xid": "experiments.host_agent.faults.xid:XID",
 }
 
 

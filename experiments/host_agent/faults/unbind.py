@@ -13,13 +13,15 @@ from typing import Any
 
 from experiments.host_agent.fault import Refused
 from experiments.host_agent.smi import gpu_of, read_gpu
+from probes.child import wait_until
 
 WITHIN_S = 30.0
 _POLL_S = 0.05
+_SETTLED_WITHIN_S = 2.0  # a driver may be bound a moment after it was asked for
 _ADDRESS = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])")
 _LONG_ADDRESS = re.compile(r"[0-9a-fA-F]{4}([0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])")
 _DRIVERS = ("nvidia",)
-_WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
+_WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2] + '\\n')"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Unbind:
 
     def verify(self, state: dict[str, Any]) -> tuple[bool, str]:
         """See in sysfs that the device has no driver."""
+        wait_until(lambda: not self._driver(state["pci"]), timeout_s=_SETTLED_WITHIN_S)
         driver = self._driver(state["pci"])
         return not driver, f"{state['pci']}: its driver is {driver or 'absent'}"
 
@@ -73,6 +76,7 @@ class Unbind:
         if not self._driver(address):  # a scan may have bound it already
             said = self._write(self.bus / "drivers" / wanted / "bind", address)
             did.append(said or f"bound {wanted} to {address}")
+        wait_until(lambda: self._driver(address) == wanted, timeout_s=_SETTLED_WITHIN_S)
         driver = self._driver(address)
         return driver == wanted, f"{'; '.join(did)}; its driver is {driver or 'absent'}", True
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from experiments.host_agent.faults.xid import CONSENT
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from tests.experiments.hosts.real_hosts import start_program
+from tests.experiments.hosts.stand_ins import UUID, StandIn, h100, stand_in, unit
 from tests.ssh_hosts import SshHost
 
 
@@ -18,6 +20,7 @@ class Row:
     arrange: Callable[[SshHost], JsonObject]  # what is to be hit; returns the fault's arguments
     observe: Callable[[SshHost], object]  # other while the fault is there, and afterwards as it was
     setup: str = ""  # shell lines that the host runs before its sshd
+    is_undoable: bool = True
 
 
 def _sleeping(host: SshHost) -> JsonObject:
@@ -47,6 +50,56 @@ def _disk(host: SshHost) -> list[str]:
     return [free, host.run("ls", "-A", f"{host.folder}/small")]
 
 
+# Stand-ins of tools lie in the host's own /usr/local/sbin, where a fault looks for tools first.
+_TOOLS = "mkdir -p {folder}/tools\nmount --bind {folder}/tools /usr/local/sbin\n"
+# A bus with one GPU: pipes whose readers do the kernel's part. The driver's files lie in its own /proc.
+_BUS = """\
+mkdir -p {folder}/pci/devices/0000:10:00.0 {folder}/pci/drivers/nvidia
+ln -s ../../drivers/nvidia {folder}/pci/devices/0000:10:00.0/driver
+mkfifo {folder}/pci/drivers/nvidia/bind {folder}/pci/drivers/nvidia/unbind
+(while read -r a; do rm "{folder}/pci/devices/$a/driver"; done <>{folder}/pci/drivers/nvidia/unbind) &
+(while read -r a; do ln -s ../../drivers/nvidia "{folder}/pci/devices/$a/driver"; done \\
+  <>{folder}/pci/drivers/nvidia/bind) &
+mount --bind {folder}/pci /sys/bus/pci
+mount -t tmpfs tmpfs /proc/driver
+mkdir -p /proc/driver/nvidia/gpus/0000:10:00.0
+echo "Device Minor: 77" >/proc/driver/nvidia/gpus/0000:10:00.0/information
+"""
+
+
+def _tool(host: SshHost, name: str, state: object) -> StandIn:
+    return stand_in(host.folder / "tools", name, state)
+
+
+def _stopping(host: SshHost) -> JsonObject:
+    _tool(host, "systemctl", {"kubelet.service": unit()})
+    host.run("/usr/local/sbin/systemctl", "start", "kubelet.service")
+    return {"unit": "kubelet.service"}
+
+
+def _power(host: SshHost) -> JsonObject:
+    words = [str(_tool(host, "bmc", {"power": "on", "is_dead": False}).path)]
+    return {"machine": "node-7", "off": [*words, "off"], "on": [*words, "on"], "status": [*words, "status"]}
+
+
+def _with_gpu(arguments: JsonObject) -> Callable[[SshHost], JsonObject]:
+    def arrange(host: SshHost) -> JsonObject:
+        _tool(host, "nvidia-smi", h100())
+        return {"gpu": UUID} | arguments
+
+    return arrange
+
+
+def _dcgm(host: SshHost) -> JsonObject:
+    _tool(host, "dcgmi", {"measured": {"150": "41"}, "injected": {}})
+    return {"number": 0, "field": 150, "value": 99, "for_s": 60}
+
+
+def _gpu(host: SshHost) -> object:
+    gpu = StandIn(host.folder / "tools" / "nvidia-smi").state[UUID]
+    return gpu["power.limit"], gpu["lock"]
+
+
 ROWS = {
     "process.kill": Row(
         arrange=lambda host: _sleeping(host) | {"restart": ["sleep", "70001"]}, observe=_states
@@ -65,5 +118,35 @@ ROWS = {
         arrange=lambda host: {"folder": f"{host.folder}/small", "leave_bytes": 100_000},
         observe=_disk,
         setup="mkdir {folder}/small\nmount -t tmpfs -o size=4m tmpfs {folder}/small\n",
+    ),
+    "service.stop": Row(
+        arrange=_stopping,
+        observe=lambda host: host.run(
+            "/usr/local/sbin/systemctl", "show", "--property=ActiveState", "kubelet.service"
+        ),
+        setup=_TOOLS,
+    ),
+    "host.power": Row(
+        arrange=_power, observe=lambda host: StandIn(host.folder / "tools" / "bmc").state, setup=_TOOLS
+    ),
+    "gpu.clock-cap": Row(
+        arrange=_with_gpu({"mhz": 990, "locked_before": "none"}), observe=_gpu, setup=_TOOLS
+    ),
+    "gpu.power-cap": Row(arrange=_with_gpu({"watts": 300}), observe=_gpu, setup=_TOOLS),
+    "gpu.unbind": Row(
+        arrange=lambda _: {"pci": "0000:10:00.0"},
+        observe=lambda host: host.run("ls", "/sys/bus/pci/devices/0000:10:00.0"),
+        setup=_BUS,
+    ),
+    "gpu.dcgm-inject": Row(
+        arrange=_dcgm,
+        observe=lambda host: host.run("/usr/local/sbin/dcgmi", "dmon", "-e", "150").split()[-1],
+        setup=_TOOLS,
+    ),
+    "gpu.xid": Row(
+        arrange=lambda _: {"xid": 79, "pci": "0000:10:00", "consent": CONSENT},
+        observe=lambda host: (host.folder / "kmsg").read_text(),
+        setup="touch {folder}/kmsg\nmount --bind {folder}/kmsg /dev/kmsg\n",
+        is_undoable=False,
     ),
 }

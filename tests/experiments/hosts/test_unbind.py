@@ -79,7 +79,7 @@ def obeying(kernel: Kernel) -> Iterator[None]:
         while True:
             # Held open for both, so that a writer never waits and we never read an end.
             with file.open("r+b", buffering=0) as pipe:
-                text = pipe.read(64).decode()
+                text = pipe.read(64).decode().strip()
             if text == "end":
                 return
             if text in (PCI, "1"):
