@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from probes.json_types import JsonObject
-from probes.ssh_config import SshTarget
+
+if TYPE_CHECKING:
+    from probes.ssh_config import SshTarget
 
 FOLDER = "/var/lib/overproof"  # on the host; its owner allows game days by a file in it
 
@@ -27,6 +30,8 @@ class Host:
 
     def to_target(self) -> SshTarget:
         """Return how it is reached; a key that is not on this machine is left out, for the user's own."""
+        from probes.ssh_config import SshTarget  # imports paramiko, which most game days never need
+
         key_file = self.key_file
         if key_file is not None and not Path(key_file).expanduser().exists():
             key_file = None
