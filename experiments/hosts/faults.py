@@ -149,7 +149,7 @@ NETWORK_BLACKHOLE = host_fault(
 NETWORK_BANDWIDTH = host_fault(
     "network.bandwidth", fidelity="N", covers=("network-link", "straggler"), needs=("iproute2", "root")
 )
-DISK_FULL = host_fault("disk.full", fidelity="P", covers=("storage",))
+DISK_FULL = host_fault("disk.full", fidelity="P", covers=("disk-full",))
 SERVICE_STOP = host_fault(
     "service.stop", fidelity="P", covers=OF_SERVICES, needs=("systemd", "root"), narrow=by_unit
 )
