@@ -110,16 +110,20 @@ def _runs_lines(coverage: Coverage) -> Iterator[str]:
     if not coverage.runs and not coverage.not_counted:
         yield NOTHING_RAN
     else:
-        yield f"Shown in {len(coverage.runs)} runs"
+        yield f"Shown in {_runs(len(coverage.runs))}"
     shown = [one for category in coverage.categories for one in category.shown]
     for one, how, runs in shown_lines(shown):
-        text = f"{one.category}: {one.fault} ({one.fidelity}): {how}; {runs} {'run' if runs == 1 else 'runs'}"
+        text = f"{one.category}: {one.fault} ({one.fidelity}): {how}; {_runs(runs)}"
         yield from wrap(one_line(text, 400), WIDTH, initial_indent="  ", subsequent_indent="    ")
     for text in coverage.not_counted:
         yield from wrap(
             f"not counted: {one_line(text)}", WIDTH, initial_indent="  ", subsequent_indent="    "
         )
     yield ""
+
+
+def _runs(count: int) -> str:
+    return f"{count} {'run' if count == 1 else 'runs'}"
 
 
 def coverage_document(coverage: Coverage) -> JsonObject:
