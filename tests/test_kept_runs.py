@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reports.record import RUN_FILE, create_run
 from tests.kept_runs import keep_runs
-from tests.studies.coverage import render
+from tests.studies.coverage import hits_a_stand_in, render
 
 
 def test_a_record_of_another_process_is_kept_and_one_that_this_process_wrote_is_not(tmp_path: Path) -> None:
@@ -31,6 +31,17 @@ def test_a_record_of_another_process_is_kept_and_one_that_this_process_wrote_is_
         "run.json",
         "hosts/a/run.json",
     }
+
+
+def test_a_fault_that_hit_a_stand_in_for_a_tool_is_told_apart(tmp_path: Path) -> None:
+    runs = {}
+    for name in ("gpu.unbind", "service.stop", "link.down"):
+        writer = create_run(tmp_path, kind="gameday", spec={}, seed=1)
+        writer.event("fault", "fault.injected", fault=name)
+        writer.close()
+        runs[name] = hits_a_stand_in(writer.path)
+
+    assert runs == {"gpu.unbind": True, "service.stop": True, "link.down": False}
 
 
 def test_the_page_names_the_shares_the_gaps_and_the_command() -> None:

@@ -2,8 +2,10 @@
 
 Runs the tests that break something for real, keeps what their runs recorded, computes the coverage of it as
 ``overproof coverage`` does, and writes docs/coverage.md below its mark. Records that a test wrote itself are
-left out. It goes on where an earlier call has stopped, by the folders in runs/study-coverage; ``--again``
-begins anew. Each of the tests is called by itself, so that one that fails costs the others nothing.
+left out, and so are runs whose fault hit a stand-in for some tool.
+
+It goes on where an earlier call has stopped, by the folders in runs/study-coverage; ``--again`` begins anew.
+Each of the tests is called by itself, so that one that fails costs the others nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from probes.json_types import JsonObject
+from reports.record import EVENTS_FILE
+from reports.run import read_ndjson
 
 KEPT = Path("runs/study-coverage")
 PAGE = Path("docs/coverage.md")
 MARK = "<!-- below: written by make study-coverage -->\n"
 SAID = "pytest.json"  # in the folder of one of the tests, once it has ended
 TIMEOUT_S = 900.0  # of one of the tests
+# Faults that tests carry out against stand-ins for a vendor's or the system's tools: nothing of it is real.
+STAND_INS = ("gpu", "power", "service")
 # The tests whose runs break something for real, in processes of their own.
 TESTS = (
     "tests/burnin/test_self_test.py",
@@ -50,12 +56,21 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / SAID).write_text(json.dumps(run_tests(test, folder)))
+    for run in [path.parent for path in KEPT.glob("*/*/run.json")]:
+        if hits_a_stand_in(run):
+            shutil.rmtree(run)
     folders = sorted(path.parent for path in KEPT.glob(f"*/{SAID}"))
     said = [json.loads((folder / SAID).read_text()) for folder in folders]
     head, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     lines = render(computed([folder for folder in folders if [*folder.glob("*/run.json")]]), said)
     PAGE.write_text(head + (mark or MARK) + "\n".join(lines) + "\n", encoding="utf-8")
     return 0
+
+
+def hits_a_stand_in(run: Path) -> bool:
+    """Say whether a run's fault was one that tests have no real target for."""
+    injected = (row for row in read_ndjson(run / EVENTS_FILE) if row["kind"] == "fault.injected")
+    return any(str(row["data"]["fault"]).partition(".")[0] in STAND_INS for row in injected)
 
 
 def run_tests(test: str, folder: Path) -> JsonObject:
