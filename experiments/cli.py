@@ -67,7 +67,7 @@ def show_plan(
     target = loaded.target
     folder = (out / FOLDER_NAME).resolve() if target.is_lab else target_folder(target.name or "unnamed", out)
     resolved = resolve_plan(loaded, folder, seed=seed)
-    conditions = look_at_conditions(loaded, folder, out)
+    conditions = look_at_conditions(loaded, resolved, folder, out)
     warnings = warnings_about(experiment, loaded.document.get("secrets"))
     if as_json:
         document = resolved.to_json() | {"conditions": [asdict(condition) for condition in conditions]}

@@ -19,7 +19,7 @@ from experiments.lab_control import (
     read_lab,
     read_state,
 )
-from experiments.ledger import ledger_folders, read_ledger
+from experiments.ledger import Entry, ledger_folders, read_ledger
 from experiments.stop import controller_of
 from probes.child import process_start_time, process_state
 from probes.errors import SuiteError
@@ -47,12 +47,19 @@ def _faults(out: Path) -> Iterator[Leftover]:
             continue
         for entry in read_ledger(folder):
             if entry.is_pending:
+                on_host = f"; {_seen_on_host(entry)}" if "host_fault" in entry.captured else ""
                 yield Leftover(
                     kind="fault",
                     subject=entry.subject,
-                    observed=f"{entry.fault}: {entry.state} in {folder}",
+                    observed=f"{entry.fault}: {entry.state} in {folder}{on_host}",
                     next_step=f"overproof gameday undo {folder}",
                 )
+
+
+def _seen_on_host(entry: Entry) -> str:
+    from experiments.hosts.faults import look_at  # with paramiko, which most need not wait for
+
+    return look_at(entry.captured)
 
 
 def is_run_alive(folder: Path) -> bool:

@@ -24,8 +24,10 @@ from experiments.actions import ENDPOINT_VARIABLE, LAB_VARIABLE, RUN_VARIABLE, S
 from experiments.alerts_watch import AlertWatch
 from experiments.bounds import PLAN_FILE
 from experiments.chaos_process import HEARD_TIMEOUT_S, ChaosProcess
+from experiments.declared import HOSTS
 from experiments.experiment import Experiment
 from experiments.guard_watch import GuardWatch, Trip
+from experiments.hosts.judging import AFTER, BEFORE, HOSTS_SEEN
 from experiments.injection import undo_pending
 from experiments.judging import judge_run, read_faults
 from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
@@ -34,7 +36,7 @@ from experiments.lab_sampler import LabSampler
 from experiments.ledger import read_ledger
 from experiments.live_record import LiveRecord
 from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
-from experiments.plan import confirm_plan, try_to_resolve
+from experiments.plan import Plan, confirm_plan, faults_by_host, resolve_plan, try_to_resolve
 from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
 from experiments.stop import STOP_EVENT, watch_for_stop
 from probes.child import end_child, python_module, start_child, wait_until
@@ -192,12 +194,23 @@ class _GameDay:
             return
         if target.name:
             self.target_folder = target_folder(target.name, self.out)
-        if target.name and permission.look_at_permission(self.target_folder).is_met:
+        if target.kind == HOSTS:  # the hosts themselves say whether they may be hit
+            from experiments.hosts.session import close_sessions  # with paramiko: others need not wait for it
+
+            self.target_folder.mkdir(parents=True, exist_ok=True)
+            self.stack.callback(close_sessions)
+            self._take(self.target_folder)
+        elif target.name and permission.look_at_permission(self.target_folder).is_met:
             self._take(self.target_folder)
         self._event("target.named", name=target.name, url=self.url)
 
-    def _conditions(self) -> tuple[permission.Condition, ...]:
+    def _conditions(self, on_hosts: Plan | None) -> tuple[permission.Condition, ...]:
         window = permission.look_at_window(self.experiment.window, datetime.datetime.now(datetime.UTC))
+        if on_hosts is not None:
+            from experiments.hosts.conditions import look_at_hosts
+
+            faults, hosts = faults_by_host(on_hosts), self.experiment.target.hosts
+            return (window, *look_at_hosts(hosts, faults, run=self.folder.name))
         if self.lab is not None:
             leftovers = permission.look_at_leftovers(self.lab, self.out)
         elif self.experiment.target.name:
@@ -260,12 +273,15 @@ class _GameDay:
 
     def _make_plan(self) -> None:
         """Resolve what would be hit, refuse what may not be, and write down what actions have to keep to."""
-        conditions = self._conditions()
+        on_hosts = None
+        if self.experiment.target.kind == HOSTS:  # which of them are hit, only the plan says
+            on_hosts = resolve_plan(self.experiment, self.target_folder, seed=self.writer.header.seed)
+        conditions = self._conditions(on_hosts)
         for condition in conditions:
             if not condition.is_met:
                 raise ConfigError(f"{self.experiment.path}: {condition.name}: {condition.observed}")
         self._event("plan.permitted", conditions=[asdict(condition) for condition in conditions])
-        plan = try_to_resolve(self.experiment, self.target_folder, seed=self.writer.header.seed)
+        plan = on_hosts or try_to_resolve(self.experiment, self.target_folder, seed=self.writer.header.seed)
         if isinstance(plan, str):
             if self.plan_hash:
                 raise TargetError(f"{self.experiment.path}: --plan: {plan}")
@@ -278,6 +294,23 @@ class _GameDay:
             self._event("plan.resolved", hash=plan.hash, is_confirmed=bool(self.plan_hash))
         document = bounds | {"is_confirmed": bool(self.plan_hash)}
         write_atomically(self.folder / PLAN_FILE, json.dumps(document, indent=1, default=str) + "\n")
+        if on_hosts is not None:
+            self._hold_hosts(on_hosts)
+
+    def _hold_hosts(self, plan: Plan) -> None:
+        """Keep other game days off the hosts that are to be hit, and see that all others are well."""
+        from experiments.hosts.hold import HostHold
+
+        hit = [host for host in self.experiment.target.hosts if host.name in faults_by_host(plan)]
+        hold = HostHold(hit, self.folder.name)
+        hold.take()
+        self.stack.callback(hold.release)
+        self._see_hosts(BEFORE)
+
+    def _see_hosts(self, when: str) -> None:
+        from experiments.hosts.seen import see_hosts
+
+        self._event(HOSTS_SEEN, when=when, hosts=see_hosts(self.experiment.target.hosts))
 
     def _marked(self) -> dict[str, str]:
         """Return the environment of our children: by it `gameday doctor` knows whose they are."""
@@ -478,6 +511,8 @@ class _GameDay:
     def _put_back(self) -> None:
         """Undo whatever is pending; Chaos Toolkit's rollbacks may have done it, or not."""
         undone = undo_pending(self.folder, by="controller")
+        if self.experiment.target.kind == HOSTS:
+            self._see_hosts(AFTER)
         left = [u for u in undone if not u.is_restored]
         self.progress.step("undo", "fail" if left else "done", "; ".join(u.did for u in left))
 

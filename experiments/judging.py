@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments.alerts import AlertsSeen, find_detection, judge_alerts, read_alerts
-from experiments.declared import LAB
+from experiments.declared import HOSTS, LAB, NAMED
 from experiments.declared_judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
 from experiments.guard import judge_guards
 from experiments.harm import find_harm
+from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
 from experiments.ledger import Entry, read_ledger
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
 from probes.errors import SuiteError
@@ -60,6 +61,9 @@ class Evidence:
     answers: tuple[Finding, ...] = ()  # what the load run says of its checked tasks, where it has any
     was_steady: bool = True  # False: good traffic never came, so nothing was to be injected
     target: str = LAB  # else the name of another one; empty: the experiment names none
+    target_kind: str = LAB
+    has_traffic: bool = True  # False: it was to have none, and what it shows is shown otherwise
+    hosts_seen: dict[str, list[JsonObject]] = field(default_factory=dict)  # before and after, one row a host
 
     @property
     def victims_subject(self) -> str:
@@ -83,16 +87,18 @@ def judge_run(run: Run) -> list[Finding]:
 
 def judge_evidence(seen: Evidence) -> list[Finding]:
     """Apply every rule."""
-    findings = [*_phase_findings(seen), *judge_faults(seen)]
+    findings = [*(_phase_findings(seen) if seen.has_traffic else ()), *judge_faults(seen)]
     if seen.times is not None:
-        findings += [judge_detection(seen), judge_recovery(seen), judge_redundancy(seen)]
-        findings.append(judge_collateral(seen))
+        findings += [judge_detection(seen)] if seen.has_traffic or seen.alerts is not None else []
+        findings += [judge_recovery(seen)] if seen.has_traffic else []
+        findings += [judge_redundancy(seen), judge_collateral(seen)]
     if seen.target != LAB:
         hypothesis = judge_hypothesis(seen.journal, subject=seen.victims_subject)
-        findings += [judge_target(seen.target), hypothesis]
+        findings += [judge_target(seen.target), hypothesis if seen.has_traffic else needed(hypothesis)]
     findings += judge_guards(seen.guards, seen.guard_trips, seen.guard_looks)
     findings += seen.answers
-    return [*findings, judge_undo(seen.entries), judge_method(seen), judge_client(seen)]
+    findings += [judge_undo(seen.entries), judge_method(seen)]
+    return [*findings, judge_client(seen)] if seen.has_traffic else findings
 
 
 def read_evidence(run: Run) -> Evidence:
@@ -127,14 +133,23 @@ def read_evidence(run: Run) -> Evidence:
         budget_window_days=float(spec.get("budget_window_days", 30.0)),
         was_steady=not run.events_of("steady.missing"),
         target=str(spec.get("target", LAB)),
+        target_kind=_kind_of(spec),
+        has_traffic=_kind_of(spec) != HOSTS or bool(spec["workload"]),
+        hosts_seen={str(e.data["when"]): e.data["hosts"] for e in run.events_of(HOSTS_SEEN)},
     )
+
+
+def _kind_of(spec: JsonObject) -> str:
+    """Return what the target is; older records give only its name."""
+    return str(spec.get("target_kind") or (LAB if spec.get("target", LAB) == LAB else NAMED))
 
 
 def read_faults(run: Run) -> tuple[FaultSeen, ...]:
     """Read every fault that was injected from the timeline."""
     captured = {event.data["id"]: event.data["captured"] for event in run.events_of("fault.armed")}
     looked = {e.data["id"]: e for e in run.events_of("fault.verified", "fault.not_verified")}
-    undone = {event.data["id"]: event.t_ns for event in run.events_of("undo.verified")}
+    undone = {e.data["id"]: int(e.data.get("t_undone_ns", e.t_ns)) for e in run.events_of("undo.verified")}
+    healed = {event.data["id"]: event.t_ns for event in run.events_of("fault.healed")}
     return tuple(
         FaultSeen(
             data=event.data,
@@ -142,6 +157,7 @@ def read_faults(run: Run) -> tuple[FaultSeen, ...]:
             is_verified=(look := looked.get(event.data["id"])) is not None and look.kind == "fault.verified",
             observed=str(look.data["observed"]) if look is not None else "nobody looked whether it took hold",
             t_undone_ns=undone.get(event.data["id"]),
+            t_healed_ns=healed.get(event.data["id"]),
         )
         for event in run.events_of("fault.injected")
     )
@@ -343,6 +359,14 @@ def judge_recovery(seen: Evidence) -> Finding:
 def judge_redundancy(seen: Evidence) -> Finding:
     """Every replica has to serve again within the expectation, and without our undo having done it."""
     assert seen.times is not None
+    if seen.target_kind == HOSTS:
+        return judge_hosts_whole(
+            seen.faults,
+            seen.entries,
+            subject=seen.victims_subject,
+            recovery_s=seen.recovery_s,
+            evidence=_moments(seen.times),
+        )
     if seen.target != LAB:
         moments = _moments(seen.times)
         return judge_ended(seen.faults, seen.entries, subject=seen.victims_subject, evidence=moments)
@@ -390,6 +414,8 @@ def _given_s(seen: Evidence) -> float:
 
 def judge_collateral(seen: Evidence) -> Finding:
     """Nobody but the victim may have been hit: each other replica is the same process at the end."""
+    if seen.target_kind == HOSTS:
+        return judge_other_hosts(seen.faults, seen.hosts_seen, subject=seen.victims_subject)
     if seen.target != LAB:
         return judge_bystanders(seen.victims_subject)
     victims = {str(victim["name"]) for fault in seen.faults for victim in fault.victims}

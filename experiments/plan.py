@@ -9,17 +9,17 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from experiments import permission
 from experiments.alerts_watch import look_at_alerts
 from experiments.bounds import MAX_SHARE, planning, refusal_of, share_of
+from experiments.declared import HOSTS, OUR_MODULES, foreign_actions, module_of
 from experiments.declared import NAME as DECLARED
-from experiments.declared import foreign_actions
-from experiments.experiment import ACTIONS_MODULE, Experiment
-from experiments.faults.fault import Fault
+from experiments.experiment import Experiment
+from experiments.faults.fault import PLATFORM, Fault
 from experiments.lab_control import Lab, process_to_json, read_lab
 from experiments.permission import Condition
 from probes.errors import ConfigError, SuiteError
@@ -28,7 +28,10 @@ from probes.slo import GOODPUT, Slo
 from reports.record import mask_secrets
 
 # What a method may call too, and what breaks nothing: it is not carried out to find out what it would hit.
-HARMLESS = frozenset({"undo_faults", "restore_replicas", "replicas_serve", "replicas_recovered"})
+HARMLESS = frozenset(
+    {"undo_faults", "restore_replicas", "replicas_serve", "replicas_recovered"}
+    | {"hosts_answer", "process_runs", "faults_healed"}
+)
 HASH_CHARS_MIN = 12  # of a hash that somebody types
 
 
@@ -41,12 +44,16 @@ class Target:
     fault: str
     subject: str
     ends_by: str
-    victims: list[JsonObject]  # name, pid and start time of each
+    victims: list[JsonObject]  # name, pid and start time of each; of a host, what is hit there
     at_once: int  # victims at any one time
-    replicas: int
-    share: float | None  # of the replicas; of the requests, at the gateway; None: nobody can know
+    replicas: int  # or hosts of the target
+    share: float | None  # of them; of the requests, at the gateway; None: nobody can know
     others_serving: int
     in_flight: int  # requests that the victims carry at this moment; not in the hash
+    undo_after_s: float | None = None  # then the host undoes it without us; None: it is not on a host
+    carries: list[str] = field(
+        default_factory=list
+    )  # what else the host does, as far as seen; not in the hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,7 @@ class Plan:
         """Return the SHA-256 of all that has to stay as it was shown."""
         whole = asdict(self)
         for target in whole["targets"]:
-            del target["in_flight"]
+            del target["in_flight"], target["carries"]
         return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
 
     def to_json(self) -> JsonObject:
@@ -92,6 +99,16 @@ def resolve_plan(experiment: Experiment, lab_folder: Path, *, seed: int) -> Plan
             for activity in _actions(experiment)
             for target in _resolve(activity, experiment, lab, seed)
         ]
+    elif experiment.target.kind == HOSTS:
+        names = [host.name for host in experiment.target.hosts]
+        where = {"target": experiment.target.name, "folder": ", ".join(names)}
+        where["url"] = experiment.target.endpoint
+        targets = [
+            target
+            for activity in _actions(experiment)
+            for target in _resolve_on_hosts(activity, experiment, seed)
+        ]
+        targets += [_declared(action, experiment) for action in foreign_actions(experiment.document)]
     else:
         where = {
             "target": experiment.target.name,
@@ -142,22 +159,41 @@ def _digest(data: bytes) -> str:
 def _actions(experiment: Experiment) -> Iterator[JsonObject]:
     for activity in experiment.document["method"]:
         provider = activity.get("provider") or {}
-        is_ours = activity.get("type") == "action" and provider.get("module") == ACTIONS_MODULE
+        is_ours = activity.get("type") == "action" and module_of(activity) in OUR_MODULES
         if is_ours and provider["func"] not in HARMLESS:
             yield activity
 
 
 def _resolve(activity: JsonObject, experiment: Experiment, lab: Lab, seed: int) -> list[Target]:
+    with tempfile.TemporaryDirectory() as nowhere:
+        arguments, found = _what_it_hits(activity, experiment, _environment(lab, seed, nowhere))
+    return [_target(str(activity["name"]), arguments, f, c, experiment.max_share, lab) for f, c in found]
+
+
+def _resolve_on_hosts(activity: JsonObject, experiment: Experiment, seed: int) -> list[Target]:
+    from experiments.hosts import choice  # with paramiko, which others need not wait for
+
+    aim = choice.Target(hosts=experiment.target.hosts, seed=seed, run="")
+    arguments, found = _what_it_hits(activity, experiment, choice.aiming_at(aim))
+    return [_on_host(str(activity["name"]), arguments, f, c, experiment.max_share) for f, c in found]
+
+
+def _what_it_hits(
+    activity: JsonObject, experiment: Experiment, surroundings: AbstractContextManager[None]
+) -> tuple[JsonObject, list[tuple[Fault, JsonObject]]]:
+    """Carry an action of ours out as far as the point at which it would break something."""
     from chaoslib import substitute
     from chaoslib.configuration import load_configuration
 
     provider = activity["provider"]
     configuration = load_configuration(experiment.document.get("configuration") or {})
     arguments = substitute(provider.get("arguments") or {}, configuration, {})
-    act = getattr(importlib.import_module(ACTIONS_MODULE), provider["func"])
-    with tempfile.TemporaryDirectory() as nowhere, _environment(lab, seed, nowhere), planning() as found:
-        act(**arguments)
-    return [_target(str(activity["name"]), arguments, f, c, experiment.max_share, lab) for f, c in found]
+    module, func = importlib.import_module(provider["module"]), str(provider["func"])
+    if not hasattr(module, func):
+        raise ConfigError(f"action {activity.get('name')!r}: {provider['module']} has no {func!r}")
+    with surroundings, planning() as found:
+        getattr(module, func)(**arguments)
+    return arguments, found
 
 
 @contextmanager
@@ -201,6 +237,28 @@ def _target(
     )
 
 
+def _on_host(
+    action: str, selector: JsonObject, fault: Fault, captured: JsonObject, max_share: float | None
+) -> Target:
+    if refusal := refusal_of(fault, captured, max_share):
+        raise ConfigError(f"action {action!r}: {refusal}")
+    return Target(
+        action=action,
+        selector=selector,
+        fault=fault.name,
+        subject=fault.subject(captured),
+        ends_by=fault.ends_by,
+        victims=[*captured["victims"]],
+        at_once=int(captured["at_once"]),
+        replicas=len(captured["others"]) + 1,
+        share=share_of(captured),
+        others_serving=len(captured["others"]) + 1 - int(captured["at_once"]),
+        in_flight=0,
+        undo_after_s=captured["undo_after_s"],
+        carries=[*captured["carries"]],
+    )
+
+
 def budget_cost(share: float, lasts_s: float, slos: Sequence[Slo], *, window_days: float) -> float | None:
     """Return the share of the error budget that uniform traffic loses: f * D / ((1 - SLO) * W).
 
@@ -212,8 +270,16 @@ def budget_cost(share: float, lasts_s: float, slos: Sequence[Slo], *, window_day
     return share * lasts_s / ((1 - max(objectives)) * window_days * 86400)
 
 
-def look_at_conditions(experiment: Experiment, folder: Path, out: Path) -> list[Condition]:
+def look_at_conditions(experiment: Experiment, plan: Plan, folder: Path, out: Path) -> list[Condition]:
     """Look at everything that has to be so before the plan may be carried out."""
+    if experiment.target.kind == HOSTS:
+        from experiments.hosts.conditions import look_at_hosts
+
+        return [
+            permission.look_at_window(experiment.window, datetime.datetime.now(datetime.UTC)),
+            permission.look_at_others(folder),
+            *look_at_hosts(experiment.target.hosts, faults_by_host(plan)),
+        ]
     if not experiment.target.is_lab:
         return [
             permission.look_at_permission(folder),
@@ -231,6 +297,16 @@ def look_at_conditions(experiment: Experiment, folder: Path, out: Path) -> list[
         *permission.look_at_work(lab, experiment.lab_step_work_ms),
         *([] if experiment.alerts is None else [look_at_alerts(experiment.alerts)]),
     ]
+
+
+def faults_by_host(plan: Plan) -> dict[str, list[str]]:
+    """Return the faults that each host would be hit by."""
+    found: dict[str, list[str]] = {}
+    for target in plan.targets:
+        if target.undo_after_s is not None:
+            for victim in target.victims:
+                found.setdefault(str(victim["name"]), []).append(target.fault)
+    return found
 
 
 def confirm_plan(plan: Plan, wanted: str) -> None:
@@ -268,6 +344,9 @@ def render_plan(plan: Plan, conditions: Sequence[Condition], warnings: Sequence[
             lines.append(f"  {target.action}: an action that is not ours, on {target.subject}")
             lines.append(f"    it chooses its victims itself: they are unknown; ended by {target.ends_by}")
             continue
+        if target.undo_after_s is not None:
+            lines += _host_lines(target)
+            continue
         who = ", ".join(f"{v['name']} (pid {v['pid']}, started {v['start_time']})" for v in target.victims)
         of = f"{target.share:.0%} of requests" if not target.victims else (
             f"{target.at_once} of {target.replicas} replicas at once ({target.share:.0%})"
@@ -284,3 +363,15 @@ def render_plan(plan: Plan, conditions: Sequence[Condition], warnings: Sequence[
     lines += [f"  {'ok ' if c.is_met else 'NOT'} {c.name}: {c.observed}" for c in conditions]
     lines += [f"  !!  {warning}" for warning in warnings]
     return "\n".join([*lines, plan.hash])
+
+
+def _host_lines(target: Target) -> list[str]:
+    ends = "healed by the platform, else undone" if target.ends_by == PLATFORM else "undone by us"
+    lines = [f"  {target.action}: {target.fault} on {target.subject}; selected by {target.selector}"]
+    lines.append(
+        f"    {target.at_once} of {target.replicas} hosts at once ({target.share:.0%}); {ends}, and by the "
+        f"host itself after {target.undo_after_s:g} s whatever becomes of us"
+    )
+    if target.carries:
+        lines.append(f"    at stake there too: {', '.join(target.carries)}")
+    return lines

@@ -48,6 +48,7 @@ class FaultSeen:
     is_verified: bool
     observed: str  # what was seen on its target
     t_undone_ns: int | None  # None: it was not, or not yet
+    t_healed_ns: int | None = None  # when a probe saw it healed on its host; None: none did
 
     @property
     def t_inject_ns(self) -> int:
@@ -68,6 +69,16 @@ class FaultSeen:
     def is_declared(self) -> bool:
         """Whether an action of somebody else's has injected it, and no lab is there to be sampled."""
         return bool(self.data["fault"] == "declared")
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether it is on a host, which is looked at over SSH."""
+        return "host_fault" in self.captured
+
+    @property
+    def t_whole_ns(self) -> int | None:
+        """When a fault that no lab samples was over: on a host as it was seen there."""
+        return self.t_healed_ns if self.is_on_host and self.is_healed_by_platform else self.t_clock_ns
 
     @property
     def victims(self) -> list[JsonObject]:
@@ -184,8 +195,10 @@ def _redundancy(later: Sequence[JsonObject], faults: Sequence[FaultSeen], t_cloc
 
     A victim that the platform had to replace serves only as another process than was hit.
     """
-    if all(fault.is_declared for fault in faults):
-        return t_clock_ns  # there are no samples: it is whole once nothing is broken any more
+    if all(fault.is_declared or fault.is_on_host for fault in faults):
+        # There are no samples: it is whole once nothing is broken any more.
+        moments = [fault.t_whole_ns for fault in faults]
+        return None if None in moments else max(moment for moment in moments if moment is not None)
     replaced = {
         f"replica:{v['name']}": v["pid"]
         for fault in faults

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.faults.fault import load_fault
 from experiments.injection import Undone, undo_pending
 from experiments.lab_control import Process
 from experiments.ledger import read_ledger
@@ -108,7 +109,7 @@ def stop_gameday(folder: Path, *, timeout_s: float = LEAVE_TIMEOUT_S) -> Stopped
         )
     controller = controller_of(run)
     if run.header.host != os.uname().nodename:
-        return Stopped(run=folder, how=_stop_elsewhere(run, timeout_s=timeout_s), undone=[])
+        return _stop_elsewhere(run, timeout_s=timeout_s)
     if not controller.is_alive:
         how = "its controller was gone"
     else:
@@ -128,19 +129,27 @@ def _stop_here(folder: Path, controller: Process, *, timeout_s: float) -> str:
     return f"it did not stop within {timeout_s:g} s and was killed"
 
 
-def _stop_elsewhere(run: Run, *, timeout_s: float) -> str:
-    """Ask by the file alone: the pids of another host say nothing here, nor can its faults be undone here."""
-    where = f"{run.path}: of {run.header.host}"
+def _stop_elsewhere(run: Run, *, timeout_s: float) -> Stopped:
+    """Ask by the file alone: pids of another host say nothing here. What is on hosts is undone from here."""
+    where, how = f"{run.path}: of {run.header.host}", "it stopped"
     if not _has_ended(run.path):
         try:
             _ask(run.path)
         except OSError as error:
             raise TargetError(f"{where}: {STOP_FILE} cannot be written: {error.strerror}") from error
         if not wait_until(lambda: _has_ended(run.path), timeout_s=timeout_s, interval_s=1.0):
-            raise TargetError(f"{where}: does not answer; run `overproof gameday stop` there")
-    if _is_pending(run.path):
+            how = "its controller does not answer"
+            if not _is_undone_anywhere(run.path):
+                raise TargetError(f"{where}: does not answer; run `overproof gameday stop` there")
+    if _is_pending(run.path) and not _is_undone_anywhere(run.path):
         raise TargetError(f"{where}: has ended and left something; run `overproof gameday undo` there")
-    return "it stopped"
+    return Stopped(run=run.path, how=how, undone=undo_pending(run.path, by="gameday stop"))
+
+
+def _is_undone_anywhere(folder: Path) -> bool:
+    """Say whether something is pending, and all of it is reached from here as well."""
+    pending = [entry for entry in read_ledger(folder) if entry.is_pending]
+    return bool(pending) and all(load_fault(entry.fault).is_undone_anywhere for entry in pending)
 
 
 def _has_ended(folder: Path) -> bool:

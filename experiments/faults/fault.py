@@ -39,7 +39,8 @@ PLATFORM: Final = "platform"
 UNDO: Final = "undo"
 # Those of hosts are carried out there; here each is a constant, PROCESS_STOP for process.stop.
 FAULTS |= {
-    name: f"experiments.hosts.faults:{name.upper().replace('.', '_').replace('-', '_')}" for name in HOST_FAULTS
+    name: f"experiments.hosts.faults:{name.upper().replace('.', '_').replace('-', '_')}"
+    for name in HOST_FAULTS
 }
 
 

@@ -96,7 +96,8 @@ class Agent:
         if missing := fault.missing(order["arguments"]):
             raise Refused("; ".join(missing))
         state = fault.capture(order["arguments"])
-        return {"state": state, "boot_id": boot_id(), "boottime_s": boottime_s()}
+        carries = what_it_carries() if order.get("with_carries") else []
+        return {"state": state, "boot_id": boot_id(), "boottime_s": boottime_s(), "carries": carries}
 
     def hold(self, order: dict[str, Any]) -> dict[str, Any]:
         """Keep other game days off this host until this connection ends."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bounds import MAX_SHARE, read_plan
-from experiments.crash_points import RUN_VARIABLE
+from experiments.bounds import MAX_SHARE, being_planned, read_plan
 from experiments.faults.fault import FaultRefused
 from experiments.hosts.choice import Target
 from experiments.hosts.host import Host
@@ -20,18 +18,6 @@ from probes.json_types import JsonObject
 
 UNDO_AFTER_S_MAX = 86_400.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-def record_folder() -> Path:
-    """Return the folder with the ledger of the game day that we are part of.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    folder = os.environ.get(RUN_VARIABLE)
-    if not folder:
-        raise ConfigError("no run to keep a ledger in; run this experiment by `overproof gameday run`")
-    return Path(folder)
 
 
 def capture_hosts(
@@ -48,7 +34,8 @@ def capture_hosts(
     rows = []
     for host in chosen:
         before_ns = time.time_ns()
-        seen = session_of(host).ask("capture", fault=fault, arguments=arguments)
+        is_planned = being_planned() is not None
+        seen = session_of(host).ask("capture", fault=fault, arguments=arguments, with_carries=is_planned)
         if seen["boot_id"] == _BOOT_ID.read_text().strip():
             raise FaultRefused(f"{host.name}: is the machine that we run on ourselves; choose another host")
         identity = seen["state"].get("identity") or arguments
@@ -68,6 +55,7 @@ def capture_hosts(
                 "victims": [victim],
                 "others": [{"name": other.name} for other in target.hosts if other != host],
                 "at_once": len(chosen),
+                "carries": seen["carries"],
             }
         )
     return rows

@@ -182,7 +182,8 @@ def test_a_condition_that_is_not_met_is_named(lab: Lab, tmp_path: Path) -> None:
     loaded = experiment(tmp_path, "kill_replica")
     never = Window(days=("mon",), hours="00:00-00:01", timezone="UTC")
     saturday = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC)
-    fine = look_at_conditions(loaded, lab.folder, tmp_path)
+    plan = resolve_plan(loaded, lab.folder, seed=1)
+    fine = look_at_conditions(loaded, plan, lab.folder, tmp_path)
     (tmp_path / "old").mkdir()
     with Ledger(tmp_path / "old") as ledger:
         ledger.arm(KILL.name, "replica:replica-0", capture_victims(lab.folder, replica="replica-0", seed=1))
