@@ -19,9 +19,9 @@ FOLDER = Path(__file__).parent / "catalogue"
 WIDTH = 80
 KIND_TITLES = {
     LAB: "On a lab of ours: a gateway and replicas, processes on this machine",
-    NAMED: "On any target, by actions of others",
     "hosts": "On hosts, over SSH",
     "training": "On a training job",
+    NAMED: "On any target, by actions of others",
 }
 # The fault of each action, with what of the captured state tells which of its kinds. Actions of other modules
 # are named like their faults: ``link_down``, ``link.down``.
@@ -105,17 +105,21 @@ def _breaks(actions: Sequence[JsonObject], extension: JsonObject) -> Iterator[Br
         if is_foreign(action):
             if str(action["name"]) in declared:
                 yield _of_fault(load_fault("declared"), {})
-        elif (found := fault_of(str(module_of(action)), str(action["provider"]["func"]))) is not None:
+        elif (found := fault_of(action["provider"])) is not None:
             yield _of_fault(*found)
 
 
-def fault_of(module: str, function: str) -> tuple[Fault, JsonObject] | None:
-    """Return the fault of one of our actions; None: the action breaks nothing."""
+def fault_of(provider: JsonObject) -> tuple[Fault, JsonObject] | None:
+    """Return the fault of one of our actions, and what of its captured state is known before it is captured.
+
+    None: the action breaks nothing.
+    """
+    arguments = provider.get("arguments") or {}
+    known: JsonObject = {"arguments": arguments, "state": arguments}
     like_faults: dict[str, tuple[str, JsonObject]] = {
-        name.replace(".", "_").replace("-", "_"): (name, {}) for name in FAULTS
+        name.replace(".", "_").replace("-", "_"): (name, known) for name in FAULTS
     }
-    listed = FAULT_OF.get(module, like_faults)
-    name, captured = listed.get(function, ("", {}))
+    name, captured = FAULT_OF.get(provider["module"], like_faults).get(provider["func"], ("", {}))
     return (load_fault(name), captured) if name else None
 
 
@@ -156,7 +160,8 @@ def _entry_lines(entry: CatalogueEntry) -> Iterator[str]:
     name = one_line(entry.path.stem, 24)
     for number, one in enumerate(entry.breaks):
         about = wrap(", ".join(one.categories) or DECLARED_BY_FILE, 21, break_on_hyphens=False)
-        heals = wrap(one.heals.removeprefix("the ") or NOBODY, 16, break_on_hyphens=False)
+        healer = one.heals.partition(":")[0].removeprefix("the ")
+        heals = wrap(one_line(healer or NOBODY, 48), 16, break_on_hyphens=False)
         is_ours = one.fidelity in LADDER
         rung, risk = (one.fidelity, one.risk) if is_ours else ("?", "?")
         within = "" if number else f"{entry.recovery_s:g} s"

@@ -46,9 +46,9 @@ def shown_by(run: Run) -> Iterator[Shown]:
 
 
 def covered_by(fault: FaultSeen) -> tuple[str, ...]:
-    """Return what a fault of a record brings about; one that this overproof does not know: nothing."""
+    """Return what a fault of a record brings about; nothing where the fault, or what it hit, is not known."""
     name = str(fault.data["fault"])
-    return load_fault(name).covered(fault.captured) if name in FAULTS else ()
+    return load_fault(name).covered(fault.captured) if name in FAULTS and fault.captured else ()
 
 
 def _found_by(job: Job, findings: Sequence[Finding], fault: FaultSeen, category: str) -> list[str]:

@@ -43,8 +43,17 @@ def test_a_fault_that_is_several_in_one_is_listed_as_the_one_that_the_experiment
     assert ENTRIES["gateway-latency"].breaks[0].categories == ("overload",)
 
 
+def test_a_fault_of_a_host_is_listed_by_what_its_arguments_say() -> None:
+    found = fault_of(
+        {"module": "experiments.hosts.actions", "func": "gpu_xid", "arguments": {"gpu": "0", "xid": 79}}
+    )
+
+    assert found is not None
+    assert found[0].covered(found[1]) == ("gpu-lost",)
+
+
 def test_an_action_that_breaks_nothing_is_no_fault() -> None:
-    assert fault_of(ACTIONS_MODULE, "undo_faults") is None
+    assert fault_of({"module": ACTIONS_MODULE, "func": "undo_faults"}) is None
     assert ENTRIES["stop-and-go"].kind == "named"
     assert [one.fault for one in ENTRIES["stop-and-go"].breaks] == ["declared"]
 
