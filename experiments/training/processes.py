@@ -10,6 +10,7 @@ from pathlib import Path
 from experiments.lab_control import Process
 from probes.child import process_start_time
 
+_NAME = "rank-"  # of the process, as in ps
 _END = 1 << (signal.SIGTERM - 1)
 
 
@@ -22,7 +23,7 @@ class Worker:
 
 
 def find_ranks(agent: Process | None, known: Sequence[Worker]) -> list[Worker]:
-    """Return the ranks that an agent has, by rank: its children with a rank in their environment."""
+    """Return the ranks that an agent has, by rank: its children that call themselves one."""
     if agent is None:
         return []
     before = {worker.process.pid: worker for worker in known if worker.process.is_alive}
@@ -37,13 +38,20 @@ def find_ranks(agent: Process | None, known: Sequence[Worker]) -> list[Worker]:
 def _read_worker(pid: int) -> Worker | None:
     start_time = process_start_time(pid)
     try:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return None
-    rank = next((word.removeprefix(b"RANK=") for word in words if word.startswith(b"RANK=")), None)
-    if rank is None or start_time is None:  # not a rank yet, or not any more
+    if not name.startswith(_NAME) or start_time is None:  # not a rank yet, or not any more
         return None
-    return Worker(rank=int(rank), process=Process(pid=pid, start_time=start_time))
+    return Worker(rank=int(name.removeprefix(_NAME)), process=Process(pid=pid, start_time=start_time))
+
+
+def show_rank(rank: int) -> None:
+    """Have this process be found as a rank, from now on, when it is sure to end with its agent.
+
+    Before, nobody may stop it: a stopped one does not come to tie itself to its agent.
+    """
+    Path("/proc/self/comm").write_text(f"{_NAME}{rank}")
 
 
 def has_pending_end(pid: int) -> bool:
