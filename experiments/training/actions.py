@@ -17,7 +17,7 @@ from experiments.training.faults.targets import capture_ranks
 from experiments.training.job_folder import FOLDER_NAME, read_job, trains_in_full
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
-from probes.training import JOB_VARIABLE
+from probes.training import JOB_VARIABLE as JOB_VARIABLE
 
 
 def kill_rank(job: str = "", rank: int | None = None, count: int = 1, seed: int | None = None) -> JsonObject:
