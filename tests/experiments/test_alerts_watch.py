@@ -119,6 +119,7 @@ ALERT = (
         (reply(b"[]", date="noon"), "without a Date"),
         (reply(b"[" + b" " * 9_000_000 + b"]"), "more than 8388608 bytes"),
     ],
+    ids=[str(number) for number in range(13)],
 )
 def test_an_answer_that_is_none_says_why(data: bytes, said: str) -> None:
     with raw_server(saying(data)) as port, pytest.raises(ValueError, match=said):

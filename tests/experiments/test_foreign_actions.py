@@ -31,13 +31,11 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from reports.run import read_ndjson
 from tests.experiments.rows import fault
-from tests.experiments.test_gameday import end_of, run_of, until
+from tests.experiments.test_gameday import BY_A_BUSY_MACHINE, end_of, run_of, until
 from tests.processes import Job, processes_with, start_job
 
 TARGET = "staging"
 BY_API = "stop it by the API"
-# Other programs delay the client, or leave too few independent values; neither touches what was broken.
-BY_A_BUSY_MACHINE = {("client", Outcome.INCONCLUSIVE), ("slo", Outcome.INCONCLUSIVE)}
 
 
 @contextlib.contextmanager
@@ -181,6 +179,7 @@ def start_day(folder: Path, document: JsonObject, *arguments: str, allowed: bool
     return start_job(["gameday", "run", "experiment.yaml", *arguments], folder)
 
 
+@pytest.mark.timeout(400)
 def test_declared_faults_by_a_process_and_by_http_that_are_seen_and_gone_pass(tmp_path: Path) -> None:
     """One is ended by its undo, the other by the platform, without our help."""
     for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided

@@ -23,6 +23,8 @@ from probes.outcome import Outcome
 from reports.run import Run, load_run
 from tests.processes import Job, processes_with, start_job, wait_for
 
+# Other programs delay the client, or leave too few independent values; neither touches what was broken.
+BY_A_BUSY_MACHINE = {("client", Outcome.INCONCLUSIVE), ("slo", Outcome.INCONCLUSIVE)}
 CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
 
 
@@ -98,13 +100,14 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     os.waitpid(running.supervisor.pid, 0)
 
 
+@pytest.mark.timeout(400)
 def test_a_service_that_heals_passes_with_every_moment_and_the_undo_shown(tmp_path: Path) -> None:
     experiment = str(write_experiment(tmp_path))
     for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided
         folder = tmp_path / str(attempt)
         folder.mkdir()
         day = game_day(folder, experiment, "--seed", "3")
-        if day.spoiled() != {("client", Outcome.INCONCLUSIVE)}:
+        if not day.spoiled() or not day.spoiled() <= BY_A_BUSY_MACHINE:
             break
     moments = day.finding("redundancy").evidence
 
@@ -128,7 +131,7 @@ def bad_days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
     """Three game days that cannot pass, at the same time: none of them rests on exact timing."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("unhealed", "little", "refused")}
     paths = {
-        "unhealed": write_experiment(folders["unhealed"], within_s=13),
+        "unhealed": write_experiment(folders["unhealed"], within_s=8, recovery_s=7),
         "little": write_experiment(folders["little"], rate_per_s=1, recovery_s=8),
         "refused": write_experiment(folders["refused"]),
     }

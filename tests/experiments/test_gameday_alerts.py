@@ -15,11 +15,8 @@ from probes.errors import SuiteError
 from probes.outcome import Outcome
 from reports.run import load_run
 from tests.experiments.alertmanagers import PROGRAM, post_alert, running_alertmanager
-from tests.experiments.test_gameday import Day, end_of, run_of, write_experiment
+from tests.experiments.test_gameday import BY_A_BUSY_MACHINE, Day, end_of, run_of, write_experiment
 from tests.processes import start_job
-
-# Other programs delay the client, or leave too few independent values; neither touches who noticed.
-BY_A_BUSY_MACHINE = {("client", Outcome.INCONCLUSIVE), ("slo", Outcome.INCONCLUSIVE)}
 
 
 @contextlib.contextmanager

@@ -69,11 +69,9 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
         "pressed": write_day(folders["pressed"], [errors, waiting]),
         "stuck": write_day(folders["stuck"], [hang, stuck, waiting], recovery_s=8),
     }
-    os.environ["PYTHONPATH"] = str(folders["stuck"])
-    try:
-        jobs = {name: start_job(["gameday", "run", path], folders[name]) for name, path in paths.items()}
-    finally:
-        del os.environ["PYTHONPATH"]
+    paths_too = [str(folders["stuck"]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {"PYTHONPATH": os.pathsep.join(paths_too)}
+    jobs = {name: start_job(["gameday", "run", path], folders[name], env=env) for name, path in paths.items()}
     until(jobs["pressed"], folders["pressed"], "fault.verified")
     command = [sys.executable, "-P", "-m", "overproof", "gameday", "stop"]
     pressed = subprocess.run(

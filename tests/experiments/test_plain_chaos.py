@@ -48,6 +48,16 @@ def chaos(folder: Path, document: JsonObject, url: str, pid: int) -> subprocess.
         )
 
 
+def status_of(process: subprocess.Popen[str], folder: Path) -> int:
+    """Return the exit status; what it said is the message when it does not come to its end."""
+    try:
+        return process.wait(timeout=110)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise AssertionError(f"`chaos run` has no end; it said:\n{said(folder)}") from None
+
+
 def shipped(folder: Path, *, allowed: bool = True) -> JsonObject:
     """The example of the catalogue, with its target marked."""
     document = yaml.safe_load((PLAIN / "stop-and-go.yaml").read_text())
@@ -75,6 +85,7 @@ def run_of(folder: Path) -> Run:
     return load_run(path.parent)
 
 
+@pytest.mark.timeout(400)
 def test_the_shipped_example_passes_and_says_so_in_exit_code_journal_and_record(tmp_path: Path) -> None:
     for attempt in range(3):  # on a busy machine the client, or the server, is rightly found too slow
         folder = tmp_path / str(attempt)
@@ -82,7 +93,7 @@ def test_the_shipped_example_passes_and_says_so_in_exit_code_journal_and_record(
         with endpoint() as (url, pid):
             document = shipped(folder)
             document["extensions"][0] |= {"steady_s": 3, "after_s": 3}
-            status = chaos(folder, document, url, pid).wait(timeout=120)
+            status = status_of(chaos(folder, document, url, pid), folder)
         run = run_of(folder)
         if run.outcome is Outcome.PASS:
             break
@@ -104,7 +115,7 @@ def test_chaos_toolkit_exits_1_where_only_our_verdict_is_bad(tmp_path: Path) -> 
     document["extensions"][0] |= {"steady_s": 2, "recovery_s": 3, "after_s": 2}
     del document["extensions"][0]["faults"][0]["verify"]
     with endpoint() as (url, pid):
-        status = chaos(tmp_path, document, url, pid).wait(timeout=120)
+        status = status_of(chaos(tmp_path, document, url, pid), tmp_path)
     run = run_of(tmp_path)
     ours = json.loads((run.path / "journal.json").read_text())
 
@@ -117,7 +128,7 @@ def test_chaos_toolkit_exits_1_where_only_our_verdict_is_bad(tmp_path: Path) -> 
 def test_a_control_that_cannot_do_its_work_lets_nothing_be_carried_out(tmp_path: Path) -> None:
     document = shipped(tmp_path, allowed=False)
     with endpoint() as (url, pid):
-        status = chaos(tmp_path, document, url, pid).wait(timeout=60)
+        status = status_of(chaos(tmp_path, document, url, pid), tmp_path)
         state = process_state(pid)
 
     assert status == 1
