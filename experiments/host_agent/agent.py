@@ -45,6 +45,7 @@ class Agent:
             "processes": self.processes,
             "capture": self.capture,
             "hold": self.hold,
+            "release": self.release,
             "arm": self.arm,
             "inject": self.inject,
             "verify": self.verify,
@@ -105,6 +106,12 @@ class Agent:
             raise Refused(why)
         if who := self._lock.take(order["run"], order["by"]):
             raise Refused(f"another game day runs on it: {who}")
+        return {}
+
+    def release(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Let other game days onto this host again."""
+        del order
+        self._lock.give_back()
         return {}
 
     def arm(self, order: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,12 @@ class HostLock:
         self._descriptor = descriptor
         return ""
 
+    def give_back(self) -> None:
+        """Give it back, where it is ours."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
 
 def who_holds(base: Path) -> dict[str, Any]:
     """Return the game day that holds this host; empty: none does."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments.bounds import being_planned
 from experiments.faults.fault import PLATFORM, FaultRefused, load_fault
@@ -250,9 +251,11 @@ def _hit(
     captured = capture_hosts(name, arguments, chosen, target, undo_after_s=undo_after_s)
     if victim:
         captured = [at_another(each, victim, target) for each in captured]
+    folder = Path()  # where a plan is made there is none
     if being_planned() is None:
-        check_share([victim] if victim else [each.name for each in chosen], target, record_folder())
-    return [inject_fault(load_fault(name), each, record_folder()) for each in captured]
+        folder = record_folder()
+        check_share([victim] if victim else [each.name for each in chosen], target, folder)
+    return [inject_fault(load_fault(name), each, folder) for each in captured]
 
 
 def undo_faults() -> JsonObject:

@@ -15,7 +15,7 @@ from experiments.hosts.session import session_of
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 
-UNDO_CONNECT_S = 8.0  # undoing must not wait long for one host where there are others
+UNDO_CONNECT_S = 5.0  # undoing must not wait long for one host where there are others
 TIMER_EXTRA_S = 30.0  # after its time until the timer has undone it, and the way in is there again
 _POLL_S = 0.5
 

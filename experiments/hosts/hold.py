@@ -54,6 +54,9 @@ class HostHold:
         self._leaving.set()
         if self._thread.is_alive():
             self._thread.join(timeout=15.0)
+        for session in self._sessions:
+            with contextlib.suppress(SuiteError):  # what cannot be reached gives it back by itself
+                session.ask("release", within_s=5.0, connect_s=2.0)
         self._close()
 
     def _close(self) -> None:
