@@ -149,8 +149,8 @@ def service_stop(
 
 def host_power(
     machine: str,
-    off: Sequence[str],
-    on: Sequence[str],
+    switch_off: Sequence[str],
+    switch_on: Sequence[str],
     status: Sequence[str],
     host: str,
     is_on: str = "",
@@ -168,8 +168,8 @@ def host_power(
     target = target_now()
     (victim,) = choose(target, host=machine, hosts=(), count=1)
     check_allowed(victim, "host.power", target)
-    arguments: JsonObject = {"machine": machine, "off": [*off], "on": [*on], "status": [*status]}
-    arguments |= {"is_on": is_on, "is_off": is_off}
+    arguments: JsonObject = {"machine": machine, "status": [*status], "is_on": is_on, "is_off": is_off}
+    arguments |= {"switch_off": [*switch_off], "switch_on": [*switch_on]}
     return _hit("host.power", arguments, host, (), 1, undo_after_s, victim=machine)
 
 

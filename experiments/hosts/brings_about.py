@@ -30,19 +30,25 @@ _FIELDS: Final = {
 OF_FIELDS: Final = tuple(sorted({*_FIELDS.values(), *OF_XIDS}))
 
 
+def _told(captured: JsonObject) -> JsonObject:
+    """Return the arguments; empty where somebody asks what the fault may stand for at all."""
+    return dict(captured.get("arguments") or {})
+
+
 def by_unit(captured: JsonObject) -> tuple[str, ...]:
     """Return what stopping a unit brings about."""
-    return (_UNITS.get(str(captured["state"]["unit"]).rpartition(".")[0], "software-crash"),)
+    unit = str(_told(captured).get("unit", "")).removesuffix(".service")
+    return (_UNITS.get(unit, "software-crash"),)
 
 
 def by_xid(captured: JsonObject) -> tuple[str, ...]:
     """Return what an XID says; nothing for one that says none of our categories."""
-    found = _XIDS.get(int(captured["arguments"]["xid"]))
+    found = _XIDS.get(int(_told(captured).get("xid", 0)))
     return (found,) if found else ()
 
 
 def by_field(captured: JsonObject) -> tuple[str, ...]:
     """Return what a value of DCGM says."""
-    field, value = captured["state"]["field"], float(captured["state"]["value"])
-    found = _XIDS.get(int(value)) if field == _XID_FIELD else _FIELDS.get(field)
+    field, value = (int(_told(captured).get(key, 0)) for key in ("field", "value"))
+    found = _XIDS.get(value) if field == _XID_FIELD else _FIELDS.get(field)
     return (found,) if found else ()

@@ -24,7 +24,7 @@ _SECRET = re.compile(r"-P|--?pass(word|wd)?(=.*)?|[a-z]+://[^/\s]*:[^/\s]*@.*", 
 
 @dataclass(frozen=True)
 class Off:
-    """Switches ``machine`` ``off`` and ``on``; ``status`` prints what ``is_on`` and ``is_off`` match.
+    """Runs ``switch_off`` and ``switch_on``; ``status`` prints what ``is_on`` and ``is_off`` match.
 
     The commands are lists of words. Passwords go into a file that they name.
     """
@@ -51,7 +51,7 @@ class Off:
                 "run it on another host"
             )
         state: dict[str, Any] = {"subject": f"machine:{machine}", "machine": machine}
-        for key in ("off", "on", "status"):
+        for key in ("switch_off", "switch_on", "status"):
             state[key] = _words(arguments, key)
         for key, default in (("is_on", r"\b[Oo]n\b"), ("is_off", r"\b[Oo]ff\b")):
             state[key] = str(arguments.get(key) or default)
@@ -65,7 +65,7 @@ class Off:
         is_on, said = self._is_on(state)
         if is_on is not True:
             raise Refused(f"{state['machine']}: was to be on, and its controller says: {said}")
-        status, said = run_command(state["off"], deadline_s=COMMAND_WITHIN_S)
+        status, said = run_command(state["switch_off"], deadline_s=COMMAND_WITHIN_S)
         if status:
             raise Refused(f"{state['machine']} could not be switched off: {said}")
 
@@ -78,7 +78,7 @@ class Off:
         """Switch it on, if it is not; that it comes up again is for the experiment's own probes to see."""
         if self._is_on(state)[0] is True:
             return True, f"nothing to do: {state['machine']} is on", False
-        _, complaint = run_command(state["on"], deadline_s=COMMAND_WITHIN_S)
+        _, complaint = run_command(state["switch_on"], deadline_s=COMMAND_WITHIN_S)
         is_seen, said = self._wait(state, True, ON_WITHIN_S)
         if is_seen:
             return True, f"switched {state['machine']} on", True

@@ -79,7 +79,8 @@ def _stopping(host: SshHost) -> JsonObject:
 
 def _power(host: SshHost) -> JsonObject:
     words = [str(_tool(host, "bmc", {"power": "on", "is_dead": False}).path)]
-    return {"machine": "node-7", "off": [*words, "off"], "on": [*words, "on"], "status": [*words, "status"]}
+    switches = {"switch_off": [*words, "off"], "switch_on": [*words, "on"]}
+    return {"machine": "node-7", "status": [*words, "status"]} | switches
 
 
 def _with_gpu(arguments: JsonObject) -> Callable[[SshHost], JsonObject]:

@@ -139,7 +139,8 @@ class StandIn:
 
     def told(self) -> list[list[str]]:
         """Return what it was told, in order."""
-        return [json.loads(line) for line in self.path.with_suffix(".told").read_text().splitlines()]
+        file = self.path.with_suffix(".told")
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def told_to_change(self, *verbs: str) -> list[list[str]]:
         """Return the orders among them."""

@@ -23,12 +23,8 @@ def bmc(tmp_path: Path) -> StandIn:
 
 def commands(bmc: StandIn, **changed: Any) -> dict[str, Any]:
     words = [str(bmc.path), "-H", "node-7-bmc", "-f", "/etc/bmc.password", "power"]
-    return {
-        "machine": "node-7",
-        "off": [*words, "off"],
-        "on": [*words, "on"],
-        "status": [*words, "status"],
-    } | changed
+    switches = {"switch_off": [*words, "off"], "switch_on": [*words, "on"]}
+    return {"machine": "node-7", "status": [*words, "status"]} | switches | changed
 
 
 def test_it_goes_off_and_comes_on_again_as_its_controller_tells(bmc: StandIn) -> None:
@@ -62,9 +58,9 @@ def test_the_host_that_holds_the_timer_is_never_switched_off(bmc: StandIn) -> No
     ("changed", "why"),
     [
         ({"machine": ""}, "none is named"),
-        ({"off": "ipmitool power off"}, "list of words"),
-        ({"on": []}, "list of words"),
-        ({"off": ["ipmitool", "-P", "secret", "power", "off"]}, "password"),
+        ({"switch_off": "ipmitool power off"}, "list of words"),
+        ({"switch_on": []}, "list of words"),
+        ({"switch_off": ["ipmitool", "-P", "secret", "power", "off"]}, "password"),
         ({"status": ["curl", "https://root:secret@node-7-bmc/redfish/v1"]}, "password"),
         ({"is_off": "Power"}, "was to be on"),  # on and off at once: it tells nothing
     ],
