@@ -79,6 +79,18 @@ def test_a_day_that_failed_shows_what_was_found_and_not_that_it_was_healed(tmp_p
     assert said(run) == {("hang", "found by detection")}
 
 
+def test_without_traffic_being_whole_again_is_what_shows_the_healing(tmp_path: Path) -> None:
+    whole = tuple(finding for finding in PASSED if finding.rule == "redundancy")
+
+    assert said(day(tmp_path / "1", KILLED, findings=whole)) == {HEALED}
+    assert said(day(tmp_path / "2", KILLED, findings=changed("recovery", Outcome.FAIL))) == {
+        ("software-crash", "found by detection")
+    }
+    assert said(day(tmp_path / "3", KILLED, findings=PASSED[:2])) == {
+        ("software-crash", "found by detection")
+    }
+
+
 def test_a_fault_that_nobody_noticed_was_not_found(tmp_path: Path) -> None:
     assert said(day(tmp_path, KILLED, findings=changed("detection", Outcome.INCONCLUSIVE))) == {HEALED}
 
