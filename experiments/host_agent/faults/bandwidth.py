@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.host_agent.fault import Refused, run_command
-from experiments.host_agent.way_in import interface_of, read_way_in
+from experiments.host_agent.faults.link import carries_us
 
 RATE_MBIT_MIN = 0.05
 WAY_IN_RATE_MBIT_MIN = 1.0  # below it SSH itself, and with it the game day, may time out
@@ -44,11 +44,9 @@ class Bandwidth:
             raise Refused("no interface is named")
         if rate < RATE_MBIT_MIN:
             raise Refused(f"rate_mbit: wanted at least {RATE_MBIT_MIN:g}, got {rate:g}")
-        way = read_way_in()
-        if way is not None and rate < WAY_IN_RATE_MBIT_MIN and interface_of(way) in ("", interface):
+        if rate < WAY_IN_RATE_MBIT_MIN and (why := carries_us(interface)):
             raise Refused(
-                f"{interface} carries our own way in, and {rate:g} Mbit/s is too little for that; "
-                f"at least {WAY_IN_RATE_MBIT_MIN:g}"
+                f"{interface}: {why}; {rate:g} Mbit/s is too little: {WAY_IN_RATE_MBIT_MIN:g} at least"
             )
         before = self._disciplines(interface)
         for one in before:

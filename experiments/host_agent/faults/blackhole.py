@@ -176,11 +176,10 @@ def _addresses(networks: list[str], address: str) -> list[str]:
 
 def _refuse_way_in(state: dict[str, Any]) -> None:
     way = read_way_in()
-    if way is not None and not state["may_cut_ssh"] and _cuts(state, way):
-        raise Refused(
-            f"{_words(state)}: that is our own way in, SSH from {way.peer}; say may_cut_ssh: true if that "
-            "is meant"
-        )
+    if state["may_cut_ssh"] or (way is not None and not _cuts(state, way)):
+        return
+    why = "nobody can tell our own way in" if way is None else f"that is our own way in, SSH from {way.peer}"
+    raise Refused(f"{_words(state)}: {why}; say may_cut_ssh: true if that is meant")
 
 
 def _cuts(state: dict[str, Any], way: WayIn) -> bool:

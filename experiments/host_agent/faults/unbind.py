@@ -68,6 +68,8 @@ class Unbind:
     def undo(self, state: dict[str, Any]) -> tuple[bool, str, bool]:
         """Bind the driver of before; a device that is not even on the bus is looked for first."""
         address, wanted = state["pci"], state["driver"]
+        if hanging := _writers(self.bus / "drivers" / wanted / "unbind", address):
+            return False, f"{address}: unbinding it still hangs in the kernel, in pid {hanging[0]}", False
         if self._driver(address) == wanted:
             return True, f"nothing to do: {address} has its driver {wanted}", False
         did = []
@@ -152,6 +154,19 @@ class Unbind:
                 return f"writing to {file} hangs in the kernel since {self.within_s:g} s"
             time.sleep(_POLL_S)
         return "" if writer.returncode == 0 else f"writing to {file} failed"
+
+
+def _writers(file: Path, text: str) -> list[int]:
+    """Return our processes that are still writing that: once the kernel lets go, it happens after all."""
+    words = [b"-c", *(part.encode() for part in (_WRITE, str(file), text)), b""]
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cmdline").read_bytes().split(b"\0")[-len(words) :] == words:
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it ended meanwhile
+    return found
 
 
 UNBIND = Unbind()

@@ -19,6 +19,12 @@ pytestmark = [pytest.mark.needs("root"), pytest.mark.needs("ip"), pytest.mark.ne
 RATE_MBIT = 4.0
 
 
+@pytest.fixture(autouse=True)
+def way_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """We came over SSH, by another wire."""
+    monkeypatch.setenv("SSH_CONNECTION", "127.0.0.1 40123 127.0.0.1 22")
+
+
 @pytest.fixture
 def line() -> Iterator[Wire]:
     with wire() as made:
@@ -123,7 +129,7 @@ def test_an_interface_that_went_away_has_no_limit_left(line: Wire) -> None:
         ({"rate_mbit": 1}, "no interface"),
         ({"interface": "eth0"}, "rate_mbit"),
         ({"interface": "eth9", "rate_mbit": 1}, "cannot read eth9"),
-        ({"interface": "eth0", "rate_mbit": 0.1}, "way in"),
+        ({"interface": "eth0", "rate_mbit": 0.1}, "our own connection"),
     ],
 )
 def test_a_selection_that_is_empty_or_starves_our_way_in_is_refused(

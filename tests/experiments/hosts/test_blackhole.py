@@ -18,6 +18,12 @@ pytestmark = [pytest.mark.needs("root"), pytest.mark.needs("ip"), pytest.mark.ne
 OPEN, CLOSED = 9001, 9002
 
 
+@pytest.fixture(autouse=True)
+def way_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """We came over SSH, by another wire."""
+    monkeypatch.setenv("SSH_CONNECTION", "127.0.0.1 40123 127.0.0.1 22")
+
+
 @pytest.fixture(scope="module")
 def shared_wire() -> Iterator[Wire]:
     with wire() as made, listener(made.peer, OPEN), listener(made.peer, CLOSED), listener(made.host, CLOSED):
@@ -173,6 +179,15 @@ def test_our_own_way_in_is_cut_only_when_asked_for_by_name(
     else:
         capture(line, **arguments)
     assert capture(line, **arguments, may_cut_ssh=True)["may_cut_ssh"] is True
+
+
+def test_where_nobody_can_tell_our_way_in_nothing_is_dropped(
+    line: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSH_CONNECTION")
+
+    with pytest.raises(Refused, match="nobody can tell"):
+        capture(line, ports=[CLOSED])
 
 
 def test_the_way_in_is_looked_at_again_at_the_moment_of_injection(

@@ -14,6 +14,7 @@ import pytest
 
 from experiments.host_agent.fault import Refused
 from experiments.host_agent.faults.unbind import Unbind
+from probes.child import wait_until
 from tests.experiments.hosts.stand_ins import UUID, h100, stand_in
 
 PCI = "0000:10:00.0"
@@ -190,7 +191,11 @@ def test_a_kernel_that_hangs_in_the_write_is_not_waited_for(tmp_path: Path) -> N
 
     with pytest.raises(Refused, match="hangs in the kernel"):
         fault.inject(state)  # nobody reads the pipe
+    is_restored, said, _ = fault.undo(state)
+    assert not is_restored  # bound still, and not for long
+    assert "still hangs in the kernel" in said
+    os.close(os.open(deaf.bus / "drivers" / "nvidia" / "unbind", os.O_RDONLY | os.O_NONBLOCK))
+    assert wait_until(lambda: fault.undo(state)[0], timeout_s=10)
     deaf.unbind()
     assert fault.undo(state)[0] is False
-    for name in ("bind", "unbind"):  # lets the writers go
-        os.close(os.open(deaf.bus / "drivers" / "nvidia" / name, os.O_RDONLY | os.O_NONBLOCK))
+    os.close(os.open(deaf.bus / "drivers" / "nvidia" / "bind", os.O_RDONLY | os.O_NONBLOCK))
