@@ -117,8 +117,9 @@ def _try_to_undo(armed: Armed) -> bool:
         done = armed.undo("timer on the host")
     except Exception as error:  # whatever it is: the next try may go well, and nobody else is there
         done = {"is_restored": False, "did": f"{type(error).__name__}: {error}"}
-    sys.stderr.write(f"{done['did']}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the disk with the log may be full, and the next try must come
+        sys.stderr.write(f"{done['did']}\n")
+        sys.stderr.flush()
     return bool(done["is_restored"])
 
 

@@ -6,14 +6,18 @@ import errno
 import json
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.host_agent.armed import TIMER, boot_id, boottime_s, make_armed
 from experiments.host_agent.fault import Refused
 from experiments.host_agent.faults.disk import FULL
+from probes.child import wait_until
 
 pytestmark = pytest.mark.needs("root")
 SIZE = 8 << 20
@@ -138,3 +142,35 @@ def test_an_empty_or_dangerous_selection_is_refused(disk: Path, arguments: dict[
 
 def test_a_folder_that_is_not_there_is_said_in_a_sentence() -> None:
     assert FULL.missing({"folder": "/nowhere/at/all"}) == ["there is no folder /nowhere/at/all"]
+
+
+def test_a_timer_whose_log_is_on_the_full_disk_tries_again(disk: Path, tmp_path: Path) -> None:
+    state, base = capture(disk, leave_bytes=0), tmp_path / "overproof"
+    FULL.inject(state)
+    order = {
+        "id": "one",
+        "fault": "disk.full",
+        "arguments": {"folder": str(disk)},
+        "state": state,
+        "run": "run",
+    }
+    order |= {"by": "test", "boot_id": boot_id(), "undo_at_boottime_s": boottime_s(), "t_ns": 0}
+    armed = make_armed(base, order, b"")
+    away = tmp_path / "away"
+    away.mkdir()
+    subprocess.run(["mount", "--bind", disk, away], check=True)
+    subprocess.run(["umount", disk], check=True)  # so the first try fails, and says so on a full log
+    words = [sys.executable, "-P", "-m", "experiments.host_agent.timer", str(base), "one", "nonce"]
+    with Path("/dev/full").open("wb") as log:
+        timer = subprocess.Popen(words, stderr=log, stdin=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: bool(armed.read(TIMER)), timeout_s=20)
+        time.sleep(1.0)
+        subprocess.run(["mount", "--bind", away, disk], check=True)
+
+        assert timer.wait(timeout=20) == 0
+    finally:
+        timer.kill()
+        timer.wait(timeout=10)
+        subprocess.run(["umount", "-l", away], check=True)
+    assert armed.undone["is_restored"] is True
