@@ -146,17 +146,19 @@ def render_lines(entries: Sequence[CatalogueEntry], *, root: Path) -> Iterator[s
 
 def _kind_lines(title: str, entries: Sequence[CatalogueEntry], root: Path) -> Iterator[str]:
     yield title
+    needs = [{*one.needs} for entry in entries for one in entry.breaks]
+    common = set.intersection(*needs) if needs else set()
     folder = None
     for entry in entries:
         if entry.path.parent != folder:
             folder = entry.path.parent
             yield f"in {folder.relative_to(root) if folder.is_relative_to(root) else folder}"
             yield f"  {'experiment':<24} {'brings about':<21}   {'risk':<6} {'healed by':<16} back"
-        yield from _entry_lines(entry)
+        yield from _entry_lines(entry, common)
     yield ""
 
 
-def _entry_lines(entry: CatalogueEntry) -> Iterator[str]:
+def _entry_lines(entry: CatalogueEntry, common: set[str]) -> Iterator[str]:
     name = one_line(entry.path.stem, 24)
     for number, one in enumerate(entry.breaks):
         about = wrap(", ".join(one.categories) or DECLARED_BY_FILE, 21, break_on_hyphens=False)
@@ -172,7 +174,8 @@ def _entry_lines(entry: CatalogueEntry) -> Iterator[str]:
             cells = [words[row] if row < len(words) else "" for words in (about, heals)]
             yield f"  {'':24} {cells[0]:<21}   {'':6} {cells[1]}".rstrip()
         notes = [] if one.is_undoable else ["cannot be undone"]
-        notes += [f"needs {', '.join(one.needs)}"] if one.needs and entry.kind != LAB else []
+        needs = [need for need in one.needs if need not in common]  # the title says what all of them need
+        notes += [f"needs {', '.join(needs)}"] if needs else []
         if notes:
             yield from wrap(
                 one_line("; ".join(notes)), WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6
