@@ -109,7 +109,10 @@ def _check_against_plan(targets: list[JsonObject], fault: Fault, captured: JsonO
     if "lab" not in captured:
         return
     victims = {str(victim["name"]) for victim in captured["victims"]}
-    serving = sum(r.name not in victims | hit for r in read_lab(Path(captured["lab"])).serving)
+    if "job" in captured:  # of a training job, whose processes were looked at just now
+        serving = sum(str(other["name"]) not in victims | hit for other in captured["others"])
+    else:
+        serving = sum(r.name not in victims | hit for r in read_lab(Path(captured["lab"])).serving)
     if serving < planned["others_serving"] - len(hit - victims):
         raise FaultRefused(
             f"{fault.name}: {serving} others serve, the plan says {planned['others_serving']}; "

@@ -41,7 +41,15 @@ FAULT_OF: dict[str, dict[str, tuple[str, JsonObject]]] = {
         "reset_streams": ("gateway.trouble", {"trouble": {"kind": "reset"}}),
         "swallow_requests": ("gateway.trouble", {"trouble": {"kind": "black-hole"}}),
         "answer_with_errors": ("gateway.trouble", {"trouble": {"kind": "error"}}),
-    }
+    },
+    "experiments.training.actions": {
+        "kill_rank": ("rank.kill", {}),
+        "hang_rank": ("rank.hang", {}),
+        "slow_rank": ("rank.slow", {}),
+        "corrupt_checkpoint": ("checkpoint.corrupt", {}),
+        "lose_node": ("node.lose", {}),
+        "cut_storage": ("storage.cut", {}),
+    },
 }
 DECLARED_BY_FILE = "declared in its file"
 NOBODY = "only undo"

@@ -31,7 +31,10 @@ def run(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     lab_no_restart: Annotated[
-        bool, typer.Option("--lab-no-restart", help="Drill: on a lab that restarts no replica.")
+        bool, typer.Option("--lab-no-restart", help="Drill: on a lab that restarts nothing that dies.")
+    ] = False,
+    lab_no_checkpoints: Annotated[
+        bool, typer.Option("--lab-no-checkpoints", help="Drill: on a training job that makes none.")
     ] = False,
 ) -> Outcome:
     """Run an experiment on the lab: the one that `lab up` started under --out, else one of its own."""
@@ -41,7 +44,7 @@ def run(
     from reports.terminal import print_result
 
     loaded = load_experiment(experiment, workload=workload)
-    lab = LabChoice(is_restarting=not lab_no_restart, seed=seed)
+    lab = LabChoice(is_restarting=not lab_no_restart, has_checkpoints=not lab_no_checkpoints, seed=seed)
     recorded = load_run(run_gameday(loaded, out=out, seed=seed, lab=lab, plan_hash=plan, quiet=as_json))
     print_result(recorded, as_json=as_json)
     return recorded.outcome
@@ -57,15 +60,22 @@ def show_plan(
     """Show what a run would hit, what it may cost, whether it may run now, and the hash for `run --plan`."""
     from dataclasses import asdict
 
+    from experiments.declared import TRAINING
     from experiments.experiment import load_experiment
     from experiments.gameday import target_folder
     from experiments.inline_secrets import warnings_about
     from experiments.lab_control import FOLDER_NAME
     from experiments.plan import look_at_conditions, render_plan, resolve_plan
+    from experiments.training.job_folder import FOLDER_NAME as JOB_FOLDER_NAME
 
     loaded = load_experiment(experiment)
     target = loaded.target
-    folder = (out / FOLDER_NAME).resolve() if target.is_lab else target_folder(target.name or "unnamed", out)
+    if target.kind == TRAINING:
+        folder = (out / JOB_FOLDER_NAME).resolve()
+    else:
+        folder = (
+            (out / FOLDER_NAME).resolve() if target.is_lab else target_folder(target.name or "unnamed", out)
+        )
     resolved = resolve_plan(loaded, folder, seed=seed)
     conditions = look_at_conditions(loaded, resolved, folder, out)
     warnings = warnings_about(experiment, loaded.document.get("secrets"))

@@ -55,6 +55,10 @@ class ControlledRun:
         self.experiment: Experiment = check_experiment(
             path, plain, root=None, workload=workload, endpoint=endpoint
         )
+        if self.experiment.training is not None:
+            raise ConfigError(
+                "the control watches traffic, and this experiment a training job: `overproof gameday run`"
+            )
         self.stack = contextlib.ExitStack()
         self.load: subprocess.Popen[str] | None = None
         self._find_target(path, plain, endpoint, out)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from experiments.hosts.host import Host
+from experiments.training.job_spec import WatchedJob
 from probes.json_types import JsonObject
 from reports.record import mask_secrets
 
@@ -15,9 +16,14 @@ NAME = "declared"  # of the fault in the ledger and in the table of faults
 LAB: Final = "lab"
 NAMED: Final = "named"  # only what the experiment declares of it is known
 HOSTS: Final = "hosts"
-Kind = Literal["lab", "named", "hosts"]
+TRAINING: Final = "training"  # the lab's own training job
+Kind = Literal["lab", "named", "hosts", "training"]
 # Whose actions are ours, and on what they work: each kind of target has its own module.
-OUR_MODULES: dict[str, Kind] = {ACTIONS_MODULE: LAB, "experiments.hosts.actions": HOSTS}
+OUR_MODULES: dict[str, Kind] = {
+    ACTIONS_MODULE: LAB,
+    "experiments.hosts.actions": HOSTS,
+    "experiments.training.actions": TRAINING,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +33,14 @@ class Target:
     name: str = LAB  # empty: the experiment names none, and is for plain Chaos Toolkit
     endpoint: str = ""  # which the load asks; empty: the lab's, else the one that the workload names
     hosts: tuple[Host, ...] = ()  # which our own actions may hit, over SSH
+    job: WatchedJob | None = None  # a training job of the user's own, watched in place of traffic
 
     @property
     def kind(self) -> Kind:
         """What it is, and so which of our actions work on it."""
-        return LAB if self.is_lab else HOSTS if self.hosts else NAMED
+        if self.name in (LAB, TRAINING):
+            return LAB if self.is_lab else TRAINING
+        return HOSTS if self.hosts else NAMED
 
     @property
     def is_lab(self) -> bool:
@@ -40,6 +49,7 @@ class Target:
 
 
 LAB_TARGET = Target()
+TRAINING_TARGET = Target(name=TRAINING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from experiments.declared import OUR_MODULES, Declared, Target, foreign_actions, module_of
+from experiments.declared import LAB, OUR_MODULES, TRAINING, Declared, Target, foreign_actions, module_of
 from experiments.hosts.host import FOLDER, Host
+from experiments.training.job_spec import JobSpec
 from probes.json_types import JsonObject
 from probes.spec import Spec
 
@@ -50,6 +52,17 @@ class TargetSpec(Spec):
         default=(), description="Hosts that our actions may hit: names as SSH knows them, or more about each."
     )
 
+    job: JobSpec | None = Field(
+        default=None, description="Log of a training job, which is watched in place of traffic."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_none_of_ours(cls, name: str) -> str:
+        if name in (LAB, TRAINING):
+            raise ValueError(f"{name!r} is our own: write target: {name}")
+        return name
+
     @field_validator("hosts")
     @classmethod
     def _are_there_once(cls, hosts: tuple[str | HostSpec, ...]) -> tuple[str | HostSpec, ...]:
@@ -61,12 +74,13 @@ class TargetSpec(Spec):
     @property
     def is_judged_without_traffic(self) -> bool:
         """Whether more than traffic can show how it stands a fault."""
-        return bool(self.hosts)
+        return bool(self.hosts or self.job)
 
-    def to_target(self) -> Target:
-        """Return the target."""
+    def to_target(self, folder: Path) -> Target:
+        """Return the target; the path of its log counts from ``folder``."""
         hosts = (Host(name=host) if isinstance(host, str) else host.to_host() for host in self.hosts)
-        return Target(name=self.name, endpoint=self.endpoint, hosts=tuple(hosts))
+        job = None if self.job is None else self.job.to_watched(folder)
+        return Target(name=self.name, endpoint=self.endpoint, hosts=tuple(hosts), job=job)
 
 
 class FaultSpec(Spec):

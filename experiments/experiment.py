@@ -23,6 +23,8 @@ from experiments.declared import (
     LAB,
     LAB_TARGET,
     OUR_MODULES,
+    TRAINING,
+    TRAINING_TARGET,
     Declared,
     Target,
     foreign_actions,
@@ -31,6 +33,8 @@ from experiments.declared import (
 from experiments.declared_spec import FaultSpec, TargetSpec, to_faults
 from experiments.guard import Guard
 from experiments.guard_spec import GuardSpec
+from experiments.training.expectations import Expectations
+from experiments.training.expectations_spec import TrainingSpec
 from experiments.window import Window, WindowSpec
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
@@ -74,13 +78,17 @@ class ExtensionSpec(Spec):
     """The ``overproof`` entry under ``extensions``."""
 
     name: Literal["overproof"]
-    target: Literal["lab"] | TargetSpec = Field(
-        description="What may be hit: our lab, hosts, or a target by its name, for actions that are not ours."
+    target: Literal["lab", "training"] | TargetSpec = Field(
+        description="What may be hit: our lab, its training job, hosts, or a target by its name, for actions"
+        " that are not ours."
     )
     workload: str = Field(
         default="",
         description="Workload file, relative to the experiment's folder; absent: no traffic, which only a"
-        " target of hosts may do without.",
+        " target of hosts and a training job may do without.",
+    )
+    training: TrainingSpec | None = Field(
+        default=None, description="What a training job has to stand, in place of workload and slos."
     )
     slos: PhaseSlosSpec | None = Field(default=None, description="What the traffic has to keep.")
     steady_s: float = Field(
@@ -121,14 +129,22 @@ class ExtensionSpec(Spec):
     @field_validator("target", mode="before")
     @classmethod
     def _is_the_lab_or_named(cls, target: object) -> object:
-        if isinstance(target, str) and target != LAB:
-            raise ValueError(f"input should be {LAB!r}, or {{name: …, endpoint: …}} of another target")
+        if isinstance(target, str) and target not in (LAB, TRAINING):
+            raise ValueError(
+                f"input should be {LAB!r}, {TRAINING!r}, or {{name: …, endpoint: …}} of another target"
+            )
         return target
 
     @model_validator(mode="after")
     def _has_traffic_and_promises(self) -> ExtensionSpec:
+        is_training = self.target == TRAINING or (isinstance(self.target, TargetSpec) and self.target.job)
+        if bool(is_training) != (self.training is not None):
+            said = "this key is missing" if is_training else "only of a training job: target: training"
+            raise ValueError(f"training: {said}")
+        if is_training and (self.workload or self.slos):
+            raise ValueError("workload: a training job is watched in its place; write two experiments")
         is_needed = isinstance(self.target, str) or not self.target.is_judged_without_traffic
-        missing = [name for name in ("workload", "slos") if not getattr(self, name)]
+        missing = [name for name in ("workload", "slos") if not getattr(self, name) and not is_training]
         if missing and (is_needed or len(missing) == 1):
             raise ValueError(f"{missing[0]}: this key is missing")
         return self
@@ -224,6 +240,7 @@ class Experiment:
     target: Target = LAB_TARGET
     faults: tuple[Declared, ...] = ()  # by actions that are not ours
     harmless: tuple[str, ...] = ()  # actions that are not ours and break nothing
+    training: Expectations | None = None  # None: the service is no training job
 
     @property
     def chaos_deadline_s(self) -> float:
@@ -284,7 +301,9 @@ def check_experiment(
     workload = _workload(path, extension, find_line(root, ("extensions", index, "workload")))
     target = LAB_TARGET
     if isinstance(extension.target, TargetSpec):
-        target = reach(extension.target.to_target(), workload, document, path)
+        target = reach(extension.target.to_target(path.parent), workload, document, path)
+    elif extension.target == TRAINING:
+        target = TRAINING_TARGET
     _refuse_other_targets(path, document, root, target)
     _check_with_chaostoolkit(path, document)
     faults = _faults(extension, document, path, find_line(root, ("extensions", index, "faults")))
@@ -310,6 +329,9 @@ def check_experiment(
         target=target,
         faults=faults,
         harmless=(*extension.harmless, *(str(f.undo["name"]) for f in faults if f.undo is not None)),
+        training=None
+        if extension.training is None
+        else extension.training.to_expectations(recovery_s=extension.recovery_s),
     )
 
 
@@ -429,16 +451,21 @@ def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | No
             if activity.get("type") != "action":
                 continue
             works_on = OUR_MODULES.get(str(module_of(activity)))
-            if works_on == target.kind or (works_on is None and not target.is_lab):
+            if works_on == target.kind or (works_on is None and target.kind not in (LAB, TRAINING)):
                 continue
             line = find_line(root, (part, i, "provider", "module"))
             where = f"{path}:{line}: action {activity.get('name')!r}"
             if works_on is None:
+                ours = next(module for module, kind in OUR_MODULES.items() if kind == target.kind)
                 raise ConfigError(
                     f"{where}: module: got {module_of(activity)!r}, wanted "
-                    f"{ACTIONS_MODULE!r}: the lab is the target; for another one write target: {{name: …}}"
+                    f"{ours!r}: the lab is the target; for another one write target: {{name: …}}"
                 )
-            is_for = {LAB: "the lab", HOSTS: "hosts (target: {name: …, hosts: […]})"}[works_on]
+            is_for = {
+                LAB: "the lab",
+                HOSTS: "hosts (target: {name: …, hosts: […]})",
+                TRAINING: "the lab's training job (target: training)",
+            }[works_on]
             raise ConfigError(
                 f"{where} is for {is_for}, and the target, or another action, is not; write two experiments"
             )

@@ -24,7 +24,7 @@ from experiments.actions import ENDPOINT_VARIABLE, LAB_VARIABLE, RUN_VARIABLE, S
 from experiments.alerts_watch import AlertWatch
 from experiments.bounds import PLAN_FILE
 from experiments.chaos_process import HEARD_TIMEOUT_S, ChaosProcess
-from experiments.declared import HOSTS
+from experiments.declared import HOSTS, TRAINING
 from experiments.experiment import Experiment
 from experiments.guard_watch import GuardWatch, Trip
 from experiments.hosts.judging import AFTER, BEFORE, HOSTS_SEEN
@@ -39,6 +39,11 @@ from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, st
 from experiments.plan import Plan, confirm_plan, faults_by_host, resolve_plan, try_to_resolve
 from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
 from experiments.stop import STOP_EVENT, watch_for_stop
+from experiments.training.actions import JOB_VARIABLE
+from experiments.training.job_folder import FOLDER_NAME as JOB_FOLDER_NAME
+from experiments.training.job_folder import is_job_alive, read_job
+from experiments.training.lab_job import JobChoice, start_lab_job, take_lab_job
+from experiments.training.watch import TrainingWatch, watch_job, watch_lab_job
 from probes.child import end_child, python_module, start_child, wait_until
 from probes.errors import ConfigError, TargetError
 from probes.event import Event
@@ -66,6 +71,7 @@ class LabChoice:
 
     is_restarting: bool = True
     seed: int = 1
+    has_checkpoints: bool = True  # of a training job
 
 
 def run_gameday(
@@ -105,6 +111,7 @@ def spec_of(experiment: Experiment, lab: LabChoice) -> JsonObject:
         "target": experiment.target.name,
         "target_kind": experiment.target.kind,
         "hosts": [host.to_json() for host in experiment.target.hosts],
+        "training": None if experiment.training is None else asdict(experiment.training),
     }
 
 
@@ -132,6 +139,7 @@ class _GameDay:
         self.own_lab: subprocess.Popen[str] | None = None  # None: one that ran already is used
         self.lab: Lab | None = None  # None: the target is another one
         self.sampler: LabSampler | None = None
+        self.training: TrainingWatch | None = None  # None: traffic shows how the service is
         self.target_folder = self.folder  # where its permission and its lock are
         self.url = experiment.target.endpoint
 
@@ -148,6 +156,9 @@ class _GameDay:
             self.stack.callback(watch_for_stop(self.folder, lambda by: self._event(STOP_EVENT, by=by)))
             self._reach_target(choice)
             self._make_plan()
+            if self.training is not None:
+                self.stack.callback(self.training.stop)
+                self.training.start()
             if self.lab is not None:
                 self.sampler = LabSampler(self.lab.folder, self.writer)
                 self.stack.callback(self.sampler.stop)
@@ -162,6 +173,9 @@ class _GameDay:
                 self._watch_afterwards()
             if self.load is not None:
                 self._finish_load()
+            elif self.training is not None:
+                self._phase("", time.time_ns())
+                self.training.note_checkpoints()
             self._put_back()
         finally:
             with signals_held():
@@ -192,6 +206,12 @@ class _GameDay:
             self.lab = self._lab(choice)
             self.target_folder, self.url = self.lab.folder, self.lab.url
             return
+        if target.kind == TRAINING:
+            self.training = self._lab_job(choice)
+            self.target_folder = self.training.folder
+            return
+        if target.job is not None and self.experiment.training is not None:
+            self.training = watch_job(target.name, target.job, self.experiment.training, self.writer)
         if target.name:
             self.target_folder = target_folder(target.name, self.out)
         if target.kind == HOSTS:  # the hosts themselves say whether they may be hit
@@ -212,7 +232,10 @@ class _GameDay:
             faults, hosts = faults_by_host(on_hosts), self.experiment.target.hosts
             return (window, *look_at_hosts(hosts, faults, run=self.folder.name))
         if self.lab is not None:
-            leftovers = permission.look_at_leftovers(self.lab, self.out)
+            leftovers = permission.look_at_leftovers(self.lab.supervisor, self.out)
+        elif self.experiment.target.kind == TRAINING:
+            supervisor = read_job(self.target_folder).supervisor
+            leftovers = permission.look_at_leftovers(supervisor, self.out)
         elif self.experiment.target.name:
             leftovers = permission.look_at_declared_leftovers(self.experiment.target.name, self.out)
         else:  # an experiment for plain Chaos Toolkit, which names no target
@@ -252,6 +275,33 @@ class _GameDay:
             child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log, env=self._marked())
         self.stack.callback(self._stop_child, "lab", child)
         self.own_lab = child
+
+    def _lab_job(self, choice: LabChoice) -> TrainingWatch:
+        """Take the training job that runs under ``--out``, else start one for this day."""
+        assert self.experiment.training is not None
+        self.progress.step("training job", "running", "launchers, storage and ranks; torch takes a while")
+        wanted = JobChoice(
+            is_restarting=choice.is_restarting, has_checkpoints=choice.has_checkpoints, seed=choice.seed
+        )
+        folder = (self.out / JOB_FOLDER_NAME).resolve()
+        is_ours = not is_job_alive(folder)
+        if is_ours and self.plan_hash:
+            raise ConfigError(
+                f"--plan: is about a job that runs, and none does in {folder}; `overproof lab train up`"
+            )
+        if is_ours:
+            folder = self.folder / JOB_FOLDER_NAME
+            folder.mkdir()
+            permission.allow(folder)
+            child = start_lab_job(wanted, folder, env=self._marked())
+            self.stack.callback(self._stop_child, "training job", child)
+            self._take(folder)
+            job = take_lab_job(folder, wanted, child=child)
+        else:
+            self._take(folder)
+            job = take_lab_job(folder, wanted, child=None)
+        self.progress.step("training job", "done", f"{len(job.ranks)} ranks on {len(job.nodes)} nodes")
+        return watch_lab_job(job, self.experiment.training, self.writer)
 
     def _take(self, folder: Path) -> None:
         """Keep a second game day off this lab; the lock goes with our process."""
@@ -321,7 +371,8 @@ class _GameDay:
 
     def _environment(self) -> dict[str, str]:
         endpoint = {ENDPOINT_VARIABLE: self.url} if self.url else {}
-        return self._marked() | endpoint | ({LAB_VARIABLE: str(self.lab.folder)} if self.lab else {})
+        job = {JOB_VARIABLE: str(self.training.folder)} if self.training else {}
+        return self._marked() | endpoint | job | ({LAB_VARIABLE: str(self.lab.folder)} if self.lab else {})
 
     # Guards.
 
@@ -379,11 +430,15 @@ class _GameDay:
             raise self.sampler.error
         if self.alerts is not None and self.alerts.error is not None:
             raise self.alerts.error
+        if self.training is not None and self.training.error is not None:
+            raise self.training.error
         if self.load is not None and (error := end_of_load(self.load, self.folder)) is not None:
             raise error
 
     def _becomes_steady(self) -> bool:
         """Wait for enough good traffic; return whether it came."""
+        if self.training is not None:
+            return self._trains_steadily(self.training)
         experiment, slos = self.experiment, self.experiment.slos["before"]
         if experiment.workload is None:
             self.progress.step("steady state", "inconclusive", "no workload is named, so nobody looks")
@@ -413,6 +468,30 @@ class _GameDay:
         self.progress.step("steady state", "fail", "not steady: nothing is injected")
         return False
 
+    def _trains_steadily(self, training: TrainingWatch) -> bool:
+        """Wait for enough new steps; return whether they came, and the job is fed."""
+        began, steady_s = time.monotonic(), self.experiment.steady_s
+        self._phase("before", time.time_ns())
+        self.progress.step("steady state", "running", f"steps for {steady_s:g} s")
+        is_steady, reason = False, "too few steps, or none of late"
+        while not is_steady and time.monotonic() - began < steady_s + STEADY_EXTRA_S:
+            time.sleep(_POLL_S)
+            self._check_children()
+            if time.monotonic() - began < steady_s:
+                continue
+            if reason_starved := training.starving():
+                reason = reason_starved
+                break
+            is_steady = training.is_steady()
+        if not is_steady:
+            self._event("steady.missing", waited_s=round(time.monotonic() - began, 1), reason=reason)
+            self.progress.step("steady state", "fail", f"{reason}: nothing is injected")
+            return False
+        steps = training.progress().new_steps
+        self._event("steady.seen", steps=steps)
+        self.progress.step("steady state", "done", f"{steps} steps")
+        return True
+
     def _finish_load(self) -> None:
         """Have the load drain and judge itself."""
         assert self.load is not None
@@ -441,7 +520,7 @@ class _GameDay:
                 continue
             next_at = time.monotonic() + _POLL_S
             has_ended = self.chaos.exit_status is not None
-            is_first, times = times is None, self.record.times(self.experiment.slos["after"])
+            is_first, times = times is None, self._times()
             if times is not None:
                 if is_first:
                     self._phase("during", times.t_inject_ns)
@@ -466,6 +545,12 @@ class _GameDay:
             self._phase("after", times.t_back_ns or time.time_ns())
         return times is not None
 
+    def _times(self) -> Times | None:
+        """Derive the faults' moments from what shows how the service is; None: nothing was injected."""
+        if self.training is not None:
+            return self.training.times(read_faults(load_run(self.folder)))
+        return self.record.times(self.experiment.slos["after"])
+
     def _is_mended_by_us(self) -> bool:
         """Say whether undoing has put back what the platform was to heal: it will not any more."""
         mended = {e.id for e in read_ledger(self.folder) if not e.is_pending and e.detail.get("has_acted")}
@@ -473,14 +558,15 @@ class _GameDay:
         return any(fault.is_healed_by_platform and fault.data["id"] in mended for fault in faults)
 
     def _is_over(self, times: Times, clock_at: float | None, *, is_void: bool) -> bool:
-        if self.load is None and is_void:
+        is_watched = self.load is not None or self.training is not None
+        if not is_watched and is_void:
             return True
         if times.t_clock_ns is None and not any(e.is_pending for e in read_ledger(self.folder)):
             return True  # nobody will ever see it undone: it is of somebody else's, and not declared
         assert clock_at is not None
         longest_s = FOLLOW_EXTRA_S + (0.0 if is_void else self.experiment.recovery_s)
         # Without traffic there is no recovery to be seen.
-        back_ns = times.t_redundant_ns if self.load is None else times.t_back_ns
+        back_ns = times.t_back_ns if is_watched else times.t_redundant_ns
         if not (back_ns is not None or time.monotonic() - clock_at > longest_s):
             return False
         is_awaited = self.alerts is not None and self.alerts.is_worth_waiting_for(times.t_inject_ns)
@@ -497,11 +583,16 @@ class _GameDay:
             self._stop_breaking("controller", heard_within_s=HEARD_TIMEOUT_S)
 
     def _watch_afterwards(self) -> None:
-        if self.load is None:
+        if self.load is None and self.training is None:
             return
-        self.progress.step("after", "running", f"traffic for {self.experiment.after_s:g} s")
+        what, began_ns = "traffic" if self.training is None else "steps", time.time_ns()
+        self.progress.step("after", "running", f"{what} for {self.experiment.after_s:g} s")
         deadline = time.monotonic() + self.experiment.after_s
-        while time.monotonic() < deadline:
+        latest = deadline + (STEADY_EXTRA_S if self.training is not None else 0.0)
+        while (now := time.monotonic()) < latest:
+            is_enough = self.training is None or self.training.has_steps_since(began_ns)
+            if now >= deadline and (is_enough or "t_recover" not in self.seen):
+                break
             self._check_children()
             time.sleep(_POLL_S)
         self.progress.step("after", "done")

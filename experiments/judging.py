@@ -14,19 +14,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments.alerts import AlertsSeen, find_detection, judge_alerts, read_alerts
-from experiments.declared import HOSTS, LAB, NAMED
+from experiments.declared import HOSTS, LAB, NAMED, TRAINING
 from experiments.declared_judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
 from experiments.guard import judge_guards
 from experiments.harm import find_harm
 from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
 from experiments.ledger import Entry, read_ledger
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
+from experiments.training.evidence import TrainingSeen, read_training
+from experiments.training.judging import judge_training
 from probes.errors import SuiteError
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import Slo, judge_slos
+from reports.gameday_story import name_of
 from reports.run import Run, load_run
 from reports.table import read_requests, read_series
 
@@ -64,6 +67,7 @@ class Evidence:
     target_kind: str = LAB
     has_traffic: bool = True  # False: it was to have none, and what it shows is shown otherwise
     hosts_seen: dict[str, list[JsonObject]] = field(default_factory=dict)  # before and after, one row a host
+    training: TrainingSeen | None = None  # None: no training job is watched
 
     @property
     def victims_subject(self) -> str:
@@ -87,18 +91,32 @@ def judge_run(run: Run) -> list[Finding]:
 
 def judge_evidence(seen: Evidence) -> list[Finding]:
     """Apply every rule."""
-    findings = [*(_phase_findings(seen) if seen.has_traffic else ()), *judge_faults(seen)]
-    if seen.times is not None:
+    if seen.training is not None:
+        findings = [*_of_training(seen, seen.training), *judge_faults(seen)]
+    else:
+        findings = [*(_phase_findings(seen) if seen.has_traffic else ()), *judge_faults(seen)]
+    if seen.times is not None and seen.training is None:
         findings += [judge_detection(seen)] if seen.has_traffic or seen.alerts is not None else []
         findings += [judge_recovery(seen)] if seen.has_traffic else []
+    if seen.times is not None and (seen.training is None or seen.target_kind == HOSTS):
         findings += [judge_redundancy(seen), judge_collateral(seen)]
-    if seen.target != LAB:
+    if seen.target not in (LAB, TRAINING):
         hypothesis = judge_hypothesis(seen.journal, subject=seen.victims_subject)
         findings += [judge_target(seen.target), hypothesis if seen.has_traffic else needed(hypothesis)]
     findings += judge_guards(seen.guards, seen.guard_trips, seen.guard_looks)
     findings += seen.answers
     findings += [judge_undo(seen.entries), judge_method(seen)]
     return [*findings, judge_client(seen)] if seen.has_traffic else findings
+
+
+def _of_training(seen: Evidence, training: TrainingSeen) -> list[Finding]:
+    """Judge a training job; where the site has alerts, noticing is up to them."""
+    findings = judge_training(training, seen.entries)
+    if seen.alerts is None or seen.times is None:
+        return findings
+    moments, subject = _moments(seen.times), f"alertmanager:{seen.alerts.wanted.url}"
+    noticed = judge_alerts(seen.alerts, seen.times.t_inject_ns, subject=subject, moments=moments)
+    return [noticed if finding.rule == noticed.rule else finding for finding in findings]
 
 
 def read_evidence(run: Run) -> Evidence:
@@ -110,6 +128,8 @@ def read_evidence(run: Run) -> Evidence:
     faults = read_faults(run)
     load_state, said = _load_findings(run.path / LOAD_FOLDER)
     alerts = read_alerts(run)
+    training = read_training(run, faults)
+    times = _times(faults, requests, samples, slos, alerts, training) if faults else None
     lab = next((event.data for event in run.events_of("lab.ready", "target.named")), {})
     return Evidence(
         slos=slos,
@@ -119,7 +139,7 @@ def read_evidence(run: Run) -> Evidence:
         requests=requests,
         samples=samples,
         faults=faults,
-        times=_times(faults, requests, samples, slos, alerts) if faults else None,
+        times=times,
         entries=read_ledger(run.path),
         activities=[event.data for event in run.events_of("chaos.activity.completed")],
         journal=_journal(run.path),
@@ -134,8 +154,9 @@ def read_evidence(run: Run) -> Evidence:
         was_steady=not run.events_of("steady.missing"),
         target=str(spec.get("target", LAB)),
         target_kind=_kind_of(spec),
-        has_traffic=_kind_of(spec) != HOSTS or bool(spec["workload"]),
+        has_traffic=training is None and (_kind_of(spec) != HOSTS or bool(spec["workload"])),
         hosts_seen={str(e.data["when"]): e.data["hosts"] for e in run.events_of(HOSTS_SEEN)},
+        training=training,
     )
 
 
@@ -169,8 +190,9 @@ def _times(
     samples: list[JsonObject],
     slos: dict[str, tuple[Slo, ...]],
     alerts: AlertsSeen | None,
+    training: TrainingSeen | None,
 ) -> Times:
-    times = find_times(
+    times = (training and training.times) or find_times(
         requests,
         samples,
         faults=faults,
@@ -239,7 +261,7 @@ def judge_faults(seen: Evidence) -> list[Finding]:
         ]
     return [
         _fault_finding(
-            f"fault:{fault.data['fault']}@{str(fault.data['subject']).partition(':')[2]}",
+            f"fault:{fault.data['fault']}@{name_of(str(fault.data['subject']))}",
             fault.observed,
             Outcome.PASS if fault.is_verified else Outcome.INCONCLUSIVE,
             {"fault": fault.data, "captured": fault.captured},
@@ -264,7 +286,8 @@ def _fault_finding(subject: str, observed: str, outcome: Outcome, evidence: Json
 
 def _why_not(seen: Evidence) -> str:
     if not seen.was_steady:
-        return "traffic was not good enough before it to break anything"
+        what = "traffic was not good" if seen.training is None else "the job was not well"
+        return f"{what} enough before it to break anything"
     failed = [a for a in seen.activities if a["status"] != "succeeded" and a["phase"] in ("gate", "method")]
     if failed:
         return f"{failed[0]['type']} {failed[0]['name']!r} failed: {_last_line(failed[0])}"

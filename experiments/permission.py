@@ -9,8 +9,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.lab_control import Lab
+from experiments.lab_control import Lab, Process
 from experiments.ledger import ledger_folders, read_ledger
+from experiments.training.job_folder import Job, trains_in_full
 from experiments.window import Window
 
 LOCK_FILE = ".gameday"  # held by the game day that runs on a lab
@@ -48,13 +49,13 @@ def look_at_window(window: Window | None, now: datetime.datetime) -> Condition:
     return Condition(name="window", is_met=is_met, observed=f"{'within' if is_met else 'outside'} {window}")
 
 
-def look_at_leftovers(lab: Lab, out: Path) -> Condition:
-    """See whether an earlier fault is still pending on this lab."""
+def look_at_leftovers(supervisor: Process, out: Path) -> Condition:
+    """See whether an earlier fault is still pending on what this process supervises."""
     left = [
         f"{entry.subject} of {folder.name}"
         for folder in ledger_folders(out)
         for entry in read_ledger(folder)
-        if entry.is_pending and entry.captured.get("supervisor", {}).get("pid") == lab.supervisor.pid
+        if entry.is_pending and entry.captured.get("supervisor", {}).get("pid") == supervisor.pid
     ]
     observed = f"{', '.join(left)}: `overproof gameday undo`" if left else "none"
     return Condition(name="nothing left of earlier ones", is_met=not left, observed=observed)
@@ -103,3 +104,9 @@ def look_at_health(lab: Lab) -> Condition:
     odd += [] if lab.trouble is None else [f"{lab.trouble['kind']} at the gateway"]
     observed = ", ".join(odd) or f"{len(lab.serving)} of {len(lab.replicas)} replicas serve"
     return Condition(name="steady now", is_met=not odd, observed=observed)
+
+
+def look_at_ranks(job: Job) -> Condition:
+    """See whether a training job is whole before anything is broken."""
+    observed = f"{len(job.ranks)} of {job.world} ranks train"
+    return Condition(name="steady now", is_met=trains_in_full(job.folder), observed=observed)

@@ -14,14 +14,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from experiments import permission
+from experiments.actions import LAB_VARIABLE
 from experiments.alerts_watch import look_at_alerts
 from experiments.bounds import MAX_SHARE, planning, refusal_of, share_of
-from experiments.declared import HOSTS, OUR_MODULES, foreign_actions, module_of
+from experiments.declared import HOSTS, OUR_MODULES, TRAINING, foreign_actions, module_of
 from experiments.declared import NAME as DECLARED
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM, Fault
 from experiments.lab_control import Lab, process_to_json, read_lab
 from experiments.permission import Condition
+from experiments.run_context import RUN_VARIABLE, SEED_VARIABLE
+from experiments.training.actions import JOB_VARIABLE
+from experiments.training.job_folder import Job, read_job
 from probes.errors import ConfigError, SuiteError
 from probes.json_types import JsonObject
 from probes.slo import GOODPUT, Slo
@@ -109,6 +113,14 @@ def resolve_plan(experiment: Experiment, lab_folder: Path, *, seed: int) -> Plan
             for target in _resolve_on_hosts(activity, experiment, seed)
         ]
         targets += [_declared(action, experiment) for action in foreign_actions(experiment.document)]
+    elif experiment.target.kind == TRAINING:
+        job = read_job(lab_folder)
+        where = {"target": TRAINING, "folder": str(job.folder), "supervisor": process_to_json(job.supervisor)}
+        targets = [
+            target
+            for activity in _actions(experiment)
+            for target in _resolve_on_job(activity, experiment, job, seed)
+        ]
     else:
         where = {
             "target": experiment.target.name,
@@ -166,8 +178,16 @@ def _actions(experiment: Experiment) -> Iterator[JsonObject]:
 
 def _resolve(activity: JsonObject, experiment: Experiment, lab: Lab, seed: int) -> list[Target]:
     with tempfile.TemporaryDirectory() as nowhere:
-        arguments, found = _what_it_hits(activity, experiment, _environment(lab, seed, nowhere))
+        where = _environment({LAB_VARIABLE: str(lab.folder)}, seed, nowhere)
+        arguments, found = _what_it_hits(activity, experiment, where)
     return [_target(str(activity["name"]), arguments, f, c, experiment.max_share, lab) for f, c in found]
+
+
+def _resolve_on_job(activity: JsonObject, experiment: Experiment, job: Job, seed: int) -> list[Target]:
+    with tempfile.TemporaryDirectory() as nowhere:
+        where = _environment({JOB_VARIABLE: str(job.folder)}, seed, nowhere)
+        arguments, found = _what_it_hits(activity, experiment, where)
+    return [_on_job(str(activity["name"]), arguments, f, c, experiment.max_share) for f, c in found]
 
 
 def _resolve_on_hosts(activity: JsonObject, experiment: Experiment, seed: int) -> list[Target]:
@@ -197,11 +217,9 @@ def _what_it_hits(
 
 
 @contextmanager
-def _environment(lab: Lab, seed: int, run: str) -> Iterator[None]:
-    """Name lab, seed and a folder without a ledger for the actions, as the game day's child has them."""
-    from experiments.actions import LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
-
-    ours = {LAB_VARIABLE: str(lab.folder), SEED_VARIABLE: str(seed), RUN_VARIABLE: run}
+def _environment(where: dict[str, str], seed: int, run: str) -> Iterator[None]:
+    """Name target, seed and a folder without a ledger for the actions, as the game day's child has them."""
+    ours = where | {SEED_VARIABLE: str(seed), RUN_VARIABLE: run}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:
@@ -217,8 +235,7 @@ def _environment(lab: Lab, seed: int, run: str) -> Iterator[None]:
 def _target(
     action: str, selector: JsonObject, fault: Fault, captured: JsonObject, max_share: float | None, lab: Lab
 ) -> Target:
-    if refusal := refusal_of(fault, captured, max_share):
-        raise ConfigError(f"action {action!r}: {refusal}")
+    _refuse_too_wide(action, fault, captured, max_share)
     victims = [*captured["victims"]]
     names = {str(victim["name"]) for victim in victims}
     carried = [r.in_flight for r in lab.replicas if r.name in names or "trouble" in captured]
@@ -240,8 +257,7 @@ def _target(
 def _on_host(
     action: str, selector: JsonObject, fault: Fault, captured: JsonObject, max_share: float | None
 ) -> Target:
-    if refusal := refusal_of(fault, captured, max_share):
-        raise ConfigError(f"action {action!r}: {refusal}")
+    _refuse_too_wide(action, fault, captured, max_share)
     return Target(
         action=action,
         selector=selector,
@@ -259,6 +275,31 @@ def _on_host(
     )
 
 
+def _on_job(
+    action: str, selector: JsonObject, fault: Fault, captured: JsonObject, max_share: float | None
+) -> Target:
+    _refuse_too_wide(action, fault, captured, max_share)
+    victims, others = captured["victims"], len(captured["others"])
+    return Target(
+        action=action,
+        selector=selector,
+        fault=fault.name,
+        subject=fault.subject(captured),
+        ends_by=fault.ends_by,
+        victims=[*victims],
+        at_once=len(victims),
+        replicas=len(victims) + others,
+        share=share_of(captured),
+        others_serving=others,
+        in_flight=0,
+    )
+
+
+def _refuse_too_wide(action: str, fault: Fault, captured: JsonObject, max_share: float | None) -> None:
+    if refusal := refusal_of(fault, captured, max_share):
+        raise ConfigError(f"action {action!r}: {refusal}")
+
+
 def budget_cost(share: float, lasts_s: float, slos: Sequence[Slo], *, window_days: float) -> float | None:
     """Return the share of the error budget that uniform traffic loses: f * D / ((1 - SLO) * W).
 
@@ -272,6 +313,16 @@ def budget_cost(share: float, lasts_s: float, slos: Sequence[Slo], *, window_day
 
 def look_at_conditions(experiment: Experiment, plan: Plan, folder: Path, out: Path) -> list[Condition]:
     """Look at everything that has to be so before the plan may be carried out."""
+    if experiment.target.kind == TRAINING:
+        job = read_job(folder)
+        return [
+            permission.look_at_permission(job.folder),
+            permission.look_at_window(experiment.window, datetime.datetime.now(datetime.UTC)),
+            permission.look_at_others(job.folder),
+            permission.look_at_leftovers(job.supervisor, out),
+            permission.look_at_ranks(job),
+            *([] if experiment.alerts is None else [look_at_alerts(experiment.alerts)]),
+        ]
     if experiment.target.kind == HOSTS:
         from experiments.hosts.conditions import look_at_hosts
 
@@ -292,7 +343,7 @@ def look_at_conditions(experiment: Experiment, plan: Plan, folder: Path, out: Pa
         permission.look_at_permission(lab.folder),
         permission.look_at_window(experiment.window, datetime.datetime.now(datetime.UTC)),
         permission.look_at_others(lab.folder),
-        permission.look_at_leftovers(lab, out),
+        permission.look_at_leftovers(lab.supervisor, out),
         permission.look_at_health(lab),
         *permission.look_at_work(lab, experiment.lab_step_work_ms),
         *([] if experiment.alerts is None else [look_at_alerts(experiment.alerts)]),
@@ -348,14 +399,17 @@ def render_plan(plan: Plan, conditions: Sequence[Condition], warnings: Sequence[
             lines += _host_lines(target)
             continue
         who = ", ".join(f"{v['name']} (pid {v['pid']}, started {v['start_time']})" for v in target.victims)
+        parts = "replicas" if plan.lab.get("target") != TRAINING else "of their kind"
         of = f"{target.share:.0%} of requests" if not target.victims else (
-            f"{target.at_once} of {target.replicas} replicas at once ({target.share:.0%})"
+            f"{target.at_once} of {target.replicas} {parts} at once ({target.share:.0%})"
         )  # fmt: skip
         lines.append(
             f"  {target.action}: {target.fault} on {who or target.subject}; selected by {target.selector}"
         )
-        lines.append(f"    {of}; {target.in_flight} requests under way there; ended by {target.ends_by}")
-        lines.append(f"    {target.others_serving} others serve, and have to at that moment")
+        under_way = f"; {target.in_flight} requests under way there" if parts == "replicas" else ""
+        lines.append(f"    {of}{under_way}; ended by {target.ends_by}")
+        verb = "serve" if parts == "replicas" else "run"
+        lines.append(f"    {target.others_serving} others {verb}, and have to at that moment")
     limit = f"{MAX_SHARE:.0%} of several" if plan.max_share is None else f"{plan.max_share:.0%}"
     lines.append(f"  at most {limit} at once")
     cost = "unknown: no goodput promise" if plan.budget_share is None else f"{plan.budget_share:.4%}"

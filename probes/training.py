@@ -26,7 +26,7 @@ from probes.training_progress import STALL_FACTOR, Progress, find_hang, find_pro
 from probes.training_step import Step
 from probes.training_utilisation import Utilisation
 
-JOB_VARIABLE = "OVERPROOF_TRAINING"  # folder of the training job that a game day is about
+JOB_VARIABLE = "OVERPROOF_TRAINING_JOB"  # folder of the training job that a game day is about
 LAB_JOB = "runs/train"
 STEPS_IN_A_ROW = 3  # new ones that show that a job has resumed
 POLL_S = 0.2

@@ -99,8 +99,8 @@ def job_log_of(given: str | JsonObject) -> JobLog:
 class JobReader:
     """Reads the steps of one job, each once.
 
-    A line that names no time is taken for one of the moment at which it is read; of those that were there
-    before us nobody knows, and they are passed over.
+    Lines that name no time are taken for evenly spread over the time since the last look; of those that were
+    there before us nobody knows, and they are passed over.
     """
 
     def __init__(self, log: JobLog) -> None:
@@ -108,7 +108,7 @@ class JobReader:
         self.has_times = log.pattern is None or "time" in log.pattern.groupindex
         self._tails: dict[Path, Tail] = {}
         self._lines = None if log.path.is_dir() else LineTail(log.path, offset=_offset(log.path))
-        self._is_first = True
+        self._looked_ns: int | None = None  # None: not yet
 
     def read(self) -> list[Step]:
         """Return the steps that came since the last call.
@@ -123,9 +123,14 @@ class JobReader:
         rows = [row for line in self._lines.read() if (row := _parse(self.log, line)) and "step" in row]
         timeless = [row for row in rows if "time" not in row]
         self.has_times = self.has_times and not timeless
-        now_ns = None if self._is_first else time.time_ns()
-        self._is_first = False
-        return [step for row in rows if (step := _step(row, now_ns)) is not None]
+        now_ns, before_ns = time.time_ns(), self._looked_ns
+        self._looked_ns = now_ns
+        spread = [
+            None if before_ns is None else before_ns + (now_ns - before_ns) * (i + 1) // len(rows)
+            for i in range(len(rows))
+        ]
+        steps = (_step(row, t_ns) for row, t_ns in zip(rows, spread, strict=True))
+        return [step for step in steps if step is not None]
 
     def _rows(self) -> Iterator[JsonObject]:
         for path in sorted((self.log.path / PROGRESS_FOLDER).glob("*.ndjson")):

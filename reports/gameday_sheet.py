@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
-from reports.gameday_story import Step, injected_at, tell_story
+from reports.gameday_story import Step, injected_at, name_of, tell_story
 from reports.record import UNDO_FILE
 from reports.run import CRASHED, INTERRUPTED, STOPPED, Run, read_ndjson
 from reports.timeline import Timeline
@@ -203,7 +203,7 @@ def _healing(run: Run) -> Iterator[Healing]:
         fault = faults.get(entry["id"])
         detail = _dict(entry.get("detail"))
         did, by = str(detail.get("did", "")), str(detail.get("by", ""))
-        subject = f"{entry.get('fault')} on {str(entry.get('subject')).partition(':')[2]}"
+        subject = f"{entry.get('fault')} on {name_of(str(entry.get('subject')))}"
         if entry["state"] != "undone":
             word, is_well, text = STILL_BROKEN, False, f"{entry['state']}: {did or 'never undone'}"
         elif fault is None:
@@ -246,12 +246,27 @@ _JUDGED = {
     "recovery": "Time to recover: traffic (application clock)",
     "redundancy": "Time to recover: replicas (platform clock)",
 }
+_JUDGED_OF_TRAINING = {
+    "detection": "Time to detect",
+    "recovery": "Time to resume: steps beyond all before (application clock)",
+    "redundancy": "Time until every rank trains (platform clock)",
+    "lost-steps": "Steps lost",
+    "progress": "Rate afterwards",
+    "checkpoints": "Checkpoints",
+    "ettr": "Effective training time",
+    "input": "Input",
+}
 
 
 def _figures(run: Run, plan: JsonObject, harm: JsonObject) -> Iterator[Figure]:
-    for rule, name in _JUDGED.items():
+    is_training = bool(run.header.spec.get("training"))
+    for rule, name in (_JUDGED_OF_TRAINING if is_training else _JUDGED).items():
         for finding in (f for f in run.findings if f.rule == rule):
-            yield Figure(name=name, value=finding.observed, bound=finding.expected, outcome=finding.outcome)
+            phase = f", {found}" if (found := finding.subject.partition("@")[2]) else ""
+            yield Figure(
+                name=name + phase, value=finding.observed, bound=finding.expected, outcome=finding.outcome
+            )
+    yield from _training_model(run)
     if "degraded_s" in harm:
         value = f"{harm['degraded_s']} s in which promises were not kept"
         yield Figure(name="Time degraded", value=value, bound="", outcome=None)
@@ -265,6 +280,16 @@ def _figures(run: Run, plan: JsonObject, harm: JsonObject) -> Iterator[Figure]:
         )
     if harm.get("budget_share") is not None:
         yield _budget(harm, plan.get("budget_share"))
+
+
+def _training_model(run: Run) -> Iterator[Figure]:
+    """Yield what the job's own figures make of Young and Daly's model."""
+    for found in (f.evidence for f in run.findings if f.rule == "ettr" and f.evidence.get("best_interval_s")):
+        value = f"{found['interval_s']:.2f} s; {found['best_interval_s']:.2f} s would cost least with "
+        value += (
+            f"{found['checkpoint_write_s'] * 1000:.0f} ms each and {found['mttf_s']:.0f} s between failures"
+        )
+        yield Figure(name="Time between checkpoints (Young and Daly)", value=value, bound="", outcome=None)
 
 
 def _requests(harm: JsonObject) -> str:
@@ -332,6 +357,12 @@ def _lessons(run: Run, plan: JsonObject, harm: JsonObject) -> Iterator[FollowUp]
     if "document" in spec and not spec.get("alerts"):
         what = "Name the site's alerts in the experiment (`alerts`): whether anybody is told was not tested."
         yield FollowUp(what=what, because="detection")
+    for found in (f.evidence for f in run.findings if f.rule == "ettr"):
+        best, interval = float(found.get("best_interval_s") or 0), float(found.get("interval_s") or 0)
+        is_known = bool(_dict(spec.get("training")).get("mttf_s") and best)
+        if is_known and not interval / 2 <= best <= interval * 2:
+            what = f"Make a checkpoint about every {best:.0f} s: it is every {interval:.0f} s now."
+            yield FollowUp(what=what, because="ettr")
     if "document" in spec and not spec.get("guards"):
         what = "State `guards`: nothing but its end and a person would have stopped this game day."
         yield FollowUp(what=what, because="no guard")

@@ -28,7 +28,12 @@ class Step:
 
 
 def _subject(data: JsonObject) -> str:
-    return f"{data.get('fault', 'fault')} on {str(data.get('subject', '')).partition(':')[2] or 'its target'}"
+    return f"{data.get('fault', 'fault')} on {name_of(str(data.get('subject', ''))) or 'its target'}"
+
+
+def name_of(subject: str) -> str:
+    """Return a subject without its kind, where it has one: ``replica-0`` of ``replica:replica-0``."""
+    return subject.partition(":")[2] or subject
 
 
 def _alert(data: JsonObject) -> str:
@@ -37,11 +42,28 @@ def _alert(data: JsonObject) -> str:
     return f"{name} ({', '.join(f'{k}={v}' for k, v in labels.items())})" if labels else str(name)
 
 
+def _so_far(data: JsonObject) -> str:
+    what = "steps" if "steps" in data else "requests"
+    return f"{data.get(what)} {what} so far"
+
+
+def _because(data: JsonObject) -> str:
+    return f"{data['reason']}; " if data.get("reason") else ""
+
+
+def _beginning(data: JsonObject) -> str:
+    passed = ", ".join(f"{one.get('step')} ({one.get('why')})" for one in data.get("passed_over") or ())
+    said = f"{data.get('world')} of them, after step {data.get('from_step')}"
+    return f"{said}; passed over the checkpoint of step {passed}" if passed else said
+
+
 Line = tuple[str, str, str]  # mark, what, detail
 # Kind of an event -> what it says; what is not here is in the log of the run.
 _LINES: Mapping[str, Callable[[JsonObject], Line]] = {
-    "steady.seen": lambda d: (WELL, "steady state seen", f"{d.get('requests')} requests so far"),
-    "steady.missing": lambda _: (STOP, "no steady state", "nothing was injected"),
+    "steady.seen": lambda d: (WELL, "steady state seen", _so_far(d)),
+    "steady.missing": lambda d: (STOP, "no steady state", f"{_because(d)}nothing was injected"),
+    "training.resumed": lambda d: (WELL, "ranks begin", _beginning(d)),
+    "training.silent": lambda d: (STOP, "training job silent", str(d.get("reason", ""))),
     "fault.armed": lambda d: (FAULT, "armed", f"{_subject(d)}: its undo is on the disk"),
     "fault.verified": lambda d: (FAULT, "verified", str(d.get("observed", ""))),
     "fault.not_verified": lambda d: (STOP, "not verified", str(d.get("observed", ""))),
@@ -99,7 +121,8 @@ def _events(run: Run) -> Iterator[tuple[int, Line]]:
         if event.kind in _LINES:
             yield event.t_ns, _LINES[event.kind](event.data)
         elif event.kind == "phase.started" and event.data.get("phase") == "before":
-            yield event.t_ns, (PLAIN, "traffic begins", "")
+            what = "steps are watched" if run.header.spec.get("training") else "traffic begins"
+            yield event.t_ns, (PLAIN, what, "")
 
 
 def _injections(run: Run) -> Iterator[tuple[int, Line]]:

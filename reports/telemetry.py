@@ -16,6 +16,10 @@ _SUBJECTS = ("subject", "gpu", "uuid", "device", "link", "worker", "replica", "n
 _QUALIFIERS = ("format", "dtype", "size_bytes", "pattern", "path", "phase")
 # What a reader looks for first, with the words for it; whatever else was sampled follows by its own name.
 _TITLES = {
+    "step": "Steps of each rank: what is done again falls back",
+    "data_wait_s": "Waiting for data in each step",
+    "compute_s": "Work of each rank before the collective, in each step",
+    "sync_s": "Waiting for the other ranks in each step",
     "is_serving": "Replicas that serve",
     "replicas": "Replicas that were seen to serve",
     "replicas_ready": "Replicas that serve",
@@ -55,7 +59,17 @@ _UNITS = {
 _NOT_DRAWN = frozenset(
     {"t_ns", "pid", "start_time", "port", "seed", "index", "iteration", "products", "is_routed"}
     | {"arrivals", "ended", "failed", "dropped", "events", "in_flight", "lag_ms_max", "lateness_ms_max"}
-    | {"replicas_at_most", "clock_step_ms", "xid", "scrape_ms", "date_s", "t_sent_ns"}
+    | {
+        "rank",
+        "restart",
+        "checkpoint_step",
+        "replicas_at_most",
+        "clock_step_ms",
+        "xid",
+        "scrape_ms",
+        "date_s",
+        "t_sent_ns",
+    }
 )
 PANELS_MAX = 16
 LINES_MAX = 16  # more lines than this cannot be told apart; the extremes are kept

@@ -26,6 +26,7 @@ MOMENTS = {
     "t_recover": "traffic good again",
     "t_redundant": "all replicas serve",
 }
+_MOMENTS_OF_TRAINING = {"t_recover": "new steps again", "t_redundant": "every rank trains"}
 _FAULT_START = ("fault.injected", "fault.verified")
 _FAULT_END = ("fault.undone", "fault.undo_verified", "undo.verified", "undo.done")
 _CHILD = "load"  # the run of the traffic, inside a game day's
@@ -184,4 +185,6 @@ def _markers(run: Run, t0_ns: int) -> Iterator[Marker]:
     for name in sorted(known.keys() & MOMENTS.keys(), key=lambda name: (known[name], [*MOMENTS].index(name))):
         is_unhurt = name == "t_recover" and known[name] <= known.get("t_inject", 0)
         label = "traffic stayed good" if is_unhurt else MOMENTS[name]
+        if run.header.spec.get("training"):
+            label = _MOMENTS_OF_TRAINING.get(name, label)
         yield Marker(name=name, label=label, t_s=(known[name] - t0_ns) / 1e9)

@@ -318,12 +318,18 @@ def judge_ettr(seen: TrainingSeen) -> Finding:
         seen.subject,
         outcome,
         observed,
-        f"at least {least:.3f}{'' if stated is not None else ', which is what the other bounds leave'}",
+        _least(least, is_stated=stated is not None),
         evidence,
         "see what took the time: the stop, the steps done again, the rate afterwards",
         unit="share",
         rule="ettr",
     )
+
+
+def _least(least: float, *, is_stated: bool) -> str:
+    if least <= 0:
+        return "nothing: this day is shorter than what one fault may cost"
+    return f"at least {least:.3f}{'' if is_stated else ', which is what the other bounds leave'}"
 
 
 def _model(seen: TrainingSeen, found: Effective | None) -> JsonObject:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 from experiments.recovery import FaultSeen, Times
 from experiments.training.checkpoint import checkpoint_folder, read_checkpoint, saved_steps
-from experiments.training.evidence import CHECKPOINTS, GPU_SERIES, NODES, RESUMED, STEPS_SERIES
+from experiments.training.evidence import CHECKPOINTS, GPU_SERIES, NODES, READY, RESUMED, STEPS_SERIES
 from experiments.training.expectations import Expectations
-from experiments.training.job_folder import CHECKPOINTS_FOLDER, read_resumes, read_state
+from experiments.training.job_folder import CHECKPOINTS_FOLDER, Job, read_resumes, read_state
+from experiments.training.job_spec import WatchedJob
 from experiments.training.moments import find_training_times
 from probes.errors import RecordError, TargetError
 from probes.event import Event
@@ -27,6 +28,31 @@ EVERY_S = 0.2
 GPU_EVERY_S = 0.5
 
 
+def watch_lab_job(job: Job, expected: Expectations, writer: RunWriter) -> TrainingWatch:
+    """Watch a job of the lab, which trains on the processor."""
+    writer.event(
+        "controller",
+        READY,
+        name=job.folder.name,
+        log=str(job.folder),
+        is_lab=True,
+        checkpoint_every_steps=job.checkpoint_every_steps,
+        world=job.world,
+        clocks=job.clocks,
+        why_unread="it trains on no GPU",
+    )
+    log = JobLog(path=job.folder, keys={}, pattern=None)
+    return TrainingWatch(log, expected, writer, gpus=None, is_lab=True)
+
+
+def watch_job(name: str, job: WatchedJob, expected: Expectations, writer: RunWriter) -> TrainingWatch:
+    """Watch a job of the user's own, by its log and, where they are in this machine, its GPUs."""
+    gpus = None if job.gpus is None else Utilisation(job.gpus or None)
+    why_unread = "the target names no GPU of this machine" if gpus is None else gpus.why_unread
+    writer.event("controller", READY, name=name, log=str(job.log.path), is_lab=False, why_unread=why_unread)
+    return TrainingWatch(job.log, expected, writer, gpus=gpus, is_lab=False)
+
+
 class TrainingWatch:
     """Reads in threads of its own, from ``start`` to ``stop``; what is seen is recorded as it is."""
 
@@ -39,6 +65,7 @@ class TrainingWatch:
         gpus: Utilisation | None,
         is_lab: bool,
     ) -> None:
+        self.folder = log.path  # where the job is to be found, by actions and probes
         self._log = log
         self._expected = expected
         self._writer = writer

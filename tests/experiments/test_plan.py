@@ -187,7 +187,7 @@ def test_a_condition_that_is_not_met_is_named(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     with Ledger(tmp_path / "old") as ledger:
         ledger.arm(KILL.name, "replica:replica-0", capture_victims(lab.folder, replica="replica-0", seed=1))
-    left = permission.look_at_leftovers(lab, tmp_path)
+    left = permission.look_at_leftovers(lab.supervisor, tmp_path)
     sick = replace(lab, replicas=(replace(lab.replicas[0], is_serving=False), *lab.replicas[1:]))
 
     assert [condition.is_met for condition in fine] == [True] * 5
