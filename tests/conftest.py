@@ -23,6 +23,7 @@ _PACKAGES = {
     "nft": "nftables",
     "dockerd": "docker.io",
 }
+_CLUSTER = "the Kubernetes cluster of make test-cluster"
 _left_out: dict[str, list[str]] = defaultdict(list)
 
 
@@ -42,6 +43,8 @@ def _missing(item: pytest.Item) -> str | None:
     """Return what the test needs and this machine lacks."""
     if item.get_closest_marker("gpu") and not Path("/dev/nvidiactl").exists():
         return "an NVIDIA GPU"
+    if item.get_closest_marker("cluster") and "OVERPROOF_TEST_KUBECONFIG" not in os.environ:
+        return _CLUSTER
     wanted = [str(program) for mark in item.iter_markers("needs") for program in mark.args]
     return next((program for program in wanted if not _is_there(program)), None)
 
@@ -50,7 +53,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     missing = _missing(item)
     if missing is None:
         return
-    if os.environ.get("CI") == "true" and missing != "an NVIDIA GPU":
+    if os.environ.get("CI") == "true" and missing not in ("an NVIDIA GPU", _CLUSTER):
         pytest.fail(f"needs {missing}, which the set-up should have installed", pytrace=False)
     _left_out[missing].append(item.nodeid)
     pytest.skip(f"needs {missing}")
@@ -58,10 +61,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for missing, tests in sorted(_left_out.items()):
-        package = _PACKAGES.get(missing, missing)
-        terminalreporter.line(
-            f"left out on this machine: {len(tests)} tests need {missing} (Debian: {package})"
-        )
+        package = "" if missing == _CLUSTER else f" (Debian: {_PACKAGES.get(missing, missing)})"
+        terminalreporter.line(f"left out on this machine: {len(tests)} tests need {missing}{package}")
 
 
 @pytest.hookimpl(trylast=True)

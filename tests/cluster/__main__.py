@@ -1,0 +1,75 @@
+"""``python -m tests.cluster up | down | status | run COMMAND``: the cluster of the tests."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.cluster.cluster import ClusterError, leftovers, remove_cluster, say, start_cluster
+from tests.cluster.host import NoControlGroupsError
+from tests.cluster.plan import KUBECONFIG_VARIABLE, cluster_folder
+from tests.cluster.programs import ProgramsMissingError
+
+
+def _up(folder: Path) -> int:
+    if named := os.environ.get("KUBECONFIG"):
+        say(f"KUBECONFIG names a cluster, which the tests use instead: {named}")
+        return 0
+    started = time.monotonic()
+    plan = start_cluster(folder)
+    say(f"{plan.node_count} nodes ready after {time.monotonic() - started:.0f} s")
+    sys.stdout.write(f"export KUBECONFIG={plan.kubeconfig}\n")
+    return 0
+
+
+def _down(folder: Path) -> int:
+    remove_cluster(folder)
+    return 0
+
+
+def _status(folder: Path) -> int:
+    found = leftovers(folder)
+    for line in found or ["nothing runs"]:
+        sys.stdout.write(f"{line}\n")
+    return 0 if found else 1
+
+
+def _run(folder: Path, command: list[str]) -> int:
+    """Run a command with the cluster, and remove it afterwards unless it was there before."""
+    if named := os.environ.get("KUBECONFIG"):
+        return _run_with(named, command)
+    was_there = bool(leftovers(folder))
+    try:
+        return _run_with(str(start_cluster(folder).kubeconfig), command)
+    finally:
+        if not was_there:
+            remove_cluster(folder)
+
+
+def _run_with(kubeconfig: str, command: list[str]) -> int:
+    names = {"KUBECONFIG": kubeconfig, KUBECONFIG_VARIABLE: kubeconfig}
+    return subprocess.run(command, env=os.environ | names, check=False).returncode
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=cluster_folder(), help="Where it keeps its files.")
+    parser.add_argument("verb", choices=["up", "down", "status", "run"])
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="What run runs while the cluster is up.")
+    options = parser.parse_args()
+    verbs = {"up": _up, "down": _down, "status": _status}
+    try:
+        if options.verb == "run":
+            return _run(options.folder, options.command)
+        return verbs[options.verb](options.folder)
+    except (ClusterError, NoControlGroupsError, ProgramsMissingError) as error:
+        say(f"cluster: {error}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

@@ -1,0 +1,134 @@
+"""The programs of a cluster: those that are there, and the others built once from their Go modules."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cluster.plan import cache_folder
+
+_MODULE = Path(__file__).parent / "programs"
+_KUBERNETES = "k8s.io/kubernetes"
+_ETCD = "go.etcd.io/etcd/server/v3"
+_PACKAGES = {
+    "etcd": _ETCD,
+    "kube-apiserver": f"{_KUBERNETES}/cmd/kube-apiserver",
+    "kube-controller-manager": f"{_KUBERNETES}/cmd/kube-controller-manager",
+    "kube-scheduler": f"{_KUBERNETES}/cmd/kube-scheduler",
+    "kube-proxy": f"{_KUBERNETES}/cmd/kube-proxy",
+    "kubelet": f"{_KUBERNETES}/cmd/kubelet",
+    "pause": "./pause",
+}
+# Debian's packages of what is not ours to build.
+_SYSTEM = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "unshare": "util-linux",
+}
+_PLUGINS = Path("/usr/lib/cni")
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+class ProgramsMissingError(Exception):
+    """Something that a cluster needs is not on this machine and cannot be made."""
+
+
+def find_programs() -> dict[str, Path]:
+    """Return a path for each program, building what neither KUBEBUILDER_ASSETS nor PATH has.
+
+    Raises:
+        ProgramsMissingError: a Debian package is missing, or there is no Go, or the build fails.
+    """
+    _check_system()
+    found = {name: _find(name) for name in _PACKAGES}
+    missing = sorted(name for name, path in found.items() if path is None)
+    built = _built(missing) if missing else {}
+    return {name: path or built[name] for name, path in found.items()}
+
+
+def missing_packages() -> list[str]:
+    """Return the Debian packages that a cluster needs and that are not installed."""
+    missing = {package for name, package in _SYSTEM.items() if shutil.which(name, path=_PATH) is None}
+    if not (_PLUGINS / "ptp").exists():
+        missing.add("containernetworking-plugins")
+    return sorted(missing)
+
+
+def _check_system() -> None:
+    if missing := missing_packages():
+        raise ProgramsMissingError(f"please install these Debian packages: {' '.join(missing)}")
+
+
+def _find(name: str) -> Path | None:
+    if name == "pause":  # a program of this name is something else
+        return None
+    assets = os.environ.get("KUBEBUILDER_ASSETS", "")
+    place = shutil.which(name, path=f"{assets}:{_PATH}" if assets else _PATH)
+    return None if place is None else Path(place)
+
+
+def _built(names: list[str]) -> dict[str, Path]:
+    go = shutil.which("go")
+    if go is None:
+        raise ProgramsMissingError(f"Go is needed to build {', '.join(names)}; or set KUBEBUILDER_ASSETS")
+    folder = cache_folder() / "kubernetes" / _key(go)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in names:
+            if not (folder / name).exists():
+                _build(go, name, folder / name)
+    return {name: folder / name for name in names}
+
+
+def _key(go: str) -> str:
+    """Return what the programs depend on: our module, what it names, and the compiler."""
+    files = [_MODULE / "go.mod", _MODULE / "go.sum", _MODULE / "pause" / "main.go"]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files))
+    digest.update(subprocess.run([go, "version"], capture_output=True, check=True).stdout)
+    return digest.hexdigest()[:16]
+
+
+def _build(go: str, name: str, target: Path) -> None:
+    """Build one program beside its place and move it there, so that a half-written one is never found."""
+    sys.stderr.write(f"building {name} (once; the first one takes many minutes)\n")
+    version = _version()
+    major, minor, _ = version.removeprefix("v").split(".")
+    stamp = "k8s.io/component-base/version"
+    stamps = f"-X {stamp}.gitVersion={version} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
+    unfinished = target.with_name(f".{name}")
+    done = subprocess.run(
+        [
+            go,
+            "build",
+            "-p",
+            "2",
+            "-trimpath",
+            "-ldflags",
+            f"-s -w {stamps}",
+            "-o",
+            unfinished,
+            _PACKAGES[name],
+        ],
+        cwd=_MODULE,
+        env=os.environ | {"CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ProgramsMissingError(f"go build {_PACKAGES[name]}: {done.stderr.strip()[-2000:]}")
+    unfinished.rename(target)
+
+
+def _version() -> str:
+    words = (_MODULE / "go.mod").read_text().split()
+    return words[words.index(_KUBERNETES, words.index("require")) + 1]
