@@ -541,7 +541,8 @@ class _GameDay:
         if times is None:
             self.progress.step("fault", "inconclusive", "nothing was injected")
         else:
-            self.progress.step("recovery", "done" if times.t_back_ns else "fail")
+            back_ns = times.t_redundant_ns if self.load is None else times.t_back_ns
+            self.progress.step("recovery", "done" if back_ns else "fail")
             self._phase("after", times.t_back_ns or time.time_ns())
         return times is not None
 

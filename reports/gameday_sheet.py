@@ -262,6 +262,8 @@ def _figures(run: Run, plan: JsonObject, harm: JsonObject) -> Iterator[Figure]:
     is_training = bool(run.header.spec.get("training"))
     for rule, name in (_JUDGED_OF_TRAINING if is_training else _JUDGED).items():
         for finding in (f for f in run.findings if f.rule == rule):
+            if rule == "redundancy" and run.header.spec.get("target_kind") == "hosts":
+                name = "Time to recover: what was hit (platform clock)"
             phase = f", {found}" if (found := finding.subject.partition("@")[2]) else ""
             yield Figure(
                 name=name + phase, value=finding.observed, bound=finding.expected, outcome=finding.outcome
