@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -39,7 +40,7 @@ from experiments.training.job_folder import (
 from experiments.training.parent import parent_environment
 from experiments.training.processes import Worker, find_ranks, has_pending_end
 from probes.child import end_child, process_start_time, python_module, start_child, watch_lifeline
-from probes.errors import SuiteError
+from probes.errors import ConfigError, SuiteError
 from probes.json_types import JsonObject
 from reports.record import write_atomically
 
@@ -321,6 +322,8 @@ def main() -> int:
     clocks = JobClocks(**row.pop("clocks", {}))
     plan = JobPlan(folder=given.folder.resolve(), clocks=clocks, **row)
     try:
+        if importlib.util.find_spec("torch") is None:
+            raise ConfigError("a training job needs torch: pip install 'overproof[burnin]'")
         lock_folder(plan.folder, subject=f"training job {plan.folder}", down="overproof lab train down")
         supervisor = Supervisor(plan)
     except SuiteError as error:

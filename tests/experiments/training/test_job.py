@@ -15,11 +15,11 @@ from experiments.faults.fault import load_fault
 from experiments.injection import undo_pending
 from experiments.run_context import RUN_VARIABLE
 from experiments.training import actions
-from experiments.training.job import job_command
+from experiments.training.job import JobPlan, job_command
 from experiments.training.job_folder import JOB_FILE, is_job_alive, read_job, read_resumes
 from probes.child import process_start_time, wait_until
 from probes.errors import TargetError
-from tests.experiments.training.jobs import PLAN, START_TIMEOUT_S, all_pids, words_of
+from tests.experiments.training.jobs import START_TIMEOUT_S, all_pids, words_of
 
 END_TIMEOUT_S = 20.0
 
@@ -45,7 +45,7 @@ def test_a_job_that_does_not_heal_is_dead_after_a_kill_and_undoing_starts_it_aga
 ) -> None:
     monkeypatch.setenv(RUN_VARIABLE, str(tmp_path))
     folder = tmp_path / "train"
-    shape = ("--ranks-per-node", "1", "--step-s", "0.03", "--no-restart", "--no-checkpoints")
+    shape = ("--nodes", "1", "--step-s", "0.03", "--no-restart", "--no-checkpoints")
     up = overproof("up", *shape, "--json", out=tmp_path)
     assert up.returncode == 0, up.stderr
     twice = overproof("up", out=tmp_path)
@@ -60,17 +60,17 @@ def test_a_job_that_does_not_heal_is_dead_after_a_kill_and_undoing_starts_it_aga
     assert (twice.returncode, "one runs here already" in twice.stderr) == (2, True)
     assert is_dead
     assert undone.is_restored, words_of(folder)
-    assert undone.did == "started node-0 again; started node-1 again"
+    assert undone.did == "started node-0 again"
     assert [row["from_step"] for row in resumed] == [0, 0]
-    assert len(state["nodes"][0]["ranks"]) == 1
+    assert len(state["nodes"][0]["ranks"]) == 2
     down = overproof("down", out=tmp_path)
-    assert (down.returncode, "stopped 7 processes" in down.stdout) == (0, True), down.stdout
+    assert (down.returncode, "stopped 6 processes" in down.stdout) == (0, True), down.stdout
     assert overproof("status", out=tmp_path).returncode == 3
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed_not_even_what_is_stopped(tmp_path: Path) -> None:
     with subprocess.Popen(
-        job_command(PLAN.__class__(folder=tmp_path, ranks_per_node=1), lifeline=False),
+        job_command(JobPlan(folder=tmp_path, nodes=1), lifeline=False),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     ) as supervisor:
@@ -82,7 +82,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed_not_even_what_is_stopped(
         supervisor.kill()
 
         assert all_end(pids)
-    assert len(pids) == 7
+    assert len(pids) == 6
     assert not is_job_alive(tmp_path)
     undoing = load_fault("storage.cut").undo(
         {"job": str(tmp_path), "supervisor": {"pid": job.supervisor.pid, "start_time": 1}, "victims": []}
@@ -95,7 +95,7 @@ import sys, time
 from pathlib import Path
 from experiments.training.job import JobPlan, job_command
 from probes.child import start_child
-child = start_child(job_command(JobPlan(folder=Path(sys.argv[1]), ranks_per_node=1), lifeline=True))
+child = start_child(job_command(JobPlan(folder=Path(sys.argv[1]), nodes=1), lifeline=True))
 time.sleep(600)
 """
 
