@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -77,13 +79,13 @@ class Hosts:
 
     def stop_service(self, host: str, service: str) -> None:
         """Stop a service as ``systemctl stop`` does: the containers of the host live on."""
-        (self.plan.folder / host / f"{service}.stopped").touch()
+        self._stopped_file(host, service).touch()
         if not wait_until(lambda: not self.service_pids(host, service), timeout_s=20):
             raise RuntimeError(f"{host}: {service} does not stop")
 
     def start_service(self, host: str, service: str) -> None:
         """Let its supervisor start a service again."""
-        (self.plan.folder / host / f"{service}.stopped").unlink(missing_ok=True)
+        self._stopped_file(host, service).unlink(missing_ok=True)
         if not wait_until(lambda: bool(self.service_pids(host, service)), timeout_s=20):
             raise RuntimeError(f"{host}: {service} does not start")
 
@@ -97,11 +99,22 @@ class Hosts:
 
     def switch_off(self, node: str) -> None:
         """Take the power from a node, with all that runs on it."""
-        self.stop_service(CONTROL_PLANE, node)
+        self._stopped_file(CONTROL_PLANE, node).touch()
+        try:
+            os.kill(self.pid(node), signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        if not wait_until(lambda: not self.is_running(node), timeout_s=20):
+            raise RuntimeError(f"{node} does not go off")
 
     def switch_on(self, node: str) -> None:
         """Give it power again: it starts anew, with the same disk."""
-        self.start_service(CONTROL_PLANE, node)
+        self._stopped_file(CONTROL_PLANE, node).unlink(missing_ok=True)
+        if not wait_until(lambda: self.is_running(node), timeout_s=20):
+            raise RuntimeError(f"{node} does not come up")
+
+    def _stopped_file(self, host: str, service: str) -> Path:
+        return self.plan.folder / host / f"{service}.stopped"
 
 
 def run_quietly(command: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 _PAUSE_S = 0.2
 _RESTART_AFTER_S = 1.0
+_KILL_AFTER_S = 5.0  # what was asked to end and did not is killed
 
 
 class Service:
@@ -26,19 +27,27 @@ class Service:
         self.stopped = folder / f"{name}.stopped"
         self.pid: int | None = None
         self.start_at = 0.0
+        self.kill_at: float | None = None  # None while nobody asked it to end
 
     def step(self, now: float) -> None:
         """Start it or ask it to end, whichever is due."""
         if self.stopped.exists():
             if self.pid is not None:
-                os.kill(self.pid, signal.SIGTERM)
+                self._end(self.pid, now)
         elif self.pid is None and now >= self.start_at:
             self._try_to_start(now)
 
     def has_ended(self, status: int, now: float) -> None:
         """Note that it ended, and when it is to start again."""
         self._note(f"{self.name} ended with {os.waitstatus_to_exitcode(status)}")
-        self.pid, self.start_at = None, now + _RESTART_AFTER_S
+        self.pid, self.start_at, self.kill_at = None, now + _RESTART_AFTER_S, None
+
+    def _end(self, pid: int, now: float) -> None:
+        if self.kill_at is None:
+            self.kill_at = now + _KILL_AFTER_S
+            os.kill(pid, signal.SIGTERM)
+        elif now >= self.kill_at:
+            os.kill(pid, signal.SIGKILL)
 
     def _try_to_start(self, now: float) -> None:
         try:

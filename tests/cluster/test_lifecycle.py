@@ -15,21 +15,25 @@ from tests.cluster.cluster import leftovers, remove_cluster
 from tests.cluster.running import processes_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+_ENVIRONMENT = os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
 _TUNABLES = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "net/ipv4/ip_forward")
 
 
 def machine() -> dict[str, object]:
     """Return what of the machine's own a cluster must not change."""
-    commands = {"rules": ["nft", "list", "ruleset"], "routes": ["ip", "route"], "links": ["ip", "-o", "link"]}
-    shown: dict[str, object] = {
-        name: subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        for name, command in commands.items()
+    rules = subprocess.run(["iptables-save"], env=_ENVIRONMENT, capture_output=True, text=True, check=True)
+    routes = subprocess.run(["ip", "route"], env=_ENVIRONMENT, capture_output=True, text=True, check=True)
+    # Other tests may run beside this one, with wires and mounts of their own.
+    return {
+        "rules": [line for line in rules.stdout.splitlines() if not line.startswith(("#", ":"))],
+        "routes": [line for line in routes.stdout.splitlines() if " opk" in line],
+        "links": sorted(path.name for path in Path("/sys/class/net").glob("opk*")),
+        "mounts": [
+            line for line in Path("/proc/self/mounts").read_text().splitlines() if "overproof" in line
+        ],
+        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/overproof-*")),
+        **{name: Path("/proc/sys", name).read_text() for name in _TUNABLES},
     }
-    shown["mounts"] = Path("/proc/self/mounts").read_text()
-    shown["namespaces"] = sorted(path.name for path in Path("/run/netns").glob("*"))
-    groups = Path("/sys/fs/cgroup").glob("*/overproof-*")
-    shown["groups"] = sorted(str(path) for path in groups)
-    return shown | {name: Path("/proc/sys", name).read_text() for name in _TUNABLES}
 
 
 @pytest.mark.parametrize("service", ["kube-apiserver", "kube-proxy", "runc-v2"])

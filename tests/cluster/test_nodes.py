@@ -10,7 +10,14 @@ from kubernetes import client
 
 from probes.child import wait_until
 from tests.cluster.running import Hosts
-from tests.cluster.workload import deploy, diagnosis, is_node_ready, ready_pods, replica_that_answers
+from tests.cluster.workload import (
+    deploy,
+    diagnosis,
+    is_node_ready,
+    is_node_well,
+    ready_pods,
+    replica_that_answers,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -22,9 +29,9 @@ def healed(hosts: Hosts, api: client.ApiClient) -> Iterator[None]:
     """Whatever a test does to the node, the next one finds it well."""
     yield
     hosts.mend(NODE)
-    hosts.start_service("control-plane", NODE)
+    hosts.switch_on(NODE)
     hosts.start_service(NODE, "kubelet")
-    assert wait_until(lambda: is_node_ready(api, NODE), timeout_s=60)
+    assert wait_until(lambda: is_node_well(api, NODE), timeout_s=60)
 
 
 def seconds_until(condition: Callable[[], bool], *, timeout_s: float, tell: Callable[[], str]) -> float:

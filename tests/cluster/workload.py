@@ -70,6 +70,12 @@ def is_node_ready(api: client.ApiClient, name: str) -> bool:
     return is_ready(client.CoreV1Api(api).read_node(name).status.conditions)
 
 
+def is_node_well(api: client.ApiClient, name: str) -> bool:
+    """Say whether a node is ready, and nothing keeps pods away from it any more."""
+    node = client.CoreV1Api(api).read_node(name)
+    return is_ready(node.status.conditions) and not node.spec.taints
+
+
 def replica_that_answers(url: str, *, timeout_s: float = 2) -> str | None:
     """Ask for a completion and return who sent it; None where nobody did in time."""
     body = {"model": "simulated", "messages": [{"role": "user", "content": "?"}], "max_tokens": 2}
