@@ -16,6 +16,7 @@ from pathlib import Path
 from experiments.alerts import AlertsSeen, find_detection, judge_alerts, read_alerts
 from experiments.declared import HOSTS, LAB, NAMED, TRAINING
 from experiments.declared_judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
+from experiments.faults.fault import FAULTS, load_fault
 from experiments.guard import judge_guards
 from experiments.harm import find_harm
 from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
@@ -477,10 +478,11 @@ def judge_collateral(seen: Evidence) -> Finding:
 
 
 def judge_undo(entries: Sequence[Entry]) -> Finding:
-    """Whatever was armed has to be undone, and seen to be."""
+    """Whatever was armed has to be undone, and seen to be; what nobody can undo is said, and is no pass."""
     pending = [entry for entry in entries if entry.is_pending]
     unseen = [entry for entry in entries if not entry.detail.get("is_seen", True)]
-    outcome = None if not entries else Outcome.FAIL if pending else Outcome.PASS
+    due = [entry for entry in entries if entry.fault not in FAULTS or load_fault(entry.fault).is_undoable]
+    outcome = Outcome.FAIL if pending else Outcome.PASS if due else None
     if unseen and not pending:
         outcome = Outcome.INCONCLUSIVE
     if pending:
@@ -494,7 +496,11 @@ def judge_undo(entries: Sequence[Entry]) -> Finding:
         observed=observed or "nothing was armed",
         expected="every fault undone, and seen to be",
         evidence={"entries": [{"id": entry.id, "state": entry.state} for entry in entries]},
-        next_step="overproof gameday undo" if pending else "declare verify of the fault" if unseen else "",
+        next_step="overproof gameday undo"
+        if pending
+        else "look for yourself, or declare verify of the fault"
+        if unseen
+        else "",
     )
 
 

@@ -103,8 +103,11 @@ class Armed:
                 ago_s = boottime_s() - done["boottime_s"] if done["boot_id"] == boot_id() else 0.0
                 return done | {"ago_s": max(0.0, ago_s)}
             order = self.order
-            is_restored, did, has_acted = load_host_fault(order["fault"]).undo(order["state"])
+            fault: Any = load_host_fault(order["fault"])
+            is_restored, did, has_acted = fault.undo(order["state"])
             done = {"is_restored": is_restored, "did": did, "has_acted": has_acted, "by": by}
+            if hasattr(fault, "is_seen_restored"):
+                done["is_seen"] = fault.is_seen_restored(order["state"])
             done |= {"t_ns": time.time_ns(), "boottime_s": boottime_s(), "boot_id": boot_id()}
             if is_restored:
                 self.write(UNDONE, done)

@@ -51,6 +51,13 @@ class HostFault(Protocol):
         """
 
 
+class UnseenFault(HostFault, Protocol):
+    """A fault of which nothing on the host says whether it is still there."""
+
+    def is_seen_restored(self, state: dict[str, Any]) -> bool:
+        """Return whether something shows, after undoing, that it is gone."""
+
+
 class HealedFault(HostFault, Protocol):
     """A fault that the platform is to heal by itself; the others only undoing ends."""
 

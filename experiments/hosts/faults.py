@@ -84,6 +84,7 @@ def undo(captured: JsonObject) -> Undoing:
         is_restored=done["is_restored"],
         did=f"{done['did']} (by {done['by']})",
         has_acted=done["has_acted"],
+        is_seen=done.get("is_seen", True),
         ago_s=round(done["ago_s"], 3),
     )
 

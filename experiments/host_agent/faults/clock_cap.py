@@ -87,6 +87,14 @@ class ClockCap:
             True,
         )
 
+    def is_seen_restored(self, state: dict[str, Any]) -> bool:
+        """Return whether it was seen at a clock above the cap, which only a GPU at work shows."""
+        try:
+            looks = [self._look(state, is_first=index == 0) for index in range(_LOOKS)]
+        except Refused:
+            return False
+        return any(clock > state["mhz"] + _STEP_MHZ for clock, _ in looks)
+
     def _look(self, state: dict[str, Any], *, is_first: bool) -> tuple[float, float]:
         time.sleep(0 if is_first else self.between_s)
         row = read_gpu(self.smi, state["gpu"], _SEEN)

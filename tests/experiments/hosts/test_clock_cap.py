@@ -31,7 +31,9 @@ def test_a_working_gpu_is_held_at_a_clock_that_it_can_have_and_let_go_again(smi:
 
     assert smi.state[UUID]["lock"] == [345, 990]
     assert cap(smi).verify(state) == (True, f"{UUID} works at 990 MHz, held at 990")
+    assert not cap(smi).is_seen_restored(state)
     assert cap(smi).undo(state)[::2] == (True, True)
+    assert cap(smi).is_seen_restored(state)
     assert smi.state[UUID]["lock"] is None
     assert cap(smi).undo(state)[0] is True
     assert smi.told_to_change("-lgc", "-rgc")[1:] == [["-i", UUID, "-rgc"]] * 2
@@ -56,6 +58,9 @@ def test_an_idle_gpu_shows_nothing_and_a_driver_that_ignores_the_lock_is_found_o
     smi.set(h100(ignores_lock=True))
     cap(smi).inject(state)
 
+    smi.set(h100(**{"utilization.gpu": "0"}))
+    assert not cap(smi).is_seen_restored(state)  # free, and nothing shows it
+    smi.set(h100(lock=[345, 990], ignores_lock=True))
     assert idle == (False, f"{UUID} is idle at 345 MHz: only under load is it seen to be held down")
     assert cap(smi).verify(state) == (False, f"{UUID} runs at 1980 MHz, and was to be held at 990")
 

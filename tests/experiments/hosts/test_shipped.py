@@ -55,3 +55,11 @@ def test_what_may_set_off_automation_or_stay_is_a_high_risk_and_what_is_syntheti
         "gpu.xid",
         "host.power",
     }
+
+
+@pytest.mark.parametrize("name", sorted(ENTRIES))
+def test_an_experiment_that_says_that_it_is_noticed_asks_whether_an_alert_rang(name: str) -> None:
+    experiment = load_experiment(ENTRIES[name].path)
+    says = any(word in experiment.title for word in ("noticed", "missed", "rings"))
+
+    assert (experiment.alerts is not None) == says
