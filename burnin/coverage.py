@@ -20,15 +20,14 @@ from reports.run import Run, load_run
 JOB = "burnin"
 PROCESS = "P"
 PLACES = {"cpu": "cores", "cuda": "gpu"}
-NEEDS = {"gpu": ("a GPU",), "cores": ()}
 
 
 def injections() -> Iterator[Injection]:
-    """Yield every category that a seeded fault brings about, on a GPU and on cores."""
+    """Yield every category that a seeded fault brings about: on a GPU alone, or on cores as well."""
     for seed, places in detectors().jobs[JOB].seeds.items():
-        for place, categories in places.items():
-            for category in categories:
-                yield Injection(category=category, fault=f"seed {seed}", fidelity=PROCESS, needs=NEEDS[place])
+        for category in dict.fromkeys((*places["gpu"], *places["cores"])):
+            needs = () if category in places["cores"] else ("a GPU",)
+            yield Injection(category=category, fault=f"seed {seed}", fidelity=PROCESS, needs=needs)
 
 
 def shown_by(run: Run) -> Iterator[Shown]:

@@ -166,8 +166,9 @@ def _categories(document: JsonObject) -> Iterator[str]:
 
 
 def _way(injection: JsonObject) -> str:
-    needs = "".join(f"; needs {need}" for need in injection["needs"])
-    return f"{injection['fault']} ({injection['fidelity']}{needs})"
+    """Name a fault; what it needs the catalogue lists, but for a seed of a burn-in."""
+    needs = injection["needs"] if injection["fault"].startswith("seed ") else []
+    return f"{injection['fault']} ({injection['fidelity']}{''.join(f'; needs {need}' for need in needs)})"
 
 
 if __name__ == "__main__":
