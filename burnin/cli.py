@@ -121,6 +121,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of every operand and of every seeded fault.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
     seed_fault: Annotated[
         list[str] | None, typer.Option(hidden=True, help="STAGE:KIND@DEVICE, to see it found.")
     ] = None,
@@ -130,6 +131,10 @@ def run(
     from burnin.node.seeding import parse_seeded_fault
     from reports.terminal import print_result
 
+    if lifeline:
+        from probes.child import stop_with_parent
+
+        stop_with_parent()
     if simulate is not None:
         from burnin.fleet.simulation.run import run_simulation
         from probes.errors import ConfigError

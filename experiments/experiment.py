@@ -33,6 +33,7 @@ from experiments.declared import (
 from experiments.declared_spec import FaultSpec, TargetSpec, to_faults
 from experiments.guard import Guard
 from experiments.guard_spec import GuardSpec
+from experiments.hosts.reaccept_spec import Reaccept, ReacceptSpec
 from experiments.training.expectations import Expectations
 from experiments.training.expectations_spec import TrainingSpec
 from experiments.window import Window, WindowSpec
@@ -125,6 +126,9 @@ class ExtensionSpec(Spec):
     budget_window_days: float = Field(
         default=30.0, gt=0, le=366, description="Days over which the error budget of `after` counts."
     )
+    reaccept: ReacceptSpec | None = Field(
+        default=None, description="Burn-in of each host that was hit, before it is given back; absent: none."
+    )
 
     @field_validator("target", mode="before")
     @classmethod
@@ -147,6 +151,14 @@ class ExtensionSpec(Spec):
         missing = [name for name in ("workload", "slos") if not getattr(self, name) and not is_training]
         if missing and (is_needed or len(missing) == 1):
             raise ValueError(f"{missing[0]}: this key is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _has_hosts_to_reaccept(self) -> ExtensionSpec:
+        if self.reaccept is not None and (isinstance(self.target, str) or not self.target.hosts):
+            raise ValueError(
+                "reaccept: is for hosts, and the target has none (target: {name: …, hosts: […]})"
+            )
         return self
 
     @field_validator("guards")
@@ -240,6 +252,7 @@ class Experiment:
     target: Target = LAB_TARGET
     faults: tuple[Declared, ...] = ()  # by actions that are not ours
     harmless: tuple[str, ...] = ()  # actions that are not ours and break nothing
+    reaccept: Reaccept | None = None  # None: hosts that were hit are given back as they are
     training: Expectations | None = None  # None: the service is no training job
 
     @property
@@ -327,6 +340,7 @@ def check_experiment(
         budget_window_days=extension.budget_window_days,
         alerts=None if extension.alerts is None else extension.alerts.to_alerts(),
         target=target,
+        reaccept=None if extension.reaccept is None else extension.reaccept.to_reaccept(path),
         faults=faults,
         harmless=(*extension.harmless, *(str(f.undo["name"]) for f in faults if f.undo is not None)),
         training=None

@@ -28,6 +28,8 @@ from experiments.declared import HOSTS, TRAINING
 from experiments.experiment import Experiment
 from experiments.guard_watch import GuardWatch, Trip
 from experiments.hosts.judging import AFTER, BEFORE, HOSTS_SEEN
+from experiments.hosts.reaccept_judging import hosts_hit
+from experiments.hosts.reaccept_spec import Reaccept
 from experiments.injection import undo_pending
 from experiments.judging import judge_run, read_faults
 from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
@@ -111,6 +113,9 @@ def spec_of(experiment: Experiment, lab: LabChoice) -> JsonObject:
         "target": experiment.target.name,
         "target_kind": experiment.target.kind,
         "hosts": [host.to_json() for host in experiment.target.hosts],
+        "reaccept": None
+        if experiment.reaccept is None
+        else asdict(experiment.reaccept) | {"plan": str(experiment.reaccept.plan or "")},
         "training": None if experiment.training is None else asdict(experiment.training),
     }
 
@@ -177,6 +182,8 @@ class _GameDay:
                 self._phase("", time.time_ns())
                 self.training.note_checkpoints()
             self._put_back()
+            if self.experiment.reaccept is not None:
+                self._reaccept(self.experiment.reaccept)
         finally:
             with signals_held():
                 self.end()
@@ -607,6 +614,31 @@ class _GameDay:
             self._see_hosts(AFTER)
         left = [u for u in undone if not u.is_restored]
         self.progress.step("undo", "fail" if left else "done", "; ".join(u.did for u in left))
+
+    def _reaccept(self, wanted: Reaccept) -> None:
+        """Burn in the hosts that were hit while no other game day can have them; judging reads the record."""
+        from experiments.hosts.reaccept import END_WITHIN_S, start_burn_in
+
+        hit = hosts_hit(read_ledger(self.folder))
+        able = {name for name, entries in hit.items() if not any(entry.is_pending for entry in entries)}
+        hosts = [host for host in self.experiment.target.hosts if host.name in able]
+        names = ", ".join(host.name for host in hosts)
+        if not hosts:
+            return
+        if self.alerts is not None:
+            self.alerts.stop()  # what fires from now on may be the burn-in's
+        self.progress.step("re-acceptance", "running", f"burn-in {wanted.profile} of {names}")
+        seed = self.writer.header.seed
+        child = start_burn_in(hosts, wanted, self.folder, seed=seed, env=self._marked())
+        self._event("reaccept.started", pid=child.pid, hosts=[host.name for host in hosts])
+        try:
+            is_over = wait_until(
+                lambda: child.poll() is not None, timeout_s=wanted.within_s, interval_s=_POLL_S
+            )
+        finally:
+            end_child(child, grace_s=END_WITHIN_S)
+        self._event("reaccept.ended", exit_status=child.poll(), is_in_time=is_over)
+        self.progress.step("re-acceptance", "done" if child.poll() == 0 else "fail", names)
 
     def _note_moments(self, times: Times) -> None:
         """Put each moment on the timeline once, as soon as it is seen; judging derives them again."""

@@ -90,7 +90,7 @@ def _undo(entry: Entry, ledger: Ledger, timeline: Timeline, *, by: str) -> Undon
         with crash_around("undo"):
             undoing = fault.undo(entry.captured)
     except (SuiteError, OSError) as error:
-        undoing = Undoing(is_restored=False, did=str(error), has_acted=False)
+        undoing = Undoing(is_restored=False, did=str(error), has_acted=False, is_seen=False)
     state = UNDONE if undoing.is_restored else UNDO_FAILED
     done = {"did": undoing.did, "has_acted": undoing.has_acted, "is_seen": undoing.is_seen}
     if undoing.is_restored and undoing.ago_s:

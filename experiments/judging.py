@@ -20,6 +20,7 @@ from experiments.faults.fault import FAULTS, load_fault
 from experiments.guard import judge_guards
 from experiments.harm import find_harm
 from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
+from experiments.hosts.reaccept_judging import judge_reaccepted
 from experiments.ledger import Entry, read_ledger
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
 from experiments.training.evidence import TrainingSeen, read_training
@@ -31,6 +32,8 @@ from probes.outcome import Outcome
 from probes.request import Request
 from probes.slo import Slo, judge_slos
 from reports.gameday_story import name_of
+from reports.reacceptance import FOLDER as REACCEPT_FOLDER
+from reports.reacceptance import BurnedIn, read_burned_in
 from reports.run import Run, load_run
 from reports.table import read_requests, read_series
 
@@ -68,6 +71,9 @@ class Evidence:
     target_kind: str = LAB
     has_traffic: bool = True  # False: it was to have none, and what it shows is shown otherwise
     hosts_seen: dict[str, list[JsonObject]] = field(default_factory=dict)  # before and after, one row a host
+    is_reaccept_asked: bool = False  # whether hosts that were hit are to pass a burn-in
+    burned_in: dict[str, BurnedIn] = field(default_factory=dict)  # by host
+    reaccept_folder: Path = Path(REACCEPT_FOLDER)
     training: TrainingSeen | None = None  # None: no training job is watched
 
     @property
@@ -107,6 +113,14 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
     findings += judge_guards(seen.guards, seen.guard_trips, seen.guard_looks)
     findings += seen.answers
     findings += [judge_undo(seen.entries), judge_method(seen)]
+    findings += judge_reaccepted(
+        seen.faults,
+        seen.entries,
+        seen.burned_in,
+        is_asked=seen.is_reaccept_asked,
+        recovery_s=seen.recovery_s,
+        folder=seen.reaccept_folder,
+    )
     return [*findings, judge_client(seen)] if seen.has_traffic else findings
 
 
@@ -157,6 +171,9 @@ def read_evidence(run: Run) -> Evidence:
         target_kind=_kind_of(spec),
         has_traffic=training is None and (_kind_of(spec) != HOSTS or bool(spec["workload"])),
         hosts_seen={str(e.data["when"]): e.data["hosts"] for e in run.events_of(HOSTS_SEEN)},
+        is_reaccept_asked=bool(spec.get("reaccept")),
+        burned_in=read_burned_in(run.path),
+        reaccept_folder=run.path / REACCEPT_FOLDER,
         training=training,
     )
 

@@ -68,9 +68,10 @@ def run(
     ] = False,
 ) -> Outcome | None:
     """Send the workload's requests at its rate, whatever the endpoint does, and judge the answers."""
-    from loadtests.load_run import Finish, LoadRequest, run_load, stop_with_parent
+    from loadtests.load_run import Finish, LoadRequest, run_load
     from loadtests.processes.crew import Crew
     from loadtests.spec.workload import load_workload, override
+    from probes.child import stop_with_parent
     from reports.terminal import print_result
 
     spec = override(load_workload(workload), url=endpoint, duration_s=duration_s, calibrates=calibrates)
@@ -163,8 +164,8 @@ def worker(
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
 ) -> None:
     """Send a share of a load that is run from another machine."""
-    from loadtests.load_run import stop_with_parent
     from loadtests.processes.joining import run_workers
+    from probes.child import stop_with_parent
 
     if lifeline:
         stop_with_parent()

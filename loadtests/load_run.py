@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import signal
 import subprocess
@@ -36,7 +35,7 @@ from loadtests.traffic.prompts import WordScale
 from loadtests.watching.prometheus_page import SERVED, prometheus_page, read_merged
 from loadtests.watching.replica_watch import read_authorization, replica_watch
 from loadtests.watching.server_metrics import check_metrics_url, server_metrics
-from probes.child import end_child, python_module, start_child, watch_lifeline
+from probes.child import end_child, python_module, start_child
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
 from reports.live import Progress
@@ -81,11 +80,6 @@ class Finish:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.is_asked = self.was_told = True
-
-
-def stop_with_parent() -> None:
-    """Stop as by SIGTERM once standard input ends: whoever started this run has gone."""
-    watch_lifeline(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def run_load(request: LoadRequest, finish: Finish) -> Run:

@@ -103,6 +103,11 @@ def watch_lifeline(
     return thread
 
 
+def stop_with_parent() -> None:
+    """Stop as by SIGTERM once standard input ends: whoever started this command has gone."""
+    watch_lifeline(lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
 def _drain(
     on_loss: Callable[[], None], silence_s: float | None, on_line: Callable[[bytes], None] | None
 ) -> None:

@@ -17,6 +17,7 @@ from burnin.fleet.campaign_entry import CampaignEntry, Gpu, entries_of, entry_fr
 from burnin.fleet.lemon import Lemon, judge_lemon
 from probes.errors import ConfigError, SuiteError
 from probes.event import to_json_line
+from reports.reacceptance import runs_after
 from reports.record import RUN_FILE, open_for_append, write_whole
 from reports.run import load_run, read_ndjson
 
@@ -47,7 +48,7 @@ def update_campaign(runs: Path, file: Path) -> tuple[list[CampaignEntry], list[s
     known = load_campaign(file)
     held = {(entry.run, entry.host): entry for entry in known}
     problems, lines = [], []
-    for folder in sorted(path.parent for path in runs.glob(f"*/{RUN_FILE}") if path.parent.name != LATEST):
+    for folder in _folders(runs):
         try:
             found = list(entries_of(load_run(folder)))
         except (SuiteError, KeyError, TypeError, ValueError) as error:
@@ -60,6 +61,12 @@ def update_campaign(runs: Path, file: Path) -> tuple[list[CampaignEntry], list[s
     if lines:
         _append(file, lines)
     return list(held.values()), problems
+
+
+def _folders(runs: Path) -> list[Path]:
+    """Return the folders of runs, and of those that a game day keeps within its own: they follow it."""
+    own = sorted(path.parent for path in runs.glob(f"*/{RUN_FILE}") if path.parent.name != LATEST)
+    return [folder for run in own for folder in (run, *runs_after(run))]
 
 
 def _append(file: Path, lines: Sequence[str]) -> None:
@@ -113,7 +120,7 @@ def campaign_state(
         hosts = {entry.host for entry in own}
         drained = [t_ns for host in hosts for t_ns in drains.get(host, ())]
         changes = [text for host, text in reversed(moves) if host in hosts]
-        last = own[-1]
+        last = next((entry for entry in reversed(own) if not entry.is_gameday), own[-1])
         states.append(
             NodeState(
                 node=node,

@@ -11,7 +11,13 @@ from probes.outcome import Outcome
 from reports.fleet_sheet import FLEET, is_simulated
 from reports.fleet_tables import FleetTables
 from reports.fleet_verdicts import read_verdicts
+from reports.gameday_sheet import GAMEDAY
+from reports.reacceptance import OWN_DOING
+from reports.reacceptance import RULE as REACCEPTED
 from reports.run import Run
+
+GAME_DAY = "game day"  # state of a host in one
+NEVER_NS = 2**63 - 1  # end of a fault that nobody saw undone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +43,14 @@ class CampaignEntry:
     rules: tuple[str, ...] = ()  # of its own burn-in that failed, one for each finding
     fleet_rules: tuple[str, ...] = ()  # by which the fleet accused it
     gpus: tuple[Gpu, ...] = ()
+    t_end_ns: int = 0  # 0: an older line does not say
+    faults_ns: tuple[tuple[int, int], ...] = ()  # of a game day: while its faults may have been on the host
+    trouble: tuple[str, ...] = ()  # of a game day: what the host itself did wrong
+
+    @property
+    def is_gameday(self) -> bool:
+        """Whether a game day tells of the host: it says nothing of how good its hardware is."""
+        return self.state == GAME_DAY
 
 
 def entries_of(run: Run) -> Iterator[CampaignEntry]:
@@ -47,6 +61,8 @@ def entries_of(run: Run) -> Iterator[CampaignEntry]:
         yield from _of_fleet(run)
     elif run.header.kind == "burnin":
         yield _of_host(run)
+    elif run.header.kind == GAMEDAY:
+        yield from _of_gameday(run)
 
 
 def _of_host(run: Run) -> CampaignEntry:
@@ -64,6 +80,7 @@ def _of_host(run: Run) -> CampaignEntry:
     return CampaignEntry(
         run=run.header.id,
         t_ns=run.header.started_ns,
+        t_end_ns=_end_of(run),
         profile=str(run.header.spec.get("profile", "")),
         host=run.header.host,
         serial=serial,
@@ -72,6 +89,39 @@ def _of_host(run: Run) -> CampaignEntry:
         rules=tuple(failed),
         gpus=tuple(Gpu(serial=s, slot=slot, model=model) for s, slot, model in sorted(gpus) if s),
     )
+
+
+def _of_gameday(run: Run) -> Iterator[CampaignEntry]:
+    """Yield when each host was under faults of ours, and what was the host's own doing; never our fault."""
+    undone = {str(event.data["id"]): event.t_ns for event in run.events_of("undo.verified")}
+    faults: dict[str, list[tuple[int, int]]] = {}
+    for event in run.events_of("fault.armed"):
+        captured = event.data["captured"]
+        for victim in captured["victims"] if "host_fault" in captured else ():
+            until_ns = undone.get(str(event.data["id"]), NEVER_NS)
+            faults.setdefault(str(victim["name"]), []).append((event.t_ns, until_ns))
+    trouble = {
+        str(finding.evidence["host"]): tuple(map(str, finding.evidence[OWN_DOING]))
+        for finding in run.findings
+        if finding.rule == REACCEPTED
+    }
+    for host, spans in faults.items():
+        yield CampaignEntry(
+            run=run.header.id,
+            t_ns=run.header.started_ns,
+            t_end_ns=_end_of(run),
+            profile="",
+            host=host,
+            serial="",
+            outcome=Outcome.INCONCLUSIVE.value,
+            state=GAME_DAY,
+            faults_ns=tuple(spans),
+            trouble=trouble.get(host, ()),
+        )
+
+
+def _end_of(run: Run) -> int:
+    return max((event.t_ns for event in run.events[-1:]), default=run.header.started_ns)
 
 
 _RULES = """
@@ -102,6 +152,7 @@ def _of_fleet(run: Run) -> Iterator[CampaignEntry]:
         yield CampaignEntry(
             run=run.header.id,
             t_ns=run.header.started_ns,
+            t_end_ns=_end_of(run),
             profile=str(run.header.spec.get("profile", "")),
             host=verdict.host,
             serial=serials.get(verdict.host, ""),
@@ -118,5 +169,6 @@ def _of_fleet(run: Run) -> Iterator[CampaignEntry]:
 def entry_from_json(data: JsonObject) -> CampaignEntry:
     """Read a line back."""
     known = {name: data[name] for name in CampaignEntry.__slots__ if name in data}
-    known |= {name: tuple(known.get(name, ())) for name in ("rules", "fleet_rules")}
+    known |= {name: tuple(known.get(name, ())) for name in ("rules", "fleet_rules", "trouble")}
+    known["faults_ns"] = tuple((int(begin), int(end)) for begin, end in known.get("faults_ns", ()))
     return CampaignEntry(**known | {"gpus": tuple(Gpu(**gpu) for gpu in data.get("gpus", ()))})
