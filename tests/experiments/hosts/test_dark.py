@@ -24,7 +24,7 @@ from tests.experiments.hosts.real_hosts import base_of, entry_of, environment, r
 from tests.experiments.hosts.rows import ROWS, Row
 from tests.ssh_hosts import SshHost, SshHosts
 
-pytestmark = pytest.mark.needs("root", "sshd", "ip")
+pytestmark = pytest.mark.needs("root", "sshd", "ip", "nft", "tc")
 UNDO_AFTER_S = (
     10.0  # from the look at the host: until then it has to be armed and injected, on a busy machine
 )
