@@ -23,14 +23,12 @@ from experiments.host_agent.carries import what_it_carries
 from experiments.host_agent.fault import HostFault, Refused
 from experiments.host_agent.faults import FAULTS, load_host_fault
 from experiments.host_agent.faults.process import select
-from experiments.host_agent.processes import ancestors
 from experiments.host_agent.timer import start_timer, why_not_ready
 from probes.child import process_state
 
 SILENCE_S = 60  # after which the line counts as cut: whoever is there says something more often
 LATER_S = 0.5  # until a fault that cuts our connection begins: the answer is out by then
 _LEFT_S_MIN = 1.0
-_WAY_IN = "SSH_CONNECTION"
 
 
 class Agent:
@@ -225,23 +223,8 @@ def _inject_later(armed: Armed) -> None:
         os._exit(status)
 
 
-def keep_way_in() -> None:
-    """Find the connection that we came over where a wrapper, such as sudo, has hidden it from us."""
-    if os.environ.get(_WAY_IN):
-        return
-    mark = f"{_WAY_IN}=".encode()
-    for pid in ancestors(os.getpid()):
-        with contextlib.suppress(OSError):
-            entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            for entry in entries:
-                if entry.startswith(mark):
-                    os.environ[_WAY_IN] = entry.removeprefix(mark).decode()
-                    return
-
-
 def serve(orders: IO[bytes], answers: IO[bytes], base: Path, archive: Path) -> None:
     """Answer until the line ends, or is silent for too long."""
-    keep_way_in()
     agent = Agent(base, archive)
     while True:
         signal.alarm(SILENCE_S)

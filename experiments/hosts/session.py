@@ -28,9 +28,11 @@ _HELLO = b"overproof-agent-begins\n"
 _NOISE_BYTES_MAX = 1 << 16  # what a login shell may print before
 _CHUNK_BYTES = 1 << 15
 _STALE_S = 30.0  # the agent leaves a line that is silent for a minute
-# The last word marks our processes on the host, which no fault may hit.
+# The word after it marks our processes on the host, which no fault may hit; the last one, which the login
+# shell fills in, tells which connection carries us also where a wrapper, such as sudo, keeps that to itself.
 _FIRST = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 _MARK = "experiments.host_agent"
+_WAY_IN = '"$SSH_CONNECTION"'
 _SECOND = f"""
 import os, signal, sys, tempfile
 signal.alarm(60)
@@ -47,6 +49,7 @@ path = keep(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))
 base = sys.stdin.buffer.readline().decode().rstrip("\\n")
 if sys.version_info < (3, 10):
     sys.exit("python is %s there; 3.10 or later is needed" % sys.version.split()[0])
+os.environ["SSH_CONNECTION"] = sys.argv[2]
 sys.path.insert(0, path)
 from experiments.host_agent.agent import main
 os.write(1, {_HELLO!r})
@@ -100,6 +103,9 @@ class HostSession:
             self._drop()
             why = f"no answer within {within_s:g} s" if isinstance(error, TimeoutError) else str(error)
             raise TargetError(f"{self.host.name}: {order['do']}: the connection broke: {why}") from error
+        except BaseException:  # a stop in the midst of it: the next order must not get this one's answer
+            self._drop()
+            raise
         self._used_at = time.monotonic()
         assert isinstance(answer, dict)
         return answer
@@ -154,7 +160,7 @@ class HostSession:
             raise EOFError("the connection is gone")
         self._channel = transport.open_session(timeout=max(deadline - time.monotonic(), 0.1))
         words = [*self.host.wrapper, self.host.python, "-I", "-S", "-c", _FIRST, _MARK]
-        self._channel.exec_command(f"exec {shlex.join(words)}")
+        self._channel.exec_command(f"exec {shlex.join(words)} {_WAY_IN}")
         second, archive = _SECOND.encode(), build_agent()
         opening = b"%d\n%s%d\n%s%s\n" % (
             len(second), second, len(archive), archive, self.host.folder.encode(),

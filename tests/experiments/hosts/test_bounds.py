@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,35 @@ def test_the_link_that_carries_our_connection_is_refused_unless_asked_for(one: S
     with pytest.raises(FaultRefused, match=r"our own connection, SSH from .* comes through it"):
         captured(one, "link.down", {"interface": "eth0"})
     assert captured(one, "link.down", {"interface": "eth0", "may_cut_ssh": True})["state"]["may_cut_ssh"]
+
+
+def test_our_connection_is_known_behind_a_wrapper_that_hides_it(one: SshHost) -> None:
+    hiding = replace(entry_of(one), wrapper=("env", "--unset=SSH_CONNECTION"))
+    target = Target(hosts=(hiding,), seed=1, run="run")
+
+    with pytest.raises(FaultRefused, match="our own connection"):
+        capture_hosts("link.down", {"interface": "eth0"}, [hiding], target, undo_after_s=60)
+
+
+class Stopped(BaseException):
+    """As a stop comes in the midst of an order."""
+
+
+def test_an_order_after_one_that_was_cut_short_gets_its_own_answer(server: SshHost) -> None:
+    session = session_of(entry_of(server))
+    session.ask("look")
+    before = signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(Stopped()))
+
+    def look_and_be_stopped() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        session.ask("look")
+
+    with pytest.raises(Stopped):
+        look_and_be_stopped()
+    signal.signal(signal.SIGALRM, before)
+
+    answer = session.ask("processes", arguments=SERVER)
+    assert [str(row["pid"]) for row in answer["processes"]] == pids(server)
 
 
 def test_a_link_that_carries_us_goes_and_only_the_timer_brings_it_back(
