@@ -24,11 +24,18 @@ _PACKAGES = {
     "dockerd": "docker.io",
 }
 _CLUSTER = "the Kubernetes cluster of make test-cluster"
-_left_out: dict[str, list[str]] = defaultdict(list)
+_NEEDS = "needs "  # begins the reason of a skip
 
 
-def pytest_configure() -> None:
-    os.environ[_MARK] = _SESSION
+def pytest_configure(config: pytest.Config) -> None:
+    # Workers of pytest-xdist carry the mark of the session that has started them: it looks when all are done.
+    if not is_worker(config):
+        os.environ[_MARK] = _SESSION
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs a share of the tests for another one."""
+    return hasattr(config, "workerinput")
 
 
 def _is_there(program: str) -> bool:
@@ -55,19 +62,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if os.environ.get("CI") == "true" and missing not in ("an NVIDIA GPU", _CLUSTER):
         pytest.fail(f"needs {missing}, which the set-up should have installed", pytrace=False)
-    _left_out[missing].append(item.nodeid)
-    pytest.skip(f"needs {missing}")
+    pytest.skip(f"{_NEEDS}{missing}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for missing, tests in sorted(_left_out.items()):
+    left_out = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", ()):  # of this process or of its workers
+        _, _, reason = report.longrepr if isinstance(report.longrepr, tuple) else ("", 0, "")
+        if reason.startswith(f"Skipped: {_NEEDS}"):
+            left_out[reason.partition(_NEEDS)[2]].append(report.nodeid)
+    for missing, tests in sorted(left_out.items()):
         package = "" if missing == _CLUSTER else f" (Debian: {_PACKAGES.get(missing, missing)})"
         terminalreporter.line(f"left out on this machine: {len(tests)} tests need {missing}{package}")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    leftovers = _leftovers()
+    leftovers = [] if is_worker(session.config) else _leftovers()
     for pid, command in leftovers:
         print(f"\nleft running by a test: pid {pid}: {command}")  # noqa: T201
     if leftovers:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from probes.child import wait_until
 
+PATIENT = ("nice", "-n", "10")  # before a command
 _MARK = "OVERPROOF_TEST_JOB"
 
 
@@ -46,12 +47,17 @@ class Job:
         return self.log.read_text(errors="replace")
 
 
-def start_job(arguments: Sequence[str], folder: Path, *, env: Mapping[str, str] | None = None) -> Job:
-    """Start ``overproof …`` with its output in ``folder/log``, and with these variables besides ours."""
+def start_job(
+    arguments: Sequence[str], folder: Path, *, env: Mapping[str, str] | None = None, is_patient: bool = False
+) -> Job:
+    """Start ``overproof …`` with its output in ``folder/log``, and with these variables besides ours.
+
+    ``is_patient`` is for what rests on no timing: it leaves the processor to the tests that run beside it.
+    """
     mark, log = secrets.token_hex(8), folder / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "overproof", *arguments],
+            [*(PATIENT if is_patient else ()), sys.executable, "-P", "-m", "overproof", *arguments],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -123,7 +123,10 @@ def run_cell(cell: Cell, folder: Path) -> Aftermath:
     lab_folder = folder / "runs/lab"
     before = state_of(read_lab(lab_folder))
     job = start_job(
-        write_cell(cell, folder), folder, env={CRASH_VARIABLE: f"{cell.point}:{cell.signal}:{cell.whom}"}
+        write_cell(cell, folder),
+        folder,
+        env={CRASH_VARIABLE: f"{cell.point}:{cell.signal}:{cell.whom}"},
+        is_patient=True,
     )
     status = job.wait(timeout_s=END_TIMEOUT_S)
     problems = []

@@ -18,6 +18,8 @@ from tests.experiments.test_chaos_child import activity
 from tests.experiments.test_gameday import Day, end_of, write_experiment
 from tests.processes import start_job
 
+pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
+
 # The other rows, which have no whole day of their own here:
 #   fault action raised: test_gameday.test_a_fault_that_was_never_injected_is_not_a_pass
 #   SIGTERM while a Python action runs: test_chaos_child.test_a_stop_inside_an_action_lets_no…
@@ -47,7 +49,8 @@ def write_days(folders: dict[str, Path]) -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
     folders = {name: tmp_path_factory.mktemp(name) for name in (GATE, BREACH, ROLLBACK, PLAIN)}
-    jobs = {name: start_job(words, folders[name]) for name, words in write_days(folders).items()}
+    days = write_days(folders)
+    jobs = {name: start_job(words, folders[name], is_patient=True) for name, words in days.items()}
     return {name: end_of(job, folders[name]) for name, job in jobs.items()}
 
 

@@ -34,6 +34,8 @@ from tests.experiments.rows import fault
 from tests.experiments.test_gameday import BY_A_BUSY_MACHINE, end_of, run_of, until
 from tests.processes import Job, processes_with, start_job
 
+pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
+
 TARGET = "staging"
 BY_API = "stop it by the API"
 
@@ -179,7 +181,6 @@ def start_day(folder: Path, document: JsonObject, *arguments: str, allowed: bool
     return start_job(["gameday", "run", "experiment.yaml", *arguments], folder)
 
 
-@pytest.mark.timeout(400)
 def test_declared_faults_by_a_process_and_by_http_that_are_seen_and_gone_pass(tmp_path: Path) -> None:
     """One is ended by its undo, the other by the platform, without our help."""
     for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided

@@ -23,8 +23,11 @@ from probes.outcome import Outcome
 from reports.run import Run, load_run
 from tests.processes import Job, processes_with, start_job, wait_for
 
+pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
+
 # Other programs delay the client, or leave too few independent values; neither touches what was broken.
 BY_A_BUSY_MACHINE = {("client", Outcome.INCONCLUSIVE), ("slo", Outcome.INCONCLUSIVE)}
+END_TIMEOUT_S = 300  # of a day of half a minute, on a machine that others keep busy
 CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
 
 
@@ -74,7 +77,7 @@ def game_day(folder: Path, *arguments: str) -> Day:
 
 
 def end_of(job: Job, folder: Path) -> Day:
-    status = job.wait(timeout_s=100)
+    status = job.wait(timeout_s=END_TIMEOUT_S)
     assert wait_until(lambda: not job.descendants(), timeout_s=5), job.descendants()
     run = run_of(folder)
     assert run is not None, job.text()
@@ -100,7 +103,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     os.waitpid(running.supervisor.pid, 0)
 
 
-@pytest.mark.timeout(400)
 def test_a_service_that_heals_passes_with_every_moment_and_the_undo_shown(tmp_path: Path) -> None:
     experiment = str(write_experiment(tmp_path))
     for attempt in range(3):  # a client that other programs kept from sending in time is rightly undecided
@@ -140,7 +142,7 @@ def bad_days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
     paths["refused"].write_text(yaml.safe_dump(document))
     more = {"unhealed": ["--lab-no-restart"]}
     jobs = {
-        name: start_job(["gameday", "run", str(path), *more.get(name, [])], folders[name])
+        name: start_job(["gameday", "run", str(path), *more.get(name, [])], folders[name], is_patient=True)
         for name, path in paths.items()
     }
     return {name: end_of(job, folders[name]) for name, job in jobs.items()}

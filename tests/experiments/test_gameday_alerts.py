@@ -18,6 +18,8 @@ from tests.experiments.alertmanagers import PROGRAM, post_alert, running_alertma
 from tests.experiments.test_gameday import BY_A_BUSY_MACHINE, Day, end_of, run_of, write_experiment
 from tests.processes import start_job
 
+pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
+
 
 @contextlib.contextmanager
 def rule(folder: Path, url: str) -> Iterator[None]:

@@ -27,6 +27,8 @@ from tests.processes import start_job
 STUCK = """
 import ctypes, signal
 
+pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
+
 def sleep():
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     ctypes.PyDLL(None).sleep(90)  # holds the interpreter's lock, so that no thread runs either
