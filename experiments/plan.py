@@ -36,6 +36,7 @@ HARMLESS = frozenset(
     {"undo_faults", "restore_replicas", "replicas_serve", "replicas_recovered"}
     | {"hosts_answer", "process_runs", "faults_healed"}
 )
+REACCEPT = "reaccept"  # as the owner of a host names the burn-in after a fault
 HASH_CHARS_MIN = 12  # of a hash that somebody types
 
 
@@ -107,6 +108,8 @@ def resolve_plan(experiment: Experiment, lab_folder: Path, *, seed: int) -> Plan
         names = [host.name for host in experiment.target.hosts]
         where = {"target": experiment.target.name, "folder": ", ".join(names)}
         where["url"] = experiment.target.endpoint
+        if experiment.reaccept is not None:
+            where[REACCEPT] = experiment.reaccept.profile
         targets = [
             target
             for activity in _actions(experiment)
@@ -351,12 +354,15 @@ def look_at_conditions(experiment: Experiment, plan: Plan, folder: Path, out: Pa
 
 
 def faults_by_host(plan: Plan) -> dict[str, list[str]]:
-    """Return the faults that each host would be hit by."""
+    """Return what each host would get, for its owner to allow: faults, and the burn-in afterwards."""
     found: dict[str, list[str]] = {}
     for target in plan.targets:
         if target.undo_after_s is not None:
             for victim in target.victims:
                 found.setdefault(str(victim["name"]), []).append(target.fault)
+    if REACCEPT in plan.lab:
+        for names in found.values():
+            names.append(REACCEPT)
     return found
 
 
@@ -410,6 +416,8 @@ def render_plan(plan: Plan, conditions: Sequence[Condition], warnings: Sequence[
         lines.append(f"    {of}{under_way}; ended by {target.ends_by}")
         verb = "serve" if parts == "replicas" else "run"
         lines.append(f"    {target.others_serving} others {verb}, and have to at that moment")
+    if REACCEPT in plan.lab:
+        lines.append(f"  then a burn-in ({plan.lab[REACCEPT]}) of each host that was hit")
     limit = f"{MAX_SHARE:.0%} of several" if plan.max_share is None else f"{plan.max_share:.0%}"
     lines.append(f"  at most {limit} at once")
     cost = "unknown: no goodput promise" if plan.budget_share is None else f"{plan.budget_share:.4%}"

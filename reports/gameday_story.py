@@ -84,6 +84,10 @@ _LINES: Mapping[str, Callable[[JsonObject], Line]] = {
         f"{str(d.get('did')).removeprefix('nothing to do: ')} (by {d.get('by')})",
     ),
     "undo.failed": lambda d: (STOP, "undo failed", f"{d.get('did')} (by {d.get('by')})"),
+    "reaccept.started": lambda d: (PLAIN, "burn-in begins", ", ".join(map(str, d.get("hosts") or ()))),
+    "reaccept.ended": lambda d: (
+        (WELL, "burn-in passed", "") if d.get("exit_status") == 0 else (STOP, "burn-in not passed", "")
+    ),
     INTERRUPTED: lambda d: (STOP, "game day interrupted", str(d.get("signal", ""))),
     STOPPED: lambda d: (STOP, "game day could not go on", str(d.get("reason", ""))),
     CRASHED: lambda d: (STOP, "overproof crashed", str(d.get("reason", ""))),

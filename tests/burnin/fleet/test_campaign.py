@@ -11,9 +11,11 @@ import pytest
 
 import overproof
 from burnin.fleet.campaign import NodeState, campaign_state, load_campaign, render_campaign, update_campaign
-from burnin.fleet.campaign_entry import CampaignEntry, Gpu
+from burnin.fleet.campaign_entry import GAME_DAY, NEVER_NS, CampaignEntry, Gpu
 from burnin.fleet.judging import judge_fleet
 from burnin.fleet.lemon import DAY_NS, judge_lemon
+from probes.finding import Finding
+from reports.record import create_run
 from reports.session import rejudge
 from tests.burnin.fleet.fleet_record import T0_NS, FleetRecord, fails
 
@@ -114,6 +116,94 @@ def test_what_lies_further_back_than_the_window_is_forgiven() -> None:
 
     assert judge_lemon(own, [], now_ns=T0_NS + 28 * DAY_NS).is_lemon
     assert not judge_lemon(own, [], now_ns=T0_NS + 32 * DAY_NS).is_lemon
+
+
+def _gameday(day: float, *, hours: float = 1, trouble: tuple[str, ...] = ()) -> CampaignEntry:
+    """A game day that had a fault on the node for a while."""
+    t_ns = T0_NS + round(day * DAY_NS)
+    spans = ((t_ns, t_ns + round(hours * DAY_NS / 24)),)
+    entry = _entry(day, run=f"day-{day}", profile="", serial="", outcome="inconclusive", state=GAME_DAY)
+    return replace(entry, gpus=(), faults_ns=spans, trouble=trouble)
+
+
+def test_faults_of_ours_never_make_a_healthy_node_a_lemon() -> None:
+    days = [_gameday(day) for day in range(9)]
+    under_fault = [_entry(day + 0.01, outcome="fail", rules=("xid", "ecc")) for day in range(9)]
+    into_fault = [
+        _entry(day - 0.01, outcome="fail", fleet_rules=("network",), t_end_ns=T0_NS + day * DAY_NS + 1)
+        for day in range(9)
+    ]
+    cut_off = [_entry(day + 0.02, state="lost", outcome="inconclusive") for day in range(9)]
+
+    with_them = _states(*days, *under_fault, *into_fault, *cut_off)["gpu1"].lemon
+    without = _states(*under_fault, *into_fault, *cut_off)["gpu1"].lemon
+
+    assert (with_them.raised, with_them.is_lemon) == ((), False)
+    assert without.is_lemon
+
+
+def test_a_fault_that_nobody_saw_undone_explains_all_that_comes_after_it() -> None:
+    failed = [_entry(day, outcome="fail", rules=("xid", "ecc")) for day in (2, 3, 4)]
+    pending = replace(_gameday(1), faults_ns=((T0_NS + DAY_NS, NEVER_NS),))
+
+    assert not _states(pending, *failed)["gpu1"].lemon.is_lemon
+
+
+def test_a_burn_in_after_a_game_day_counts_like_any_other() -> None:
+    failed = [_entry(day + 0.5, outcome="fail", rules=("ecc", "xid")) for day in (1, 3, 5)]
+
+    state = _states(*(_gameday(day) for day in (1, 3, 5)), *failed)["gpu1"]
+
+    assert state.lemon.is_lemon
+    assert (state.outcome, state.state, state.passed) == ("fail", "finished", "")
+
+
+def test_a_game_day_takes_back_nothing_that_was_passed_and_is_no_last_run() -> None:
+    state = _states(_entry(1), _gameday(2, trouble=("not healed: x",)))["gpu1"]
+
+    assert (state.passed, state.outcome, state.state) == ("intake", "pass", "finished")
+
+
+def test_what_a_host_did_wrong_in_game_days_is_one_signal_and_alone_makes_no_lemon() -> None:
+    days = [_gameday(day, trouble=("not undone: link",)) for day in (1, 2, 3)]
+    failed = [_entry(day + 0.5, outcome="fail", rules=("ecc",)) for day in (1, 2)]
+
+    alone = _states(*days, _entry(9))["gpu1"].lemon
+    both = _states(*days, *failed, *(_entry(day) for day in (6, 7, 8)))["gpu1"].lemon
+
+    assert (alone.raised, alone.is_lemon) == (("gameday_trouble",), False)
+    assert (both.raised, both.is_lemon) == (("single_node_failures", "gameday_trouble"), True)
+
+
+def test_the_record_of_a_game_day_says_when_its_faults_were_there_and_what_went_wrong(tmp_path: Path) -> None:
+    finding = Finding(
+        rule="reaccepted",
+        subject="host:gpu1",
+        outcome=None,
+        observed="",
+        expected="",
+        evidence={"host": "gpu1", "own_doing": ["not healed: x"]},
+    )
+    with create_run(tmp_path, kind="gameday", spec={}, seed=1) as writer:
+        for id, captured in {
+            "a": {"host_fault": "link.down", "victims": [{"name": "gpu1"}]},
+            "b": {"host_fault": "link.down", "victims": [{"name": "gpu2"}]},
+            "c": {"victims": [{"name": "replica-0"}]},
+        }.items():
+            writer.event("fault", "fault.armed", id=id, captured=captured)
+        undone = writer.event("fault", "undo.verified", id="a")
+        writer.event("controller", "run.finished")
+        writer.write_findings([finding])
+
+    entries, problems = update_campaign(tmp_path, tmp_path / "campaign.ndjson")
+
+    assert problems == []
+    assert [(e.host, e.state, e.trouble) for e in entries] == [
+        ("gpu1", GAME_DAY, ("not healed: x",)),
+        ("gpu2", GAME_DAY, ()),
+    ]
+    assert [e.faults_ns[0][1] for e in entries] == [undone.t_ns, NEVER_NS]
+    assert load_campaign(tmp_path / "campaign.ndjson") == entries
 
 
 def test_the_memory_outlives_the_folders_of_the_runs(tmp_path: Path) -> None:
