@@ -109,7 +109,8 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
         findings += [judge_redundancy(seen), judge_collateral(seen)]
     if seen.target not in (LAB, TRAINING):
         hypothesis = judge_hypothesis(seen.journal, subject=seen.victims_subject)
-        findings += [judge_target(seen.target), hypothesis if seen.has_traffic else needed(hypothesis)]
+        is_shown = seen.has_traffic or seen.training is not None
+        findings += [judge_target(seen.target), hypothesis if is_shown else needed(hypothesis)]
     findings += judge_guards(seen.guards, seen.guard_trips, seen.guard_looks)
     findings += seen.answers
     findings += [judge_undo(seen.entries), judge_method(seen)]

@@ -150,12 +150,12 @@ def test_lost_steps_and_effective_time_are_those_of_the_log(tmp_path: Path) -> N
     job = _broken_job(tmp_path)
 
     lost, more = lost_steps_at_most(5, job), lost_steps_at_most(4, job)
-    ettr, too_much = ettr_at_least(0.5, job), ettr_at_least(0.7, job)
+    ettr, too_much = ettr_at_least(0.3, job), ettr_at_least(0.7, job)
 
     assert (lost["outcome"], lost["lost"], lost["restarts"]) == ("pass", 5, 1)
     assert more["outcome"] == "fail"
     assert ettr["outcome"] == "pass"
-    assert ettr["ettr"] == pytest.approx(200 * 0.05 / 18, abs=0.01)
+    assert 0.4 < ettr["ettr"] <= 200 * 0.05 / 18 + 0.001  # time goes on while it is asked
     assert too_much["outcome"] == "fail"
 
 
