@@ -337,7 +337,7 @@ def _model(seen: TrainingSeen, found: Effective | None) -> JsonObject:
     assert seen.times is not None
     steps = seen.progress.between(seen.start_ns, seen.times.t_inject_ns).intervals_s()
     every, wall_s = seen.checkpoint_every, (seen.end_ns - seen.start_ns) / 1e9
-    write_s, recovery = checkpoint_write_s(seen.rows), recovery_of(seen)
+    write_s, stops = checkpoint_write_s(seen.rows), _stops_s(seen)
     model: JsonObject = {
         "ettr": found.ratio if found else None,
         "ettr_low": found.low if found else None,
@@ -346,11 +346,7 @@ def _model(seen: TrainingSeen, found: Effective | None) -> JsonObject:
         "step_s": median(steps) if steps else None,
         "checkpoint_write_s": write_s,
     }
-    stop_s = 0.0
-    if recovery.stopped_ns is not None:
-        ended_ns = recovery.resumed_ns or seen.end_ns
-        stop_s = (ended_ns - recovery.stopped_ns) / 1e9 - recovery.lost * (model["step_s"] or 0.0)
-    model["restart_s"] = max(0.0, stop_s)
+    model |= {"stops": len(stops), "restart_s": sum(stops) / len(stops) if stops else 0.0}
     if not steps or every is None or not write_s:
         return model
     interval_s = every * model["step_s"]
@@ -360,9 +356,24 @@ def _model(seen: TrainingSeen, found: Effective | None) -> JsonObject:
         "mttf_s": mttf_s,
         "best_interval_s": optimal_interval_s(write_s=write_s, mttf_s=mttf_s),
         "expected_ettr": expected_ratio(
-            interval_s=interval_s, write_s=write_s, restart_s=model["restart_s"], mttf_s=wall_s
+            interval_s=interval_s,
+            write_s=write_s,
+            restart_s=model["restart_s"],
+            mttf_s=wall_s / max(1, len(stops)),
         ),
     }
+
+
+def _stops_s(seen: TrainingSeen) -> list[float]:
+    """Return how long each stop took, from the last step before it to the first after it, new or not."""
+    assert seen.times is not None
+    t_inject_ns = seen.times.t_inject_ns
+    since = (r for r in seen.progress.resumes if t_inject_ns < r.first_ns <= seen.end_ns)
+    stops = [(resume.first_ns - resume.stopped_ns) / 1e9 for resume in since]
+    found = recovery_of(seen)
+    if stops or found.stopped_ns is None:
+        return stops
+    return [((found.resumed_ns or seen.end_ns) - found.stopped_ns) / 1e9]
 
 
 def _allowed(seen: TrainingSeen, model: JsonObject) -> float:

@@ -173,7 +173,7 @@ class TrainingWatch:
                 self._agents = agents
                 self._writer.event("controller", NODES, agents=agents)
         resumes = read_resumes(self._log.path)
-        for row in resumes[self._resumes :]:
+        for row in (row for row in resumes[self._resumes :] if int(row["t_ns"]) >= self.since_ns):
             host = self._writer.header.host
             event = Event(t_ns=int(row["t_ns"]), host=host, source="controller", kind=RESUMED, data=row)
             self._writer.append_event(event)
