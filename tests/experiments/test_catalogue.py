@@ -19,7 +19,6 @@ from experiments.lab_control import Lab
 from experiments.plan import HARMLESS, resolve_plan
 from probes.json_types import JsonObject
 from tests.experiments.labs import running_lab
-from tests.processes import PATIENT
 from tests.studies.gameday_days import CATALOGUE, HEALTHY, UNHEALED, drawn, healable, one_day, render
 
 pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
@@ -128,7 +127,7 @@ def bad_days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, JsonObject]:
     def day(name: str) -> JsonObject:
         folder = tmp_path_factory.mktemp(name)
         path = shortened(name, folder, heal_s=8 if kinds[name] == UNHEALED else None)
-        return one_day(path, kind=kinds[name], seed=2, out=folder / "runs", before=PATIENT)
+        return one_day(path, kind=kinds[name], seed=2, out=folder / "runs")
 
     with ThreadPoolExecutor(len(kinds)) as pool:
         return dict(zip(kinds, pool.map(day, kinds), strict=True))

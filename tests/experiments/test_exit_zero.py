@@ -14,6 +14,7 @@ import yaml
 
 from experiments.ledger import UNDONE, read_ledger
 from probes.outcome import Outcome
+from reports.run import load_run
 from tests.experiments.test_chaos_child import activity
 from tests.experiments.test_gameday import Day, end_of, write_experiment
 from tests.processes import start_job
@@ -49,8 +50,7 @@ def write_days(folders: dict[str, Path]) -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
     folders = {name: tmp_path_factory.mktemp(name) for name in (GATE, BREACH, ROLLBACK, PLAIN)}
-    days = write_days(folders)
-    jobs = {name: start_job(words, folders[name], is_patient=True) for name, words in days.items()}
+    jobs = {name: start_job(words, folders[name]) for name, words in write_days(folders).items()}
     return {name: end_of(job, folders[name]) for name, job in jobs.items()}
 
 
@@ -75,6 +75,14 @@ def test_promises_broken_while_the_fault_lasted_and_kept_again_later(days: dict[
     assert (day.status, day.run.outcome) == (1, Outcome.FAIL), day.log
     assert "slo:goodput@during" in broken
     assert not any(subject.endswith("@after") for subject in broken)
+
+
+def test_the_load_of_such_a_day_leaves_its_promises_to_the_phases_of_the_day(days: dict[str, Day]) -> None:
+    load = load_run(days[BREACH].run.path / "load")
+
+    assert {f.outcome for f in load.findings if f.rule in ("slo", "errors")} == {None}
+    assert load.outcome is not Outcome.FAIL
+    assert "of a game day" in (load.path / "summary.md").read_text().splitlines()[0]
 
 
 def test_a_rollback_that_fails(days: dict[str, Day]) -> None:

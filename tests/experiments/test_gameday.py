@@ -40,6 +40,9 @@ def write_experiment(
     (folder / "workload.yaml").write_text(yaml.safe_dump(workload))
     document = yaml.safe_load((CATALOGUE / "local/replica-kill.yaml").read_text())
     document["method"][1]["provider"]["arguments"]["within_s"] = within_s
+    for slo in (slo for slos in document["extensions"][0]["slos"].values() for slo in slos):
+        if slo["metric"] == "ttft_ms":  # what these days show are errors and replicas, on busy machines too
+            slo["bound"] = 5000
     document["extensions"][0] |= {
         "workload": "workload.yaml",
         "steady_s": 4,
@@ -142,7 +145,7 @@ def bad_days(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Day]:
     paths["refused"].write_text(yaml.safe_dump(document))
     more = {"unhealed": ["--lab-no-restart"]}
     jobs = {
-        name: start_job(["gameday", "run", str(path), *more.get(name, [])], folders[name], is_patient=True)
+        name: start_job(["gameday", "run", str(path), *more.get(name, [])], folders[name])
         for name, path in paths.items()
     }
     return {name: end_of(job, folders[name]) for name, job in jobs.items()}

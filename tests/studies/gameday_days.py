@@ -52,13 +52,10 @@ def drawn(kind: str, number: int) -> Path:
     return random.Random(f"{kind}:{number}").choice(healable())
 
 
-def one_day(experiment: Path, *, kind: str, seed: int, out: Path, before: Sequence[str] = ()) -> JsonObject:
-    """Carry out one game day; return its verdict and every finding that is no PASS.
-
-    ``before`` stands before the command, such as ``nice``.
-    """
+def one_day(experiment: Path, *, kind: str, seed: int, out: Path) -> JsonObject:
+    """Carry out one game day; return its verdict and every finding that is no PASS."""
     began, load = time.monotonic(), os.getloadavg()[0]
-    command = [*before, sys.executable, "-P", "-m", "overproof", "gameday", "run", str(experiment)]
+    command = [sys.executable, "-P", "-m", "overproof", "gameday", "run", str(experiment)]
     command += ["--seed", str(seed), "--out", str(out), "--json"]
     command += ["--lab-no-restart"] if kind == UNHEALED else []
     done = subprocess.run(
