@@ -25,6 +25,7 @@ from probes.json_types import JsonObject
 HEARTBEAT = "heartbeat"  # consumed by the launcher, never recorded
 HEARTBEAT_EVERY_S = 1.0
 END_GRACE_S = 1.0
+STUCK_GRACE_S = 3.0  # once more: where processors are short the kernel takes seconds to end a process
 SAMPLER = "sampler"
 # What sampler and tools say to the agent as well.
 HEARD = (
@@ -72,6 +73,7 @@ class Crew:
         self._speaker = speaker
         self._inbox: queue.SimpleQueue[tuple[Member, str | None]] = queue.SimpleQueue()
         self._beat_at = 0.0
+        self._is_one_stuck = False
         self.members: list[Member] = []
         self.heard: list[Event] = []  # from the sampler: inventory and snapshots
 
@@ -156,7 +158,10 @@ class Crew:
     def end(self, member: Member) -> None:
         """End a child for certain; one that SIGKILL cannot end is stuck in the kernel, and named."""
         member.is_gone, member.sign.is_busy = True, False
-        if not end_child(member.process, grace_s=END_GRACE_S):
+        # Where one is stuck, others are too: they need not all be waited for that long.
+        graces_s = (END_GRACE_S,) if self._is_one_stuck else (END_GRACE_S, STUCK_GRACE_S)
+        if not any(end_child(member.process, grace_s=grace_s) for grace_s in graces_s):
+            self._is_one_stuck = True
             self._speaker.say("process.stuck", device=member.name, pid=member.process.pid)
 
     def end_all(self) -> None:
