@@ -62,5 +62,6 @@ def test_the_page_names_the_shares_the_gaps_and_the_command() -> None:
     assert "| tests/x.py | 2026-11-21 | 3 passed in 1 s |" in page
     assert "1 runs count; 2 do not: 2 × a load run breaks nothing." in page
     assert "| T | **0.0%** | 10.0% | 10.0% | 10.0% | 10.0% |" in page
+    assert "- Not shown of T: NIC (10.0%)." in page
     assert "| NIC | 7 | 10.0% | at acceptance | **no** | **no** | nic |" in page
     assert "| nic | a NIC | **nothing** | **nothing** | **no** |" in page

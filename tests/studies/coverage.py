@@ -37,7 +37,7 @@ TESTS = (
     "tests/experiments/test_catalogue.py",
     "tests/experiments/hosts/test_host_days.py",
     "tests/experiments/hosts/test_network_days.py",
-    "tests/experiments/training",
+    "tests/experiments/training/test_training_days.py",
 )
 WAYS_SHOWN = 2  # of a cause; all of them stand with its categories
 
@@ -113,6 +113,11 @@ def render(document: JsonObject, said: Sequence[JsonObject]) -> Iterator[str]:
         shares = ("detectable", "detectable_in_service", "injectable", "injectable_above_s")
         cells = "".join(f" {table[f'{name}_share']:.1%} |" for name in shares)
         yield f"| {table['title']} | **{table['shown_share']:.1%}** |{cells}"
+    yield ""
+    for table in document["tables"]:
+        gaps = sorted((row for row in table["rows"] if not row["is_shown"]), key=lambda row: -row["count"])
+        named = ", ".join(f"{row['cause']} ({row['count'] / table['total']:.1%})" for row in gaps)
+        yield f"- Not shown of {table['title'].partition(',')[0]}: {named or 'nothing'}."
     for table in document["tables"]:
         yield from _table(table, {entry["id"]: entry for entry in document["categories"]})
     yield from _categories(document)
