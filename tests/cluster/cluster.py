@@ -118,14 +118,14 @@ def _spawn(plan: Plan, script: Path) -> None:
     marks = {name: value for name, value in os.environ.items() if name.startswith("OVERPROOF_TEST_")}
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     with (plan.folder / "start.log").open("wb") as log:
-        subprocess.Popen(
-            ["sh", str(script)],
+        subprocess.run(
+            ["setsid", "--fork", "sh", str(script)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env={"PATH": path, "HOME": "/root", **marks, MARK: str(plan.folder)},
-            start_new_session=True,
             cwd="/",
+            check=True,
         )
 
 

@@ -85,7 +85,7 @@ class Plan:
     @property
     def control_groups(self) -> str:
         """The folder of its control groups below each hierarchy."""
-        return f"overproof-{self.network}"
+        return f"overproof-cluster-{self.network}"
 
     @property
     def kubeconfig(self) -> Path:

@@ -65,7 +65,12 @@ class Hosts:
         """Run a command on a host and return what it printed."""
         enter = ["nsenter", "--target", str(self.pid(host)), "--mount", "--uts", "--ipc", "--net", "--pid"]
         done = subprocess.run(
-            [*enter, *command], capture_output=True, text=True, timeout=timeout_s, check=False
+            [*enter, *command],
+            env=os.environ | {MARK: str(self.plan.folder)},  # removed with the cluster if we are killed
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
         if done.returncode != 0:
             raise RuntimeError(f"{host}: {' '.join(command)}: {done.stderr.strip()}")

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from kubernetes import config
 
 from probes.child import wait_until
-from tests.cluster.cluster import leftovers, remove_cluster
+from tests.cluster.cluster import leftovers, remove_cluster, start_cluster
 from tests.cluster.running import processes_of
+from tests.cluster.workload import deploy, ready_pods
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 _ENVIRONMENT = os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
@@ -31,12 +33,12 @@ def machine() -> dict[str, object]:
         "mounts": [
             line for line in Path("/proc/self/mounts").read_text().splitlines() if "overproof" in line
         ],
-        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/overproof-*")),
+        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/overproof-cluster-*")),
         **{name: Path("/proc/sys", name).read_text() for name in _TUNABLES},
     }
 
 
-@pytest.mark.parametrize("service", ["kube-apiserver", "kube-proxy", "runc-v2"])
+@pytest.mark.parametrize("service", ["kube-apiserver", "images import"])
 def test_a_starter_that_is_killed_leaves_nothing_that_down_does_not_remove(
     tmp_path: Path, service: str
 ) -> None:
@@ -57,6 +59,32 @@ def test_a_starter_that_is_killed_leaves_nothing_that_down_does_not_remove(
 
     assert leftovers(folder) == []
     assert machine() == before
+
+
+def test_a_cluster_is_removed_with_its_pods(tmp_path: Path) -> None:
+    folder, before = tmp_path / "cluster", machine()
+
+    try:
+        plan = start_cluster(folder)
+        with config.new_client_from_config(str(plan.kubeconfig)) as api:
+            deploy(api, "default", replicas=3)
+            are_ready = wait_until(lambda: len(ready_pods(api, "default")) == 3, timeout_s=60)
+        in_groups = processes_in_groups()
+    finally:
+        remove_cluster(folder)
+
+    assert are_ready
+    assert len([line for line in in_groups if "loadtests.endpoint" in line]) == 3
+    assert leftovers(folder) == []
+    assert machine() == before
+
+
+def processes_in_groups() -> list[str]:
+    """Return the commands of what runs in the control groups of clusters, containers too."""
+    listed = Path("/sys/fs/cgroup/memory").glob("overproof-cluster-*/**/cgroup.procs")
+    pids = {pid for path in listed for pid in path.read_text().split()}
+    commands = [Path("/proc", pid, "cmdline") for pid in pids]
+    return [path.read_bytes().replace(b"\0", b" ").decode() for path in commands if path.exists()]
 
 
 def test_there_is_nothing_to_remove_twice(tmp_path: Path) -> None:
