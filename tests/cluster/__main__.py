@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from probes.errors import Interrupted
+from probes.interrupt import interrupt_on_signals
 from tests.cluster.cluster import ClusterError, leftovers, remove_cluster, say, start_cluster
 from tests.cluster.host import NoControlGroupsError
 from tests.cluster.plan import KUBECONFIG_VARIABLE, cluster_folder
@@ -19,8 +21,13 @@ def _up(folder: Path) -> int:
     if named := os.environ.get("KUBECONFIG"):
         say(f"KUBECONFIG names a cluster, which the tests use instead: {named}")
         return 0
-    started = time.monotonic()
-    plan = start_cluster(folder)
+    started, was_there = time.monotonic(), bool(leftovers(folder))
+    try:
+        plan = start_cluster(folder)
+    except Interrupted:
+        if not was_there:
+            remove_cluster(folder)
+        raise
     say(f"{plan.node_count} nodes ready after {time.monotonic() - started:.0f} s")
     sys.stdout.write(f"export KUBECONFIG={plan.kubeconfig}\n")
     return 0
@@ -62,6 +69,7 @@ def _main() -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="What run runs while the cluster is up.")
     options = parser.parse_args()
     verbs = {"up": _up, "down": _down, "status": _status}
+    interrupt_on_signals()
     try:
         if options.verb == "run":
             return _run(options.folder, options.command)
@@ -69,6 +77,8 @@ def _main() -> int:
     except (ClusterError, NoControlGroupsError, ProgramsMissingError) as error:
         say(f"cluster: {error}")
         return 1
+    except Interrupted:
+        return 130
 
 
 if __name__ == "__main__":
