@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from burnin.fleet.campaign import campaign_state, update_campaign
+from experiments.host_agent.permission import why_taken
 from experiments.hosts.choice import Target
 from probes.child import wait_until
 from probes.finding import Finding
@@ -21,14 +23,14 @@ from reports.run import Run, load_run
 from reports.table import read_series
 from tests.experiments.hosts.bad_torch import bad_python
 from tests.experiments.hosts.days import write_day
-from tests.experiments.hosts.real_hosts import entry_of, real_hosts, start_host, start_program
+from tests.experiments.hosts.real_hosts import base_of, entry_of, real_hosts, start_host, start_program
 from tests.processes import Job, start_job, wait_for
 from tests.ssh_hosts import SshHost, SshHosts
 
-pytestmark = pytest.mark.needs("root", "sshd", "ip")
+pytestmark = [pytest.mark.needs("root", "sshd", "ip"), pytest.mark.timeout(400)]
 SERVER = "^sleep 70004"
 PLAN = "device: cpu\ncpu_devices: 1\nonly: [matmul]\nmatmul: {formats: [fp32]}\n"
-REACCEPT = {"profile": "gate", "duration_s": 4, "plan": "plan.yaml"}
+LONG_S = 300.0  # longer than any test waits: it is ended before
 # Of a CPU that others use as well; on a quiet machine none of them speaks.
 OF_A_BUSY_MACHINE = {"load-reached", "speed-alone", "room", "host-clock"}
 
@@ -53,11 +55,13 @@ class Started:
 
     def end(self) -> tuple[int, Run]:
         """Wait for it."""
-        status = self.job.wait(timeout_s=110)
+        status = self.job.wait(timeout_s=160)
         return status, load_run(self.path())
 
 
-def start(hosts: SshHosts, folder: Path, names: Sequence[str], python: Sequence[str | Path]) -> Started:
+def start(
+    hosts: SshHosts, folder: Path, names: Sequence[str], python: Sequence[str | Path], load_s: float = 4
+) -> Started:
     """Start a day that stops a process of each of these hosts for a moment."""
     found = [start_host(hosts, name) for name in names]
     for host in found:
@@ -72,14 +76,14 @@ def start(hosts: SshHosts, folder: Path, names: Sequence[str], python: Sequence[
         arguments={"pattern": SERVER, "hosts": list(names), "undo_after_s": 60},
         recovery_s=30,
         max_share=1.0,
-        reaccept=REACCEPT,
+        reaccept={"profile": "gate", "duration_s": load_s, "plan": "plan.yaml"},
     )
     return Started(job=start_job(["gameday", "run", path.name], folder), folder=folder, hosts=found)
 
 
 def _switch_off(day: Started) -> None:
     """Switch the last host off once both are as they were."""
-    if wait_until(lambda: day.says("undo.verified", times=2), timeout_s=90):
+    if wait_until(lambda: day.says("undo.verified", times=2), timeout_s=160):
         day.hosts[-1].process.kill()
 
 
@@ -93,7 +97,8 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Started
         cutter = threading.Thread(target=_switch_off, args=(found["spoiled"],))
         cutter.start()
         found["well"] = start(hosts, folder / "well", ["well"], [sys.executable])
-        found["killed"] = start(hosts, folder / "killed", ["killed"], [sys.executable])
+        for name in ("killed", "stopped"):
+            found[name] = start(hosts, folder / name, [name], [sys.executable], LONG_S)
         yield found
         for day in found.values():
             day.job.process.kill()
@@ -110,18 +115,38 @@ def _burn_in(run: Run) -> Run:
     return load_run(path)
 
 
+def _is_burned_in(host: SshHost) -> bool:
+    return any("burnin" in words for words in host.programs())
+
+
 def test_no_burn_in_outlives_a_controller_that_is_killed(days: dict[str, Started]) -> None:
     day = days["killed"]
     (host,) = day.hosts
-    wait_for(
-        lambda: any("burnin" in words for words in host.programs()), day.job, timeout_s=100, what="burn-in"
-    )
+    wait_for(lambda: _is_burned_in(host), day.job, timeout_s=160, what="burn-in")
+    taken = why_taken(base_of(host), "another day")
 
     day.job.process.kill()
 
     assert wait_until(lambda: not day.job.descendants(), timeout_s=30), day.job.descendants()
-    assert wait_until(lambda: not any("burnin" in words for words in host.programs()), timeout_s=30)
+    assert wait_until(lambda: not _is_burned_in(host), timeout_s=30)
     assert not _reaccepted(load_run(day.path()))
+    assert taken  # other game days were kept off it meanwhile
+    assert wait_until(lambda: not why_taken(base_of(host), "another day"), timeout_s=30)
+
+
+def test_a_day_that_is_stopped_in_its_burn_in_ends_it_and_is_undecided(days: dict[str, Started]) -> None:
+    day = days["stopped"]
+    (host,) = day.hosts
+    wait_for(lambda: _is_burned_in(host), day.job, timeout_s=160, what="burn-in")
+
+    day.job.signal(signal.SIGINT)
+    status, run = day.end()
+
+    finding = _reaccepted(run)["host:stopped"]
+    assert (status, finding.outcome) == (130, Outcome.INCONCLUSIVE), day.job.text()
+    assert "did not come to its end" in finding.observed
+    assert _burn_in(run).state == "interrupted"
+    assert not _is_burned_in(host)
 
 
 def test_a_host_that_passes_its_burn_in_afterwards_goes_back_into_service(days: dict[str, Started]) -> None:
