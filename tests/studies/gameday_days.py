@@ -92,6 +92,7 @@ def main() -> int:
         "--load-max", type=float, default=LOAD_PER_CORE_MAX * (os.cpu_count() or 1),
         help="Begin a day only while the load average of the last minute is at most this.",
     )  # fmt: skip
+    parser.add_argument("--note", default="", help="A sentence for the page: how these days were run.")
     parser.add_argument("--anew", action="store_true", help="Forget the days that were run.")
     given = parser.parse_args()
     deadline = time.monotonic() + given.within_s
@@ -104,8 +105,8 @@ def main() -> int:
         for kind in (HEALTHY, UNHEALED):
             if (kind, number) not in done and _is_quiet(given.load_max, deadline=deadline):
                 rows.append(_recorded(kind, number))
-                TABLE.write_text(render(rows))
-    TABLE.write_text(render(rows))
+                TABLE.write_text(render(rows, note=given.note))
+    TABLE.write_text(render(rows, note=given.note))
     return 0 if _holds(rows) else 1
 
 
@@ -135,7 +136,7 @@ def _holds(rows: Sequence[JsonObject]) -> bool:
     return wrong[HEALTHY] <= DAYS - PASSES_MIN and not wrong[UNHEALED]
 
 
-def render(rows: Sequence[JsonObject]) -> str:
+def render(rows: Sequence[JsonObject], *, note: str = "") -> str:
     """Return the study's page."""
     counts = Counter(str(row["kind"]) for row in rows)
     passes = Counter(str(row["kind"]) for row in rows if row["outcome"] == "pass")
@@ -150,6 +151,7 @@ def render(rows: Sequence[JsonObject]) -> str:
         "Each is one of the catalogue's experiments whose fault the lab heals by itself, as it is shipped,",
         "drawn by the day's number, which is its seed: on a lab of its own, under traffic, one at a time.",
         f"When a day began, the load average of the machine ({os.cpu_count()} cores) was {_loads(rows)}.",
+        *([note] if note else []),
         "With healing off the lab restarts nothing, and its liveness check kills nothing; undoing puts back.",
         "",
         f"**{passes[HEALTHY]} of {counts[HEALTHY]} healthy days PASS (wanted: {PASSES_MIN} of {DAYS}); "
