@@ -36,7 +36,7 @@ FAULTS = {
 }
 SEED = 2026
 SAMPLE_SHARE = 0.1
-END_TIMEOUT_S = 240.0  # of seconds, on a machine that others keep busy
+END_TIMEOUT_S = 240.0  # on a machine that others keep busy
 GONE_TIMEOUT_S = 20.0
 
 
