@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -112,6 +113,16 @@ def _start(plan: Plan, programs: dict[str, Path], *, deadline: float) -> None:
         for each in imports:
             each.result()
     _await(lambda: nodes_ready(plan) == plan.node_count, deadline, "not every node is ready")
+    # A kube-proxy on a host that is no node waits for one for half a minute before it routes anything.
+    _await(lambda: _is_routed(plan), deadline, "services cannot be reached from this machine")
+
+
+def _is_routed(plan: Plan) -> bool:
+    try:
+        socket.create_connection((plan.api_service_address, 443), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _spawn(plan: Plan, script: Path) -> None:
