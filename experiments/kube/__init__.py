@@ -1,0 +1,1 @@
+"""Faults on a Kubernetes cluster: chosen, captured, injected, seen and undone through its API."""

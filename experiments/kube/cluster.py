@@ -1,0 +1,49 @@
+"""A Kubernetes cluster that an experiment may hit: how it is reached, and which one it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from probes.json_types import JsonObject
+
+ALLOWED_LABEL = "overproof.dev/gameday"  # on a namespace and a node, by whoever owns them
+ALLOWED_VALUE = "allowed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What an experiment names of it; empty: what kubectl would take."""
+
+    namespaces: tuple[str, ...]  # whose pods may be hit
+    context: str = ""
+    kubeconfig: str = ""
+
+    def to_json(self) -> JsonObject:
+        """Return it as plain JSON, for plan and ledger."""
+        return asdict(self) | {"namespaces": list(self.namespaces)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which cluster answered: its uid is that of kube-system, which lasts as long as the cluster."""
+
+    context: str
+    server: str
+    uid: str
+
+    def to_json(self) -> JsonObject:
+        """Return it as plain JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.context} at {self.server} (cluster {self.uid})"
+
+
+def cluster_from_json(row: JsonObject) -> Cluster:
+    """Return the cluster that ``to_json`` wrote."""
+    return Cluster(**(row | {"namespaces": tuple(row["namespaces"])}))
+
+
+def is_allowed(labels: JsonObject | None) -> bool:
+    """Say whether labels let game days hit what carries them."""
+    return (labels or {}).get(ALLOWED_LABEL) == ALLOWED_VALUE
