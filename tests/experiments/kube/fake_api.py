@@ -23,6 +23,7 @@ class FakeApi:
         self.patches = 0
         self.refusals: dict[str, int] = {}
         self.is_away = False
+        self.forbidden: set[str] = set()  # paths that may be read and not patched
         self.changes_before_patch: list[Callable[[JsonObject], Any]] = []
 
     def content(self, path: str) -> JsonObject:
@@ -42,6 +43,8 @@ class FakeApi:
         if method == "POST":
             assert body is not None
             return self._create(f"{plain}/{body['metadata']['name']}", body)
+        if method == "PATCH" and plain in self.forbidden:
+            return 403, {"message": "forbidden"}
         if plain not in self.objects:
             return 404, {"message": "not found"}
         if method == "DELETE":
