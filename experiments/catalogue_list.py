@@ -20,6 +20,7 @@ WIDTH = 80
 KIND_TITLES = {
     LAB: "On a lab of ours: a gateway and replicas, processes on this machine",
     "hosts": "On hosts, over SSH",
+    "kubernetes": "On a Kubernetes cluster",
     "training": "On a training job",
     NAMED: "On any target, by actions of others",
 }

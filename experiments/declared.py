@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from experiments.hosts.host import Host
+from experiments.kube.cluster import Cluster
 from experiments.training.job_spec import WatchedJob
 from probes.json_types import JsonObject
 from reports.record import mask_secrets
@@ -17,12 +18,14 @@ LAB: Final = "lab"
 NAMED: Final = "named"  # only what the experiment declares of it is known
 HOSTS: Final = "hosts"
 TRAINING: Final = "training"  # the lab's own training job
-Kind = Literal["lab", "named", "hosts", "training"]
+KUBERNETES: Final = "kubernetes"
+Kind = Literal["lab", "named", "hosts", "training", "kubernetes"]
 # Whose actions are ours, and on what they work: each kind of target has its own module.
 OUR_MODULES: dict[str, Kind] = {
     ACTIONS_MODULE: LAB,
     "experiments.hosts.actions": HOSTS,
     "experiments.training.actions": TRAINING,
+    "experiments.kube.actions": KUBERNETES,
 }
 
 
@@ -33,6 +36,7 @@ class Target:
     name: str = LAB  # empty: the experiment names none, and is for plain Chaos Toolkit
     endpoint: str = ""  # which the load asks; empty: the lab's, else the one that the workload names
     hosts: tuple[Host, ...] = ()  # which our own actions may hit, over SSH
+    kubernetes: Cluster | None = None  # whose pods and nodes our own actions may hit, by its API
     job: WatchedJob | None = None  # a training job of the user's own, watched in place of traffic
 
     @property
@@ -40,6 +44,8 @@ class Target:
         """What it is, and so which of our actions work on it."""
         if self.name in (LAB, TRAINING):
             return LAB if self.is_lab else TRAINING
+        if self.kubernetes is not None:
+            return KUBERNETES
         return HOSTS if self.hosts else NAMED
 
     @property

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from experiments.declared import LAB, OUR_MODULES, TRAINING, Declared, Target, foreign_actions, module_of
 from experiments.hosts.host import FOLDER, Host
+from experiments.kube.cluster import Cluster
 from experiments.training.job_spec import JobSpec
 from probes.json_types import JsonObject
 from probes.spec import Spec
@@ -39,6 +40,20 @@ class HostSpec(Spec):
         return Host(**self.model_dump())
 
 
+class KubernetesSpec(Spec):
+    """A Kubernetes cluster; which one answers is shown in the plan, and holds for the whole day."""
+
+    context: str = Field(default="", description="Of the kubeconfig; absent: its current one.")
+    kubeconfig: str = Field(default="", description="File; absent: what kubectl takes, else the pod's own.")
+    namespaces: tuple[str, ...] = Field(
+        min_length=1, description="Whose pods may be hit; each has to be labelled as allowed."
+    )
+
+    def to_cluster(self) -> Cluster:
+        """Return the cluster."""
+        return Cluster(**self.model_dump())
+
+
 class TargetSpec(Spec):
     """A target other than the lab."""
 
@@ -52,6 +67,9 @@ class TargetSpec(Spec):
         default=(), description="Hosts that our actions may hit: names as SSH knows them, or more about each."
     )
 
+    kubernetes: KubernetesSpec | None = Field(
+        default=None, description="Cluster whose pods and nodes our actions may hit."
+    )
     job: JobSpec | None = Field(
         default=None, description="Log of a training job, which is watched in place of traffic."
     )
@@ -71,16 +89,23 @@ class TargetSpec(Spec):
             raise ValueError(f"{_listed(twice)}: there twice; keep one")
         return hosts
 
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> TargetSpec:
+        if self.kubernetes is not None and (self.hosts or self.job):
+            raise ValueError("kubernetes: is not mixed with hosts or a job; write two experiments")
+        return self
+
     @property
     def is_judged_without_traffic(self) -> bool:
         """Whether more than traffic can show how it stands a fault."""
-        return bool(self.hosts or self.job)
+        return bool(self.hosts or self.job or self.kubernetes)
 
     def to_target(self, folder: Path) -> Target:
         """Return the target; the path of its log counts from ``folder``."""
         hosts = (Host(name=host) if isinstance(host, str) else host.to_host() for host in self.hosts)
         job = None if self.job is None else self.job.to_watched(folder)
-        return Target(name=self.name, endpoint=self.endpoint, hosts=tuple(hosts), job=job)
+        cluster = None if self.kubernetes is None else self.kubernetes.to_cluster()
+        return Target(name=self.name, endpoint=self.endpoint, hosts=tuple(hosts), job=job, kubernetes=cluster)
 
 
 class FaultSpec(Spec):

@@ -20,6 +20,7 @@ from experiments.alerts_spec import AlertsSpec
 from experiments.declared import ACTIONS_MODULE as ACTIONS_MODULE
 from experiments.declared import (
     HOSTS,
+    KUBERNETES,
     LAB,
     LAB_TARGET,
     OUR_MODULES,
@@ -479,6 +480,7 @@ def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | No
                 LAB: "the lab",
                 HOSTS: "hosts (target: {name: …, hosts: […]})",
                 TRAINING: "the lab's training job (target: training)",
+                KUBERNETES: "a cluster (target: {name: …, kubernetes: {namespaces: […]}})",
             }[works_on]
             raise ConfigError(
                 f"{where} is for {is_for}, and the target, or another action, is not; write two experiments"

@@ -24,7 +24,7 @@ from experiments.actions import ENDPOINT_VARIABLE, LAB_VARIABLE, RUN_VARIABLE, S
 from experiments.alerts_watch import AlertWatch
 from experiments.bounds import PLAN_FILE
 from experiments.chaos_process import HEARD_TIMEOUT_S, ChaosProcess
-from experiments.declared import HOSTS, TRAINING
+from experiments.declared import HOSTS, KUBERNETES, TRAINING
 from experiments.experiment import Experiment
 from experiments.guard_watch import GuardWatch, Trip
 from experiments.hosts.judging import AFTER, BEFORE, HOSTS_SEEN
@@ -32,13 +32,22 @@ from experiments.hosts.reaccept_judging import hosts_hit
 from experiments.hosts.reaccept_spec import Reaccept
 from experiments.injection import undo_pending
 from experiments.judging import judge_run, read_faults
+from experiments.kube.sampler import KubeSampler, workloads_under
+from experiments.kube.seen import KUBE_SEEN, see_cluster
 from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
 from experiments.lab_control import FOLDER_NAME, Lab, is_lab_alive, read_lab
 from experiments.lab_sampler import LabSampler
 from experiments.ledger import read_ledger
 from experiments.live_record import LiveRecord
 from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
-from experiments.plan import Plan, confirm_plan, faults_by_host, resolve_plan, try_to_resolve
+from experiments.plan import (
+    Plan,
+    confirm_plan,
+    faults_and_nodes,
+    faults_by_host,
+    resolve_plan,
+    try_to_resolve,
+)
 from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
 from experiments.stop import STOP_EVENT, watch_for_stop
 from experiments.training.actions import JOB_VARIABLE
@@ -113,6 +122,7 @@ def spec_of(experiment: Experiment, lab: LabChoice) -> JsonObject:
         "target": experiment.target.name,
         "target_kind": experiment.target.kind,
         "hosts": [host.to_json() for host in experiment.target.hosts],
+        "kubernetes": experiment.target.kubernetes and experiment.target.kubernetes.to_json(),
         "reaccept": None
         if experiment.reaccept is None
         else asdict(experiment.reaccept) | {"plan": str(experiment.reaccept.plan or "")},
@@ -143,7 +153,7 @@ class _GameDay:
         self.load: subprocess.Popen[str] | None = None
         self.own_lab: subprocess.Popen[str] | None = None  # None: one that ran already is used
         self.lab: Lab | None = None  # None: the target is another one
-        self.sampler: LabSampler | None = None
+        self.sampler: LabSampler | KubeSampler | None = None
         self.training: TrainingWatch | None = None  # None: traffic shows how the service is
         self.target_folder = self.folder  # where its permission and its lock are
         self.url = experiment.target.endpoint
@@ -227,12 +237,21 @@ class _GameDay:
             self.target_folder.mkdir(parents=True, exist_ok=True)
             self.stack.callback(close_sessions)
             self._take(self.target_folder)
+        elif target.kind == KUBERNETES:  # labels on its namespaces and nodes say whether they may be hit
+            self.target_folder.mkdir(parents=True, exist_ok=True)
+            self._take(self.target_folder)
         elif target.name and permission.look_at_permission(self.target_folder).is_met:
             self._take(self.target_folder)
         self._event("target.named", name=target.name, url=self.url)
 
-    def _conditions(self, on_hosts: Plan | None) -> tuple[permission.Condition, ...]:
+    def _conditions(self, resolved: Plan | None) -> tuple[permission.Condition, ...]:
         window = permission.look_at_window(self.experiment.window, datetime.datetime.now(datetime.UTC))
+        if resolved is not None and (cluster := self.experiment.target.kubernetes) is not None:
+            from experiments.kube.conditions import look_at_cluster
+
+            left = permission.look_at_declared_leftovers(self.experiment.target.name, self.out)
+            return (window, left, *look_at_cluster(cluster, *faults_and_nodes(resolved)))
+        on_hosts = resolved
         if on_hosts is not None:
             from experiments.hosts.conditions import look_at_hosts
 
@@ -330,15 +349,15 @@ class _GameDay:
 
     def _make_plan(self) -> None:
         """Resolve what would be hit, refuse what may not be, and write down what actions have to keep to."""
-        on_hosts = None
-        if self.experiment.target.kind == HOSTS:  # which of them are hit, only the plan says
-            on_hosts = resolve_plan(self.experiment, self.target_folder, seed=self.writer.header.seed)
-        conditions = self._conditions(on_hosts)
+        resolved = None
+        if self.experiment.target.kind in (HOSTS, KUBERNETES):  # which parts are hit, only the plan says
+            resolved = resolve_plan(self.experiment, self.target_folder, seed=self.writer.header.seed)
+        conditions = self._conditions(resolved)
         for condition in conditions:
             if not condition.is_met:
                 raise ConfigError(f"{self.experiment.path}: {condition.name}: {condition.observed}")
         self._event("plan.permitted", conditions=[asdict(condition) for condition in conditions])
-        plan = on_hosts or try_to_resolve(self.experiment, self.target_folder, seed=self.writer.header.seed)
+        plan = resolved or try_to_resolve(self.experiment, self.target_folder, seed=self.writer.header.seed)
         if isinstance(plan, str):
             if self.plan_hash:
                 raise TargetError(f"{self.experiment.path}: --plan: {plan}")
@@ -351,8 +370,10 @@ class _GameDay:
             self._event("plan.resolved", hash=plan.hash, is_confirmed=bool(self.plan_hash))
         document = bounds | {"is_confirmed": bool(self.plan_hash)}
         write_atomically(self.folder / PLAN_FILE, json.dumps(document, indent=1, default=str) + "\n")
-        if on_hosts is not None:
-            self._hold_hosts(on_hosts)
+        if resolved is not None and self.experiment.target.kind == HOSTS:
+            self._hold_hosts(resolved)
+        elif resolved is not None:
+            self._watch_cluster(resolved)
 
     def _hold_hosts(self, plan: Plan) -> None:
         """Keep other game days off the hosts that are to be hit, and see that all others are well."""
@@ -363,6 +384,22 @@ class _GameDay:
         hold.take()
         self.stack.callback(hold.release)
         self._see_hosts(BEFORE)
+
+    def _watch_cluster(self, plan: Plan) -> None:
+        """Watch the workloads and nodes that are to be hit, and see how all others are."""
+        cluster = self.experiment.target.kubernetes
+        assert cluster is not None
+        client, workloads = workloads_under(cluster)
+        nodes = faults_and_nodes(plan)[1]
+        self.sampler = KubeSampler(client, workloads, nodes, self.writer)
+        self.stack.callback(self.sampler.stop)
+        self.sampler.start()
+        self._see_cluster(BEFORE)
+
+    def _see_cluster(self, when: str) -> None:
+        cluster = self.experiment.target.kubernetes
+        assert cluster is not None
+        self._event(KUBE_SEEN, when=when, cluster=see_cluster(cluster))
 
     def _see_hosts(self, when: str) -> None:
         from experiments.hosts.seen import see_hosts
@@ -612,6 +649,8 @@ class _GameDay:
         undone = undo_pending(self.folder, by="controller")
         if self.experiment.target.kind == HOSTS:
             self._see_hosts(AFTER)
+        elif self.experiment.target.kind == KUBERNETES:
+            self._see_cluster(AFTER)
         left = [u for u in undone if not u.is_restored]
         self.progress.step("undo", "fail" if left else "done", "; ".join(u.did for u in left))
 

@@ -14,13 +14,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments.alerts import AlertsSeen, find_detection, judge_alerts, read_alerts
-from experiments.declared import HOSTS, LAB, NAMED, TRAINING
+from experiments.declared import HOSTS, KUBERNETES, LAB, NAMED, TRAINING
 from experiments.declared_judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
 from experiments.faults.fault import FAULTS, load_fault
 from experiments.guard import judge_guards
 from experiments.harm import find_harm
 from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
 from experiments.hosts.reaccept_judging import judge_reaccepted
+from experiments.kube.judging import judge_other_pods, judge_workloads_whole
+from experiments.kube.samples import KUBE_SERIES
+from experiments.kube.seen import KUBE_SEEN
 from experiments.ledger import Entry, read_ledger
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
 from experiments.training.evidence import TrainingSeen, read_training
@@ -71,6 +74,7 @@ class Evidence:
     target_kind: str = LAB
     has_traffic: bool = True  # False: it was to have none, and what it shows is shown otherwise
     hosts_seen: dict[str, list[JsonObject]] = field(default_factory=dict)  # before and after, one row a host
+    cluster_seen: dict[str, JsonObject] = field(default_factory=dict)  # pods and nodes, before and after
     is_reaccept_asked: bool = False  # whether hosts that were hit are to pass a burn-in
     burned_in: dict[str, BurnedIn] = field(default_factory=dict)  # by host
     reaccept_folder: Path = Path(REACCEPT_FOLDER)
@@ -140,7 +144,7 @@ def read_evidence(run: Run) -> Evidence:
     spec = run.header.spec
     slos = {p: tuple(Slo(**row) for row in rows) for p, rows in spec["slos"].items()}
     requests = _requests(run.path / LOAD_FOLDER)
-    samples = read_series(run, LAB_SERIES)
+    samples = read_series(run, LAB_SERIES) + read_series(run, KUBE_SERIES)
     faults = read_faults(run)
     load_state, said = _load_findings(run.path / LOAD_FOLDER)
     alerts = read_alerts(run)
@@ -170,7 +174,9 @@ def read_evidence(run: Run) -> Evidence:
         was_steady=not run.events_of("steady.missing"),
         target=str(spec.get("target", LAB)),
         target_kind=_kind_of(spec),
-        has_traffic=training is None and (_kind_of(spec) != HOSTS or bool(spec["workload"])),
+        has_traffic=training is None
+        and (_kind_of(spec) not in (HOSTS, KUBERNETES) or bool(spec["workload"])),
+        cluster_seen={str(e.data["when"]): e.data["cluster"] for e in run.events_of(KUBE_SEEN)},
         hosts_seen={str(e.data["when"]): e.data["hosts"] for e in run.events_of(HOSTS_SEEN)},
         is_reaccept_asked=bool(spec.get("reaccept")),
         burned_in=read_burned_in(run.path),
@@ -409,6 +415,16 @@ def judge_redundancy(seen: Evidence) -> Finding:
             recovery_s=seen.recovery_s,
             evidence=_moments(seen.times),
         )
+    if seen.target_kind == KUBERNETES and all(fault.is_on_cluster for fault in seen.faults):
+        return judge_workloads_whole(
+            seen.times,
+            seen.samples,
+            seen.faults,
+            seen.entries,
+            subject=seen.victims_subject,
+            recovery_s=seen.recovery_s,
+            evidence=_moments(seen.times),
+        )
     if seen.target != LAB:
         moments = _moments(seen.times)
         return judge_ended(seen.faults, seen.entries, subject=seen.victims_subject, evidence=moments)
@@ -458,6 +474,8 @@ def judge_collateral(seen: Evidence) -> Finding:
     """Nobody but the victim may have been hit: each other replica is the same process at the end."""
     if seen.target_kind == HOSTS:
         return judge_other_hosts(seen.faults, seen.hosts_seen, subject=seen.victims_subject)
+    if seen.target_kind == KUBERNETES and all(fault.is_on_cluster for fault in seen.faults):
+        return judge_other_pods(seen.faults, seen.cluster_seen, subject=seen.victims_subject)
     if seen.target != LAB:
         return judge_bystanders(seen.victims_subject)
     victims = {str(victim["name"]) for fault in seen.faults for victim in fault.victims}

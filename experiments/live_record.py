@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.judging import LOAD_FOLDER, read_faults
+from experiments.kube.samples import KUBE_SERIES
 from experiments.recovery import LAB_SERIES, Times, end_of, find_times
 from probes.json_types import JsonObject
 from probes.request import Request, request_from_json
@@ -21,7 +22,8 @@ class LiveRecord:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._parts: dict[Path, Tail] = {}
-        self._lab = Tail(folder / SERIES_FOLDER / f"{LAB_SERIES}.ndjson")
+        series = (LAB_SERIES, KUBE_SERIES)  # of a game day there is one of them
+        self._series = [Tail(folder / SERIES_FOLDER / f"{name}.ndjson") for name in series]
         self._requests: list[Request] = []
         self._samples: list[JsonObject] = []
 
@@ -35,7 +37,7 @@ class LiveRecord:
 
     def times(self, slos: Sequence[Slo]) -> Times | None:
         """Derive the faults' moments as judging will from the whole record; None: nothing was injected."""
-        self._samples += self._lab.read()
+        self._samples += [row for tail in self._series for row in tail.read()]
         faults = read_faults(load_run(self._folder))
         if not faults:
             return None

@@ -10,14 +10,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from experiments import permission
 from experiments.actions import LAB_VARIABLE
 from experiments.alerts_watch import look_at_alerts
 from experiments.bounds import MAX_SHARE, planning, refusal_of, share_of
-from experiments.declared import HOSTS, OUR_MODULES, TRAINING, foreign_actions, module_of
+from experiments.declared import HOSTS, KUBERNETES, OUR_MODULES, TRAINING, foreign_actions, module_of
 from experiments.declared import NAME as DECLARED
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM, Fault
@@ -35,6 +35,7 @@ from reports.record import mask_secrets
 HARMLESS = frozenset(
     {"undo_faults", "restore_replicas", "replicas_serve", "replicas_recovered"}
     | {"hosts_answer", "process_runs", "faults_healed"}
+    | {"replicas_ready", "service_serves", "nodes_schedulable", "no_pods_wait"}
 )
 REACCEPT = "reaccept"  # as the owner of a host names the burn-in after a fault
 HASH_CHARS_MIN = 12  # of a hash that somebody types
@@ -116,6 +117,8 @@ def resolve_plan(experiment: Experiment, lab_folder: Path, *, seed: int) -> Plan
             for target in _resolve_on_hosts(activity, experiment, seed)
         ]
         targets += [_declared(action, experiment) for action in foreign_actions(experiment.document)]
+    elif experiment.target.kind == KUBERNETES:
+        where, targets = _resolve_on_cluster(experiment, seed)
     elif experiment.target.kind == TRAINING:
         job = read_job(lab_folder)
         where = {"target": TRAINING, "folder": str(job.folder), "supervisor": process_to_json(job.supervisor)}
@@ -201,6 +204,24 @@ def _resolve_on_hosts(activity: JsonObject, experiment: Experiment, seed: int) -
     return [_on_host(str(activity["name"]), arguments, f, c, experiment.max_share) for f, c in found]
 
 
+def _resolve_on_cluster(experiment: Experiment, seed: int) -> tuple[JsonObject, list[Target]]:
+    from experiments.kube.aim import Aim, aiming_at  # with the client, which others need not wait for
+
+    cluster = experiment.target.kubernetes
+    assert cluster is not None
+    aim = Aim(name=experiment.target.name, cluster=cluster, seed=seed, run="")
+    _, identity = aim.reach()
+    where: JsonObject = {"target": experiment.target.name, "url": experiment.target.endpoint}
+    where |= {"folder": f"{identity}, namespaces {', '.join(cluster.namespaces)}"}
+    where["cluster"] = identity.to_json() | cluster.to_json()
+    targets = []
+    for activity in _actions(experiment):
+        arguments, found = _what_it_hits(activity, experiment, aiming_at(aim))
+        name = str(activity["name"])
+        targets += [_on_cluster(name, arguments, f, c, experiment.max_share) for f, c in found]
+    return where, targets + [_declared(action, experiment) for action in foreign_actions(experiment.document)]
+
+
 def _what_it_hits(
     activity: JsonObject, experiment: Experiment, surroundings: AbstractContextManager[None]
 ) -> tuple[JsonObject, list[tuple[Fault, JsonObject]]]:
@@ -278,6 +299,20 @@ def _on_host(
     )
 
 
+def _on_cluster(
+    action: str, selector: JsonObject, fault: Fault, captured: JsonObject, max_share: float | None
+) -> Target:
+    whole = len(captured["victims"]) + len(captured["others"])
+    target = _on_job(action, selector, fault, captured, max_share)
+    return replace(
+        target,
+        at_once=int(captured["at_once"]),
+        others_serving=whole - int(captured["at_once"]),
+        replicas=whole,
+        carries=[*captured["carries"]],
+    )
+
+
 def _on_job(
     action: str, selector: JsonObject, fault: Fault, captured: JsonObject, max_share: float | None
 ) -> Target:
@@ -334,6 +369,16 @@ def look_at_conditions(experiment: Experiment, plan: Plan, folder: Path, out: Pa
             permission.look_at_others(folder),
             *look_at_hosts(experiment.target.hosts, faults_by_host(plan)),
         ]
+    if experiment.target.kubernetes is not None:
+        from experiments.kube.conditions import look_at_cluster
+
+        return [
+            permission.look_at_window(experiment.window, datetime.datetime.now(datetime.UTC)),
+            permission.look_at_others(folder),
+            permission.look_at_declared_leftovers(experiment.target.name, out),
+            *look_at_cluster(experiment.target.kubernetes, *faults_and_nodes(plan)),
+            *([] if experiment.alerts is None else [look_at_alerts(experiment.alerts)]),
+        ]
     if not experiment.target.is_lab:
         return [
             permission.look_at_permission(folder),
@@ -364,6 +409,12 @@ def faults_by_host(plan: Plan) -> dict[str, list[str]]:
         for names in found.values():
             names.append(REACCEPT)
     return found
+
+
+def faults_and_nodes(plan: Plan) -> tuple[list[str], list[str]]:
+    """Return the faults of a plan on a cluster, and the nodes that they would hit."""
+    nodes = [str(v["name"]) for t in plan.targets if t.fault.startswith("node.") for v in t.victims]
+    return [target.fault for target in plan.targets if target.fault != DECLARED], nodes
 
 
 def confirm_plan(plan: Plan, wanted: str) -> None:
@@ -404,6 +455,9 @@ def render_plan(plan: Plan, conditions: Sequence[Condition], warnings: Sequence[
         if target.undo_after_s is not None:
             lines += _host_lines(target)
             continue
+        if "cluster" in plan.lab:
+            lines += _cluster_lines(target)
+            continue
         who = ", ".join(f"{v['name']} (pid {v['pid']}, started {v['start_time']})" for v in target.victims)
         parts = "replicas" if plan.lab.get("target") != TRAINING else "of their kind"
         of = f"{target.share:.0%} of requests" if not target.victims else (
@@ -425,6 +479,15 @@ def render_plan(plan: Plan, conditions: Sequence[Condition], warnings: Sequence[
     lines += [f"  {'ok ' if c.is_met else 'NOT'} {c.name}: {c.observed}" for c in conditions]
     lines += [f"  !!  {warning}" for warning in warnings]
     return "\n".join([*lines, plan.hash])
+
+
+def _cluster_lines(target: Target) -> list[str]:
+    ends = "healed by the platform" if target.ends_by == PLATFORM else "undone by us"
+    who = ", ".join(f"{victim['name']} ({victim['what']})" for victim in target.victims)
+    kind = "nodes" if target.fault.startswith("node.") else "pods"
+    lines = [f"  {target.action}: {target.fault} on {who}; selected by {target.selector}"]
+    lines.append(f"    {target.at_once} of {target.replicas} {kind} at once ({target.share:.0%}); {ends}")
+    return [*lines, *(f"    {carried}" for carried in target.carries)]
 
 
 def _host_lines(target: Target) -> list[str]:

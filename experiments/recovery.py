@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.faults.fault import PLATFORM
+from experiments.kube.samples import find_whole
 from probes.json_types import JsonObject
 from probes.request import Request
 from probes.slo import GOODPUT, Slo, count_bad, is_good
@@ -74,6 +75,11 @@ class FaultSeen:
     def is_on_host(self) -> bool:
         """Whether it is on a host, which is looked at over SSH."""
         return "host_fault" in self.captured
+
+    @property
+    def is_on_cluster(self) -> bool:
+        """Whether it is on a Kubernetes cluster, whose workloads are watched."""
+        return "kube_fault" in self.captured
 
     @property
     def t_whole_ns(self) -> int | None:
@@ -199,6 +205,9 @@ def _redundancy(later: Sequence[JsonObject], faults: Sequence[FaultSeen], t_cloc
         # There are no samples: it is whole once nothing is broken any more.
         moments = [fault.t_whole_ns for fault in faults]
         return None if None in moments else max(moment for moment in moments if moment is not None)
+    if all(fault.is_on_cluster for fault in faults):
+        gone = {str(p["uid"]) for f in faults if f.is_healed_by_platform for p in f.captured["hit_pods"]}
+        return find_whole(later, [f.captured for f in faults], replaced=gone, since_ns=t_clock_ns)
     replaced = {
         f"replica:{v['name']}": v["pid"]
         for fault in faults

@@ -34,6 +34,12 @@ FAULTS = {
     "node.lose": "experiments.training.faults.node:LOSE",
     "storage.cut": "experiments.training.faults.storage:CUT",
     "declared": "experiments.faults.declared:DECLARED",
+    "pod.kill": "experiments.kube.faults:POD_KILL",
+    "pod.evict": "experiments.kube.faults:POD_EVICT",
+    "node.cordon": "experiments.kube.faults:NODE_CORDON",
+    "node.drain": "experiments.kube.faults:NODE_DRAIN",
+    "deployment.bad-rollout": "experiments.kube.faults:DEPLOYMENT_BAD_ROLLOUT",
+    "deployment.scale": "experiments.kube.faults:DEPLOYMENT_SCALE",
 }
 PLATFORM: Final = "platform"
 UNDO: Final = "undo"

@@ -8,8 +8,10 @@ is stands fixed once it was asked: an undo in another one that has the same name
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Generator, Mapping
 from functools import cache
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlencode
 
@@ -95,7 +97,9 @@ class KubeClient:
                 return rows, str(page["metadata"]["resourceVersion"])
             asked["continue"] = token
 
-    def watch(self, path: str, version: str, *, within_s: float, **query: object) -> Iterator[JsonObject]:
+    def watch(
+        self, path: str, version: str, *, within_s: float, **query: object
+    ) -> Generator[JsonObject, None, None]:
         """Yield each change after ``version`` until the server ends the watch, after ``within_s`` at most."""
         seconds = max(1, round(within_s))
         asked: dict[str, object] = query | {"watch": "true", "resourceVersion": version}
@@ -196,9 +200,8 @@ def connect(cluster: Cluster) -> KubeClient:
 
 @cache
 def _connected(kubeconfig: str, context: str) -> KubeClient:
-    from kubernetes import client, config
-    from kubernetes.client.rest import RESTClientObject
-
+    library: Any = import_module("kubernetes")  # slow to import, and untyped in parts
+    client, config = library.client, library.config
     settings = client.Configuration()
     try:
         name = context or _current_context(kubeconfig)
@@ -212,19 +215,18 @@ def _connected(kubeconfig: str, context: str) -> KubeClient:
         raise ConfigError(f"kubernetes: context {context or 'current'!r} of {where}: {text}") from error
 
     def authorization() -> str:
-        found = settings.auth_settings().get("BearerToken") or {}  # renews a token that has run out
+        found: JsonObject = (
+            settings.auth_settings().get("BearerToken") or {}
+        )  # renews a token that has run out
         return str(found.get("value") or "")
 
-    pool = RESTClientObject(settings).pool_manager
+    pool = client.rest.RESTClientObject(settings).pool_manager
     return KubeClient(pool, settings.host, authorization, context=name or "in cluster")
 
 
 def _current_context(kubeconfig: str) -> str:
     """Return the context that kubectl would take; empty: there is no kubeconfig, but we run in a pod."""
-    import os
-
-    from kubernetes import config
-
+    config: Any = import_module("kubernetes.config")
     try:
         return str(config.list_kube_config_contexts(kubeconfig or None)[1]["name"])
     except config.ConfigException:

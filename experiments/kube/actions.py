@@ -1,0 +1,292 @@
+"""Actions, rollbacks and probes for Chaos Toolkit, on the Kubernetes cluster of a game day's target.
+
+An action is named like its fault, ``pod_kill`` for ``pod.kill``. Pods are chosen among the ready ones of the
+target's namespaces by ``label_selector`` or ``pod``, then ``node``; ``count`` (1), or ``share`` of those that
+match; ``order`` is random, by the seed, or oldest. Nodes are chosen by ``node`` or ``label_selector``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.bounds import being_planned
+from experiments.faults.fault import PLATFORM, FaultRefused, load_fault
+from experiments.injection import inject_fault, undo_pending
+from experiments.kube.aim import Aim, aim_now
+from experiments.kube.allowed import check_namespaces, check_node, node_path, read_or_none
+from experiments.kube.capture import base_of, capture_drain, capture_pods, node_victim
+from experiments.kube.choice import RANDOM, choose_nodes, choose_pods
+from experiments.kube.client import KubeClient
+from experiments.kube.cluster import Identity
+from experiments.kube.deployments import capture_rollout, capture_scale
+from experiments.kube.faults import await_back
+from experiments.kube.marks import mark_of
+from experiments.kube.pod_view import PodView
+from experiments.kube.pods import condition_of, is_leaving, name_of, waits_for
+from experiments.kube.undo_steps import UndoStep, make_step
+from experiments.kube.workloads import DEPLOYMENT, path_of, pods_of, see_whole, wanted_of
+from experiments.ledger import Entry, read_ledger
+from experiments.run_context import record_folder
+from experiments.timeline import Timeline
+from probes.errors import TargetError
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
+
+NO_SUCH_IMAGE = "overproof.invalid/no-such-image:0"  # .invalid is no domain, by RFC 2606
+NOT_HEALED = "fault.not_healed"
+
+
+def pod_kill(
+    namespace: str = "",
+    label_selector: str = "",
+    pod: str = "",
+    node: str = "",
+    count: int | None = None,
+    share: float | None = None,
+    order: str = RANDOM,
+    grace_s: int = 1,
+) -> JsonObject:
+    """Delete pods with hardly any grace: SIGTERM, and SIGKILL ``grace_s`` later.
+
+    With 0 the API forgets a pod before its node has ended it, which breaks the promise of a StatefulSet that
+    there is one of each; so 1 is the default, as in ``kubectl delete --now``.
+    """
+    if grace_s < 0:
+        raise FaultRefused(f"grace_s: wanted 0 or more, got {grace_s!r}")
+    aim, client, identity = _aimed()
+    chosen, others = choose_pods(
+        client, aim, namespace=namespace, label_selector=label_selector, pod=pod, node=node, count=count,
+        share=share, order=order,
+    )  # fmt: skip
+    captured = capture_pods("pod.kill", aim, client, identity, chosen, others, {"grace_s": grace_s})
+    return _inject("pod.kill", captured)
+
+
+def pod_evict(
+    namespace: str = "",
+    label_selector: str = "",
+    pod: str = "",
+    node: str = "",
+    count: int | None = None,
+    share: float | None = None,
+    order: str = RANDOM,
+    grace_s: int | None = None,
+    within_s: float = 60.0,
+) -> JsonObject:
+    """Evict pods, as a drain would: disruption budgets are asked, for ``within_s`` at most."""
+    aim, client, identity = _aimed()
+    chosen, others = choose_pods(
+        client, aim, namespace=namespace, label_selector=label_selector, pod=pod, node=node, count=count,
+        share=share, order=order,
+    )  # fmt: skip
+    arguments = {"grace_s": grace_s, "within_s": within_s}
+    return _inject("pod.evict", capture_pods("pod.evict", aim, client, identity, chosen, others, arguments))
+
+
+def node_cordon(node: str = "", label_selector: str = "", count: int | None = None) -> list[JsonObject]:
+    """Keep new pods off nodes; one that somebody else has cordoned already is refused."""
+    aim, client, identity = _aimed()
+    captured = []
+    chosen, others = choose_nodes(client, aim, node=node, label_selector=label_selector, count=count)
+    for row in chosen:
+        name = str(row["metadata"]["name"])
+        check_namespaces(client, aim.cluster.namespaces)
+        found, pods = check_node(client, name, aim.cluster.namespaces)
+        if found["spec"].get("unschedulable"):
+            raise FaultRefused(f"node {name}: is cordoned already, and not by us; choose another")
+        step = _cordon_step(found, aim)
+        captured.append(
+            base_of(
+                "node.cordon", aim, identity, victims=[node_victim(found)], workloads=[], hit=[],
+                others=[str(o["metadata"]["name"]) for o in others], at_once=len(chosen), steps=[step],
+                carries=[f"stays: {name_of(pod)}" for pod in pods],
+            )
+        )  # fmt: skip
+    return [_inject("node.cordon", each) for each in captured]
+
+
+def node_drain(
+    node: str = "",
+    label_selector: str = "",
+    count: int | None = None,
+    delete_emptydir_data: bool = False,
+    grace_s: int | None = None,
+    within_s: float = 120.0,
+) -> list[JsonObject]:
+    """Cordon nodes and evict what is on them, one node after the other.
+
+    Disruption budgets are asked again until ``within_s`` is over; pods of DaemonSets stay; a pod that would
+    lose its ``emptyDir`` refuses the whole, unless ``delete_emptydir_data``. A node that somebody else had
+    cordoned is left cordoned.
+    """
+    aim, client, identity = _aimed()
+    chosen, others = choose_nodes(client, aim, node=node, label_selector=label_selector, count=count)
+    check_namespaces(client, aim.cluster.namespaces)
+    arguments: JsonObject = {"delete_emptydir_data": delete_emptydir_data, "grace_s": grace_s}
+    arguments |= {"within_s": within_s}
+    captured = []
+    for row in chosen:
+        found, pods = check_node(client, str(row["metadata"]["name"]), aim.cluster.namespaces)
+        step = _cordon_step(found, aim)
+        captured.append(
+            capture_drain(
+                aim, client, identity, found, pods, others, arguments, at_once=len(chosen), step=step
+            )
+        )
+    return [_inject("node.drain", each) for each in captured]
+
+
+def deployment_bad_rollout(
+    deployment: str, namespace: str = "", container: str = "", image: str = NO_SUCH_IMAGE
+) -> JsonObject:
+    """Roll a deployment out with an image that cannot be pulled; undoing puts the former one back."""
+    aim, client, identity = _aimed()
+    captured = capture_rollout(
+        aim, client, identity, deployment, _one_namespace(aim, namespace), container=container, image=image
+    )
+    return _inject("deployment.bad-rollout", captured)
+
+
+def deployment_scale(deployment: str, replicas: int, namespace: str = "") -> JsonObject:
+    """Have a deployment run so many replicas, 0 for none; undoing puts their number back."""
+    aim, client, identity = _aimed()
+    captured = capture_scale(aim, client, identity, deployment, _one_namespace(aim, namespace), replicas)
+    return _inject("deployment.scale", captured)
+
+
+def _one_namespace(aim: Aim, namespace: str) -> str:
+    names = aim.namespaces(namespace)
+    if len(names) > 1:
+        raise FaultRefused(f"namespace: the target has {', '.join(names)}; state one")
+    return names[0]
+
+
+def _aimed() -> tuple[Aim, KubeClient, Identity]:
+    aim = aim_now()
+    return aim, *aim.reach()
+
+
+def _cordon_step(node: JsonObject, aim: Aim) -> UndoStep:
+    name = str(node["metadata"]["name"])
+    ours = [(("spec", "unschedulable"), True)]
+    return make_step(node, subject=f"node/{name}", path=node_path(name), ours=ours, mark=mark_of(aim.run))
+
+
+def _inject(name: str, captured: JsonObject) -> JsonObject:
+    folder = Path() if being_planned() is not None else record_folder()
+    return inject_fault(load_fault(name), captured, folder)
+
+
+def undo_faults() -> JsonObject:
+    """Undo whatever this experiment has left on the cluster, and see that it is restored.
+
+    Raises:
+        TargetError: something could not be restored.
+    """
+    undone = undo_pending(record_folder(), by="rollback")
+    if failed := [u for u in undone if not u.is_restored]:
+        raise TargetError("; ".join(f"{u.entry.subject}: not restored: {u.did}" for u in failed))
+    return {"undone": [{"subject": u.entry.subject, "did": u.did} for u in undone]}
+
+
+def faults_healed(within_s: float = 120.0) -> JsonObject:
+    """Wait, at most so long, until every workload that was hit has its pods again, other ones than were hit.
+
+    What was seen is put on the timeline.
+    """
+    began, folder = time.monotonic(), record_folder()
+    rows: dict[str, str] = {}
+    outcome = Outcome.PASS
+    with Timeline(folder, "fault") as timeline:
+        for entry in filter(_is_to_heal, read_ledger(folder)):
+            left_s = max(0.0, began + within_s - time.monotonic())
+            is_healed, rows[entry.id] = await_back(entry.captured, within_s=left_s)
+            kind = "fault.healed" if is_healed else NOT_HEALED
+            timeline.note(kind, id=entry.id, subject=entry.subject, observed=rows[entry.id])
+            outcome = outcome if is_healed else Outcome.FAIL
+    if not rows:
+        outcome = Outcome.INCONCLUSIVE
+    return {"outcome": outcome.value, "seen": rows, "waited_s": round(time.monotonic() - began, 3)}
+
+
+def _is_to_heal(entry: Entry) -> bool:
+    is_ours = "kube_fault" in entry.captured
+    return entry.is_pending and is_ours and load_fault(entry.fault).ends_by == PLATFORM
+
+
+def replicas_ready(deployment: str, namespace: str = "", within_s: float = 0.0) -> JsonObject:
+    """Say whether as many pods of a deployment are ready as it is to have, counted one by one."""
+    aim, client, _ = _aimed()
+    space = _one_namespace(aim, namespace)
+    whole = read_or_none(client, path_of(DEPLOYMENT, space, deployment))
+    if whole is None:
+        raise TargetError(f"deployment {space}/{deployment}: there is none")
+    workload = {
+        "kind": DEPLOYMENT,
+        "namespace": space,
+        "name": deployment,
+        "uid": whole["metadata"]["uid"],
+        "wanted": wanted_of(DEPLOYMENT, whole),
+        "selector": whole["spec"]["selector"],
+    }
+    view = PodView(client, [space])
+    view.follow(lambda: see_whole([workload], view.pods)[0], within_s=within_s)
+    is_whole, said = see_whole([workload], view.pods)
+    pods = [name_of(pod) for pod in pods_of(workload, view.pods)]
+    return {"outcome": (Outcome.PASS if is_whole else Outcome.FAIL).value, "observed": said, "pods": pods}
+
+
+def service_serves(service: str, namespace: str = "", endpoints_min: int = 1) -> JsonObject:
+    """Say whether a Service has so many endpoints that are ready, as its EndpointSlices say."""
+    aim, client, _ = _aimed()
+    space = _one_namespace(aim, namespace)
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{space}/endpointslices"
+    slices = client.listed(path, labelSelector=f"kubernetes.io/service-name={service}")
+    endpoints = [end for each in slices for end in each.get("endpoints") or []]
+    ready = sorted(
+        str((end.get("targetRef") or {}).get("name") or end["addresses"][0])
+        for end in endpoints
+        if (end.get("conditions") or {}).get("ready") is not False
+    )
+    outcome = Outcome.PASS if len(ready) >= endpoints_min else Outcome.FAIL
+    return {"outcome": outcome.value, "ready": ready, "endpoints": len(endpoints)}
+
+
+def nodes_schedulable(nodes: Sequence[str] = (), label_selector: str = "") -> JsonObject:
+    """Say whether each of these nodes, or of all, is ready and takes pods.
+
+    Not chaostoolkit-kubernetes' ``all_nodes_must_be_ready_to_schedule``, to which a cordoned node is fine.
+    """
+    _, client, _ = _aimed()
+    query = {"labelSelector": label_selector} if label_selector else {}
+    rows = {str(row["metadata"]["name"]): row for row in client.listed("/api/v1/nodes", **query)}
+    wanted = nodes or sorted(rows)
+    seen = {name: _of_node(rows.get(name)) for name in wanted}
+    bad = [name for name, said in seen.items() if said != "ready"]
+    outcome = Outcome.FAIL if bad else Outcome.PASS if seen else Outcome.INCONCLUSIVE
+    return {"outcome": outcome.value, "nodes": seen}
+
+
+def _of_node(node: JsonObject | None) -> str:
+    if node is None:
+        return "is not there"
+    if condition_of(node, "Ready").get("status") != "True":
+        return "not ready"
+    return "cordoned" if node["spec"].get("unschedulable") else "ready"
+
+
+def no_pods_wait(namespace: str = "", longer_than_s: float = 0.0) -> JsonObject:
+    """Say whether no pod of the target's namespaces waits, and why each that does."""
+    aim, client, _ = _aimed()
+    view = PodView(client, aim.namespaces(namespace))
+    view.refresh()
+
+    def waiting() -> dict[str, str]:
+        return {name_of(pod): why for pod in view.pods if (why := waits_for(pod)) and not is_leaving(pod)}
+
+    if waiting() and longer_than_s:
+        view.follow(lambda: not waiting(), within_s=longer_than_s)
+    found = waiting()
+    return {"outcome": (Outcome.FAIL if found else Outcome.PASS).value, "waiting": found}

@@ -1,0 +1,146 @@
+"""What an action would hit on the cluster, and the state before; nothing is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments.faults.fault import FaultRefused
+from experiments.kube.aim import Aim
+from experiments.kube.client import KubeClient
+from experiments.kube.cluster import Identity
+from experiments.kube.drainable import why_not_drained
+from experiments.kube.pods import is_mirror, is_of_daemon, name_of, node_of, uid_of
+from experiments.kube.undo_steps import UndoStep
+from experiments.kube.workloads import find_workloads, matches, title_of
+from probes.json_types import JsonObject
+
+
+def base_of(
+    fault: str,
+    aim: Aim,
+    identity: Identity,
+    *,
+    victims: Sequence[JsonObject],
+    others: Sequence[str],
+    workloads: Sequence[JsonObject],
+    hit: Sequence[JsonObject],
+    at_once: int | None = None,
+    steps: Sequence[UndoStep] = (),
+    carries: Sequence[str] = (),
+) -> JsonObject:
+    """Return what every fault of a cluster keeps; ``hit`` are the pods that go with it."""
+    return {
+        "kube_fault": fault,
+        "target": aim.name,
+        "run": aim.run,
+        "cluster": aim.cluster.to_json(),
+        "identity": identity.to_json(),
+        "victims": [*victims],
+        "others": [{"name": name} for name in others],
+        "at_once": len(victims) if at_once is None else at_once,
+        "workloads": [*workloads],
+        "hit_pods": [_of_pod(pod) for pod in hit],
+        "undo_steps": [step.to_json() for step in steps],
+        "carries": [*carries],
+    }
+
+
+def capture_pods(
+    fault: str,
+    aim: Aim,
+    client: KubeClient,
+    identity: Identity,
+    chosen: Sequence[JsonObject],
+    others: Sequence[JsonObject],
+    arguments: JsonObject,
+) -> JsonObject:
+    """Return what killing or evicting these pods needs."""
+    workloads = find_workloads(client, chosen)
+    victims = [
+        {"name": name_of(pod), "identity": uid_of(pod), "what": f"{uid_of(pod)} on {node_of(pod)}"}
+        for pod in chosen
+    ]
+    captured = base_of(
+        fault,
+        aim,
+        identity,
+        victims=victims,
+        others=[name_of(pod) for pod in others],
+        workloads=workloads,
+        hit=chosen,
+        carries=[f"of {title_of(row)}, {row['wanted']} wanted" for row in workloads]
+        + headroom(client, chosen),
+    )
+    return captured | {"arguments": arguments}
+
+
+def capture_drain(
+    aim: Aim,
+    client: KubeClient,
+    identity: Identity,
+    node: JsonObject,
+    pods: Sequence[JsonObject],
+    others: Sequence[JsonObject],
+    arguments: JsonObject,
+    *,
+    at_once: int,
+    step: UndoStep,
+) -> JsonObject:
+    """Return what draining a node needs.
+
+    Raises:
+        FaultRefused: a pod on it may not be evicted.
+    """
+    moving = [pod for pod in pods if not is_of_daemon(pod) and not is_mirror(pod)]
+    reasons = [why_not_drained(pod, may_lose_data=bool(arguments["delete_emptydir_data"])) for pod in moving]
+    if reasons := [reason for reason in reasons if reason]:
+        raise FaultRefused(f"node {node['metadata']['name']}: {'; '.join(reasons)}")
+    staying = [name_of(pod) for pod in pods if pod not in moving]
+    carries = [f"evicted: {name_of(pod)}" for pod in moving] + [f"stays: {name}" for name in staying]
+    if node["spec"].get("unschedulable"):
+        carries.append("cordoned by somebody else already: it will be left so")
+    captured = base_of(
+        "node.drain",
+        aim,
+        identity,
+        victims=[node_victim(node)],
+        others=[row["metadata"]["name"] for row in others],
+        workloads=find_workloads(client, moving),
+        hit=moving,
+        at_once=at_once,
+        steps=[step],
+        carries=carries + headroom(client, moving),
+    )
+    return captured | {"arguments": arguments}
+
+
+def node_victim(node: JsonObject) -> JsonObject:
+    """Return a node as a plan names it."""
+    name = str(node["metadata"]["name"])
+    return {"name": name, "identity": uid_of(node), "what": f"node {uid_of(node)}"}
+
+
+def _of_pod(pod: JsonObject) -> JsonObject:
+    meta = pod["metadata"]
+    return {"namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"], "node": node_of(pod)}
+
+
+def headroom(client: KubeClient, pods: Sequence[JsonObject]) -> list[str]:
+    """Say of each disruption budget over these pods how many it lets go now."""
+    said = []
+    for space in sorted({str(pod["metadata"]["namespace"]) for pod in pods}):
+        for budget in client.listed(f"/apis/policy/v1/namespaces/{space}/poddisruptionbudgets"):
+            own = [pod for pod in pods if _is_under(budget, pod, space)]
+            if own:
+                allowed = int((budget.get("status") or {}).get("disruptionsAllowed", 0))
+                name = f"{space}/{budget['metadata']['name']}"
+                said.append(
+                    f"budget {name} lets {allowed} go now, {len(own)} would: an eviction waits for it"
+                )
+    return said
+
+
+def _is_under(budget: JsonObject, pod: JsonObject, space: str) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    is_here = pod["metadata"]["namespace"] == space
+    return is_here and matches(budget["spec"].get("selector") or {}, labels)

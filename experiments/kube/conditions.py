@@ -1,0 +1,51 @@
+"""What has to be so on the cluster before a plan may be carried out, as the cluster says itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from experiments.kube.allowed import namespace_path, node_path, read_or_none, why_not
+from experiments.kube.client import KubeClient, connect
+from experiments.kube.cluster import Cluster
+from experiments.permission import Condition
+from probes.errors import TargetError
+
+# What each fault does, by verb, resource and group, for whoever is to allow it.
+_NEEDS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "pod.kill": (("delete", "pods", ""),),
+    "pod.evict": (("create", "pods/eviction", ""),),
+    "node.cordon": (("patch", "nodes", ""),),
+    "node.drain": (("patch", "nodes", ""), ("create", "pods/eviction", "")),
+    "deployment.bad-rollout": (("patch", "deployments", "apps"),),
+    "deployment.scale": (("patch", "deployments", "apps"),),
+}
+
+
+def look_at_cluster(cluster: Cluster, faults: Sequence[str], nodes: Sequence[str]) -> list[Condition]:
+    """Look at each namespace and node that would be hit, and at what we may do there."""
+    try:
+        client = connect(cluster)
+        return [*_marked(client, cluster, nodes), *_rights(client, cluster, faults)]
+    except TargetError as error:
+        return [Condition(name="cluster answers", is_met=False, observed=str(error))]
+
+
+def _marked(client: KubeClient, cluster: Cluster, nodes: Sequence[str]) -> Iterator[Condition]:
+    paths = [("namespace", name, namespace_path(name)) for name in cluster.namespaces]
+    paths += [("node", name, node_path(name)) for name in nodes]
+    for kind, name, path in paths:
+        why = why_not(kind, name, read_or_none(client, path))
+        yield Condition(name=f"{kind} {name} allowed", is_met=not why, observed=why or "by its label")
+
+
+def _rights(client: KubeClient, cluster: Cluster, faults: Sequence[str]) -> Iterator[Condition]:
+    for fault in dict.fromkeys(faults):
+        for verb, resource, group in _NEEDS.get(fault, ()):
+            spaces = ("",) if resource == "nodes" else cluster.namespaces
+            for space in spaces:
+                is_met = client.may(verb, resource, group=group, namespace=space)
+                where = f" in {space}" if space else ""
+                observed = (
+                    "we may" if is_met else f"RBAC of the cluster does not let us {verb} {resource}{where}"
+                )
+                yield Condition(name=f"may {verb} {resource}{where}", is_met=is_met, observed=observed)

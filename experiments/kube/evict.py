@@ -1,0 +1,81 @@
+"""Pods are evicted by the API, which asks their disruption budgets; a no for now is asked again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from experiments.kube.client import ApiRefused, KubeClient
+from probes.errors import TargetError
+from probes.json_types import JsonObject
+
+_TOO_MANY, _GONE, _OTHER = 429, 404, 409
+_AGAIN_S = 1.0  # where the API does not say how long to wait
+_AGAIN_S_MAX = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Evicting:
+    """How the evictions went so far."""
+
+    refused: dict[str, int] = field(default_factory=dict)  # by pod: how often a budget said no
+    why: dict[str, str] = field(default_factory=dict)  # what it said last
+
+
+def evict(
+    client: KubeClient, pods: Sequence[JsonObject], *, grace_s: int | None, within_s: float
+) -> Evicting:
+    """Evict these very pods; what a disruption budget refuses for now is asked again until the deadline.
+
+    Raises:
+        TargetError: a budget did not let one go in time, or could never do so.
+    """
+    deadline, seen, left = time.monotonic() + within_s, Evicting(), [*pods]
+    while left:
+        wait_s, still = 0.0, []
+        for pod in left:
+            again_s = _evict_one(client, pod, grace_s, seen)
+            if again_s is not None:
+                still.append(pod)
+                wait_s = max(wait_s, again_s)
+        left = still
+        if not left:
+            break
+        if time.monotonic() + wait_s > deadline:
+            said = "; ".join(f"{name}: {seen.why[name]}" for name in map(_name, left))
+            tries = sum(seen.refused.values())
+            raise TargetError(f"not let go within {within_s:g} s, asked {tries} times: {said}")
+        time.sleep(wait_s)
+    return seen
+
+
+def _name(pod: JsonObject) -> str:
+    return f"{pod['namespace']}/{pod['name']}"
+
+
+def _evict_one(client: KubeClient, pod: JsonObject, grace_s: int | None, seen: Evicting) -> float | None:
+    """Ask once; return after how many seconds to ask again, None: it goes."""
+    path = f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}/eviction"
+    options: JsonObject = {"preconditions": {"uid": pod["uid"]}}
+    if grace_s is not None:
+        options["gracePeriodSeconds"] = grace_s
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod["name"], "namespace": pod["namespace"]},
+        "deleteOptions": options,
+    }
+    try:
+        client.ask("POST", path, body=body)
+    except ApiRefused as error:
+        if error.status in (_GONE, _OTHER):
+            return None  # it went by itself, and another one by its name is not ours
+        if error.status != _TOO_MANY:
+            raise
+        name = _name(pod)
+        seen.refused[name] = seen.refused.get(name, 0) + 1
+        causes = (error.said.get("details") or {}).get("causes") or []
+        seen.why[name] = "; ".join(str(c.get("message")) for c in causes) or str(error.said.get("message"))
+        return min(max(error.retry_after_s or _AGAIN_S, _AGAIN_S), _AGAIN_S_MAX)
+    return None

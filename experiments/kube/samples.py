@@ -1,0 +1,55 @@
+"""Samples of a cluster's workloads while a game day runs, and what they show: pure functions over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from probes.json_types import JsonObject
+
+KUBE_SERIES = "kube"
+WORKLOAD = "workload:"
+NODE = "node:"
+
+
+def workload_subject(row: JsonObject) -> str:
+    """Return what a workload is called in the series."""
+    return f"{WORKLOAD}{row['kind']}/{row['namespace']}/{row['name']}"
+
+
+def find_whole(
+    rows: Sequence[JsonObject], captured: Iterable[JsonObject], *, replaced: set[str], since_ns: int
+) -> int | None:
+    """Return the first moment at which all that was hit is whole again.
+
+    That is every workload with as many ready as it is to have, none of those ``replaced`` among them and none
+    that waits in vain; and, once only undoing is to end it, every node that was hit takes pods.
+    """
+    wanted = {workload_subject(row) for each in captured for row in each["workloads"]}
+    nodes = {f"{NODE}{name}" for each in captured for name in nodes_awaited(each)}
+    for t_ns, seen in by_time(rows, since_ns):
+        if not wanted | nodes <= seen.keys():
+            continue
+        are_back = all(seen[name]["is_serving"] and not replaced & ids(seen[name]) for name in wanted)
+        if are_back and all(seen[name]["is_serving"] for name in nodes):
+            return t_ns
+    return None
+
+
+def nodes_awaited(captured: JsonObject) -> list[str]:
+    """Return the nodes that have to take pods again before a fault is over: of a cordon, not of a drain."""
+    is_cordon = captured["kube_fault"] == "node.cordon"
+    return [str(victim["name"]) for victim in captured["victims"]] if is_cordon else []
+
+
+def by_time(rows: Iterable[JsonObject], since_ns: int) -> list[tuple[int, dict[str, JsonObject]]]:
+    """Return the rows of each moment by subject, in order."""
+    found: dict[int, dict[str, JsonObject]] = {}
+    for row in rows:
+        if row["t_ns"] >= since_ns:
+            found.setdefault(int(row["t_ns"]), {})[str(row["subject"])] = row
+    return sorted(found.items())
+
+
+def ids(row: JsonObject) -> set[str]:
+    """Return the pods that were ready."""
+    return set(str(row.get("uids") or "").split())

@@ -1,0 +1,55 @@
+"""What the pods of a target, and the nodes of its cluster, look like at one moment."""
+
+from __future__ import annotations
+
+from experiments.kube.client import connect
+from experiments.kube.cluster import Cluster
+from experiments.kube.pods import (
+    condition_of,
+    controller_of,
+    is_finished,
+    is_leaving,
+    is_ready,
+    name_of,
+    restarts_of,
+    uid_of,
+)
+from probes.errors import TargetError
+from probes.json_types import JsonObject
+
+KUBE_SEEN = "kube.seen"
+BEFORE, AFTER = "before", "after"
+
+
+def see_cluster(cluster: Cluster) -> JsonObject:
+    """Return a row for each pod and node, or why they could not be seen."""
+    try:
+        client = connect(cluster)
+        spaces = [f"/api/v1/namespaces/{name}/pods" for name in cluster.namespaces]
+        pods = [_pod(pod) for path in spaces for pod in client.listed(path) if not is_finished(pod)]
+        nodes = [_node(node) for node in client.listed("/api/v1/nodes")]
+    except TargetError as error:
+        return {"pods": None, "nodes": None, "observed": str(error)}
+    return {"pods": pods, "nodes": nodes, "observed": f"{len(pods)} pods, {len(nodes)} nodes"}
+
+
+def _pod(pod: JsonObject) -> JsonObject:
+    return {
+        "name": name_of(pod),
+        "uid": uid_of(pod),
+        "owner": (controller_of(pod) or {}).get("uid"),
+        "restarts": restarts_of(pod),
+        "is_ready": is_ready(pod),
+        "is_leaving": is_leaving(pod),
+    }
+
+
+def _node(node: JsonObject) -> JsonObject:
+    taints = [f"{t['key']}={t.get('value', '')}:{t['effect']}" for t in node["spec"].get("taints") or []]
+    return {
+        "name": node["metadata"]["name"],
+        "uid": uid_of(node),
+        "is_ready": condition_of(node, "Ready").get("status") == "True",
+        "is_cordoned": bool(node["spec"].get("unschedulable")),
+        "taints": sorted(taints),
+    }

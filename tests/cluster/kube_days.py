@@ -1,0 +1,119 @@
+"""Game days of the shipped catalogue on the cluster of the tests: a service of three replicas, and its owner."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from kubernetes import client
+
+from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE
+from probes.child import wait_until
+from probes.json_types import JsonObject
+from reports.run import Run, load_run
+from tests.cluster.plan import KUBECONFIG_VARIABLE
+from tests.cluster.workload import deploy, diagnosis, ready_pods, replica_that_answers
+
+CATALOGUE = Path(__file__).parents[2] / "experiments" / "catalogue"
+DEPLOYMENT, SELECTOR = "endpoint", "app=endpoint"
+DAY_TIMEOUT_S = 240
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The endpoint on the cluster, allowed to be hit."""
+
+    api: client.ApiClient
+    namespace: str
+    url: str
+
+    @property
+    def core(self) -> client.CoreV1Api:
+        """The part of the API with pods, nodes and namespaces."""
+        return client.CoreV1Api(self.api)
+
+    def ready(self) -> dict[str, str]:
+        """Return the node of each pod that is ready."""
+        return ready_pods(self.api, self.namespace)
+
+    def await_ready(self, count: int = 3, *, timeout_s: float = 90) -> None:
+        """Wait until so many are ready."""
+        tell = diagnosis(self.api, self.namespace)
+        assert wait_until(lambda: len(self.ready()) == count, timeout_s=timeout_s), tell()
+
+
+def allow_namespace(api: client.ApiClient, name: str) -> None:
+    """Label a namespace as its owner does."""
+    client.CoreV1Api(api).patch_namespace(name, {"metadata": {"labels": {ALLOWED_LABEL: ALLOWED_VALUE}}})
+
+
+def label_node(api: client.ApiClient, name: str, value: str | None) -> None:
+    """Label a node as its owner does, or take the label off."""
+    client.CoreV1Api(api).patch_node(name, {"metadata": {"labels": {ALLOWED_LABEL: value}}})
+
+
+def serve(api: client.ApiClient, namespace: str, *, replicas: int = 3) -> Service:
+    """Deploy the endpoint in a namespace that game days may hit, and wait until it answers."""
+    allow_namespace(api, namespace)
+    service = Service(api=api, namespace=namespace, url=deploy(api, namespace, replicas=replicas))
+    service.await_ready(replicas)
+    assert wait_until(lambda: replica_that_answers(service.url) is not None, timeout_s=30)
+    return service
+
+
+def shipped(name: str) -> JsonObject:
+    """Return an experiment of the catalogue."""
+    return dict(yaml.safe_load((CATALOGUE / "kubernetes" / f"{name}.yaml").read_text()))
+
+
+def write_day(
+    folder: Path, name: str, service: Service, change: Callable[[JsonObject], None] = lambda _: None
+) -> Path:
+    """Write an experiment of the catalogue for a service, shorter, and otherwise as it is shipped."""
+    document = json.loads(
+        json.dumps(shipped(name)).replace("app=chat", SELECTOR).replace('"chat"', f'"{DEPLOYMENT}"')
+    )
+    (extension,) = document["extensions"]
+    extension["target"]["endpoint"] = service.url
+    extension["target"]["kubernetes"] = {
+        "namespaces": [service.namespace],
+        "kubeconfig": os.environ[KUBECONFIG_VARIABLE],
+    }
+    extension["workload"] = str(CATALOGUE / "workloads" / "steady-chat.yaml")
+    extension |= {"steady_s": 5, "after_s": 5}
+    change(document)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+def overproof(*words: str | Path, timeout_s: float = DAY_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    command = [sys.executable, "-m", "overproof", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def run_day(path: Path, *options: str) -> tuple[int, Run]:
+    """Run a game day; return its exit code and its record."""
+    out = path.parent / "runs"
+    done = overproof("gameday", "run", path, "--out", out, *options)
+    runs = sorted(each for each in out.glob("*-gameday-*") if not each.is_symlink())
+    assert runs, done.stdout + done.stderr
+    return done.returncode, load_run(runs[-1])
+
+
+def told(run: Run) -> dict[str, str]:
+    """Return what each rule came to, with what was observed, for a test that fails to show."""
+    return {f"{f.rule} {f.subject}": f"{f.outcome}: {f.observed}" for f in run.findings}
+
+
+def outcome_of(run: Run, rule: str) -> str:
+    """Return the one outcome of a rule."""
+    (found,) = {str(f.outcome.value if f.outcome else None) for f in run.findings if f.rule == rule}
+    return found
