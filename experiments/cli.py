@@ -152,27 +152,53 @@ def doctor(
 def undo(
     run: Annotated[Path | None, typer.Argument(help="Folder of one run; else all under --out.")] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    from_cluster: Annotated[
+        str | None,
+        typer.Option(metavar="CONTEXT", help="By the mirrors in this cluster; no folder is needed."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Put back whatever a game day has left, also after kill -9; harmless when there is nothing."""
     from experiments.injection import undo_pending
     from experiments.ledger import ledger_folders
 
+    if from_cluster is not None and run is not None:
+        raise ConfigError(
+            f"{run}: a run folder and --from-cluster are two ways to say what to undo; name one"
+        )
+    if from_cluster is not None:
+        return _undo_from_cluster(from_cluster, as_json=as_json)
     if run is not None and not run.is_dir():
         raise ConfigError(f"{run}: not a run folder")
     folders = [run] if run is not None else ledger_folders(out)
-    rows = [
+    rows: list[dict[str, object]] = [
         {"run": str(folder), "fault": u.entry.fault, "subject": u.entry.subject, "did": u.did}
         | {"is_restored": u.is_restored}
         for folder in reversed(folders)  # the last fault first
         for u in undo_pending(folder, by="gameday undo")
     ]
+    return _print_undone(rows, ledgers=len(folders), as_json=as_json)
+
+
+def _undo_from_cluster(context: str, *, as_json: bool) -> Outcome:
+    from experiments.kube.deadman.from_cluster import undo_from_cluster
+
+    mirrors, found = undo_from_cluster(context)
+    rows: list[dict[str, object]] = [
+        {"run": f.run, "fault": f.entry.fault, "subject": f.entry.subject, "did": f.did}
+        | {"is_restored": f.is_restored}
+        for f in found
+    ]
+    return _print_undone(rows, ledgers=mirrors, as_json=as_json)
+
+
+def _print_undone(rows: list[dict[str, object]], *, ledgers: int, as_json: bool) -> Outcome:
     if as_json:
-        sys.stdout.write(json.dumps({"ledgers": len(folders), "undone": rows}) + "\n")
+        sys.stdout.write(json.dumps({"ledgers": ledgers, "undone": rows}) + "\n")
     else:
         for row in rows:
             state = "restored" if row["is_restored"] else "NOT RESTORED"
             sys.stdout.write(f"{row['run']}: {row['subject']}: {state}: {row['did']}\n")
         if not rows:
-            sys.stdout.write(f"nothing left to undo ({len(folders)} ledgers)\n")
+            sys.stdout.write(f"nothing left to undo ({ledgers} ledgers)\n")
     return Outcome.PASS if all(row["is_restored"] for row in rows) else Outcome.FAIL
