@@ -598,7 +598,7 @@ class _GameDay:
 
     def _is_mended_by_us(self) -> bool:
         """Say whether undoing has put back what the platform was to heal: it will not any more."""
-        mended = {e.id for e in read_ledger(self.folder) if not e.is_pending and e.detail.get("has_acted")}
+        mended = {e.id for e in read_ledger(self.folder) if not e.is_pending and e.is_mended_by_us}
         faults = read_faults(load_run(self.folder))
         return any(fault.is_healed_by_platform and fault.data["id"] in mended for fault in faults)
 

@@ -93,6 +93,8 @@ def _undo(entry: Entry, ledger: Ledger, timeline: Timeline, *, by: str) -> Undon
         undoing = Undoing(is_restored=False, did=str(error), has_acted=False, is_seen=False)
     state = UNDONE if undoing.is_restored else UNDO_FAILED
     done = {"did": undoing.did, "has_acted": undoing.has_acted, "is_seen": undoing.is_seen}
+    if not undoing.is_mending:
+        done["is_mending"] = False
     if undoing.is_restored and undoing.ago_s:
         done["t_undone_ns"] = time.time_ns() - round(undoing.ago_s * 1e9)
     ledger.note(entry.id, state, **done, by=by)

@@ -50,6 +50,11 @@ class Entry:
         """Whether this fault may still be in the world."""
         return self.state != UNDONE
 
+    @property
+    def is_mended_by_us(self) -> bool:
+        """Whether undoing had to put back what somebody else was to heal."""
+        return bool(self.detail.get("has_acted")) and bool(self.detail.get("is_mending", True))
+
 
 class Ledger:
     """Appends to the ledger of one folder. Several processes may do so at once."""

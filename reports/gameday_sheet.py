@@ -210,7 +210,7 @@ def _healing(run: Run) -> Iterator[Healing]:
             word, is_well, text = "never broken", True, f"armed and not injected; undo: {did}"
         elif fault.get("ends_by") != PLATFORM:
             word, is_well, text = "by undo, as meant", True, f"{did} (by {by})"
-        elif not detail.get("has_acted"):
+        elif not detail.get("has_acted") or not detail.get("is_mending", True):
             word, is_well, text = "by itself", True, did.removeprefix("nothing to do: ")
         elif cut_short:
             word, is_well, text = (

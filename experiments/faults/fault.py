@@ -69,6 +69,7 @@ class Undoing:
     is_restored: bool  # seen, not assumed
     did: str  # what we had to do; says so when it was nothing
     has_acted: bool  # False: it had healed without us
+    is_mending: bool = True  # False: the platform had healed what it was to; the rest was ours to put back
     is_seen: bool = True  # False: carried out, and nobody can look whether it is gone
     ago_s: float = 0.0  # it was done so long ago, as by a timer on a host that could not be reached
 

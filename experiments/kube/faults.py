@@ -215,7 +215,10 @@ def undo_drain(captured: JsonObject) -> Undoing:
         is_back, said = see_back(captured, view)
     done = undo_changes(captured)
     return Undoing(
-        is_restored=done.is_restored, did=f"{done.did}; {said}", has_acted=done.has_acted and not is_back
+        is_restored=done.is_restored,
+        did=f"{done.did}; {said}",
+        has_acted=done.has_acted,
+        is_mending=not is_back,
     )
 
 

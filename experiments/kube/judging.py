@@ -65,7 +65,7 @@ def judge_workloads_whole(
 
 def _mended_by_us(faults: Sequence[FaultSeen], entries: Sequence[Entry]) -> tuple[FaultSeen, Entry] | None:
     """Return a fault that the platform was to heal, and that undoing had to, with its entry."""
-    known = {entry.id: entry for entry in entries if entry.detail.get("has_acted")}
+    known = {entry.id: entry for entry in entries if entry.is_mended_by_us}
     healed = [fault for fault in faults if fault.is_healed_by_platform and fault.data["id"] in known]
     return (healed[0], known[str(healed[0].data["id"])]) if healed else None
 

@@ -1,4 +1,4 @@
-"""Game days of the shipped catalogue on the cluster of the tests: a service of three replicas, and its owner."""
+"""Shipped game days on the cluster of the tests: a service of three replicas, which may be hit."""
 
 from __future__ import annotations
 

@@ -1,0 +1,186 @@
+"""Whole game days on the real cluster, under traffic through the Service: healed, and without healing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes import client
+
+from probes.child import wait_until
+from probes.json_types import JsonObject
+from reports.table import read_series
+from tests.cluster.kube_days import (
+    DEPLOYMENT,
+    Service,
+    label_node,
+    outcome_of,
+    overproof,
+    run_day,
+    serve,
+    told,
+    write_day,
+)
+from tests.cluster.plan import CONTROL_PLANE
+from tests.cluster.running import Hosts
+from tests.cluster.workload import diagnosis
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+CONTROLLERS = "kube-controller-manager"
+ALLOWED_FIRST_S = 6.0  # until the budget lets a pod go
+
+
+@pytest.fixture
+def service(api: client.ApiClient, namespace: str) -> Service:
+    return serve(api, namespace)
+
+
+@pytest.fixture
+def node(api: client.ApiClient, service: Service) -> Iterator[str]:
+    """A node that carries a replica, and that game days may hit."""
+    name = sorted(service.ready().values())[0]
+    label_node(api, name, "allowed")
+    yield name
+    label_node(api, name, None)
+    client.CoreV1Api(api).patch_node(name, {"spec": {"unschedulable": None}})
+
+
+def draining(document: JsonObject, node: str) -> None:
+    """Name the node."""
+    document["method"][0]["provider"]["arguments"]["node"] = node
+
+
+def soon(document: JsonObject) -> None:
+    """Expect it to be back within seconds, so that what does not come is known soon."""
+    document["method"][1]["provider"]["arguments"]["within_s"] = 20
+    document["extensions"][0]["recovery_s"] = 15
+
+
+def test_a_killed_pod_is_replaced_and_the_day_passes_with_its_times(service: Service, tmp_path: Path) -> None:
+    before = service.ready()
+
+    status, run = run_day(write_day(tmp_path, "pod-kill", service))
+
+    (redundancy,) = [f for f in run.findings if f.rule == "redundancy"]
+    assert status == 0, told(run)
+    assert "all pods ready again after" in redundancy.observed
+    assert len(service.ready()) == 3
+    assert len(service.ready().keys() & before.keys()) == 2
+    assert {row["ready"] for row in read_series(run, "kube")} >= {2, 3}
+
+
+def test_without_the_controllers_a_killed_pod_fails_the_day_and_stays_to_be_undone(
+    service: Service, tmp_path: Path, hosts: Hosts
+) -> None:
+    path = write_day(tmp_path, "pod-kill", service, soon)
+    hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
+    try:
+        status, run = run_day(path)
+        left = overproof("gameday", "doctor", "--out", path.parent / "runs")
+    finally:
+        hosts.start_service(CONTROL_PLANE, CONTROLLERS)
+    service.await_ready()
+    undone = overproof("gameday", "undo", "--out", path.parent / "runs")
+
+    (redundancy,) = [f for f in run.findings if f.rule == "redundancy"]
+    assert status == 1, told(run)
+    assert outcome_of(run, "redundancy") == "fail"
+    assert "2 of 3 ready" in redundancy.observed
+    assert (left.returncode, undone.returncode) == (1, 0), left.stdout + undone.stdout
+
+
+def test_a_drain_waits_for_the_disruption_budget_and_gives_the_node_back(
+    service: Service, node: str, tmp_path: Path
+) -> None:
+    budgets = client.PolicyV1Api(service.api)
+    selector = {"matchLabels": {"app": DEPLOYMENT}}
+    budget = {"metadata": {"name": "endpoint"}, "spec": {"minAvailable": 3, "selector": selector}}
+    budgets.create_namespaced_pod_disruption_budget(service.namespace, budget)
+    path = write_day(tmp_path, "node-drain", service, lambda document: draining(document, node))
+    core, stopped = service.core, threading.Event()
+
+    def let_go() -> None:
+        if wait_until(lambda: bool(core.read_node(node).spec.unschedulable), timeout_s=120):
+            time.sleep(ALLOWED_FIRST_S)
+            looser = {"spec": {"minAvailable": 2}}
+            budgets.patch_namespaced_pod_disruption_budget("endpoint", service.namespace, looser)
+            stopped.set()
+
+    owner = threading.Thread(target=let_go)
+    owner.start()
+    status, run = run_day(path)
+    owner.join()
+
+    (fault,) = [f for f in run.findings if f.rule == "fault"]
+    assert stopped.is_set()
+    assert status == 0, told(run)
+    assert "a disruption budget said no first" in fault.observed
+    assert node not in service.ready().values()
+    assert not core.read_node(node).spec.unschedulable
+
+
+def test_without_the_controllers_a_drain_fails_the_day_and_the_node_is_given_back(
+    service: Service, node: str, tmp_path: Path, hosts: Hosts
+) -> None:
+    def hopeless(document: JsonObject) -> None:
+        draining(document, node)
+        soon(document)
+
+    path = write_day(tmp_path, "node-drain", service, hopeless)
+    hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
+    try:
+        status, run = run_day(path)
+    finally:
+        hosts.start_service(CONTROL_PLANE, CONTROLLERS)
+    service.await_ready()
+
+    assert status == 1, told(run)
+    assert outcome_of(run, "redundancy") == "fail", told(run)
+    assert outcome_of(run, "undo") == "pass", told(run)
+    assert not service.core.read_node(node).spec.unschedulable
+
+
+def test_a_bad_roll_out_takes_nothing_away_and_the_former_version_comes_back(
+    service: Service, tmp_path: Path
+) -> None:
+    apps = client.AppsV1Api(service.api)
+    former = apps.read_namespaced_deployment(DEPLOYMENT, service.namespace).spec.template.spec.containers
+    pods = service.ready()
+
+    status, run = run_day(write_day(tmp_path, "deployment-bad-rollout", service))
+
+    now = apps.read_namespaced_deployment(DEPLOYMENT, service.namespace).spec.template.spec.containers
+    assert status == 0, told(run)
+    assert [each.image for each in now] == [each.image for each in former]
+    assert service.ready() == pods, diagnosis(service.api, service.namespace)()
+
+
+def test_a_deployment_is_scaled_down_and_back(service: Service, tmp_path: Path) -> None:
+    status, run = run_day(write_day(tmp_path, "deployment-scale", service))
+
+    assert status == 0, told(run)
+    assert len(service.ready()) == 3
+
+
+def test_a_plan_that_was_confirmed_is_refused_once_the_pod_is_another(
+    service: Service, tmp_path: Path
+) -> None:
+    path = write_day(tmp_path, "pod-kill", service)
+    out = ("--out", tmp_path / "runs")
+    shown = overproof("gameday", "plan", path, *out)
+    digest = shown.stdout.split()[-1]
+    for pod in service.ready():
+        service.core.delete_namespaced_pod(pod, service.namespace)
+    assert wait_until(lambda: len(service.ready()) == 3, timeout_s=60)
+
+    done = overproof("gameday", "run", path, *out, "--plan", digest)
+
+    assert shown.returncode == 0, shown.stderr
+    assert f"namespace {service.namespace} allowed" in shown.stdout
+    assert done.returncode == 2, done.stderr
+    assert "is not what would be done now" in done.stderr
+    assert len(service.ready()) == 3
