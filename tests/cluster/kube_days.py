@@ -13,7 +13,9 @@ from pathlib import Path
 import yaml
 from kubernetes import client
 
-from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE
+from experiments.kube.allowed import pods_on, strangers_of
+from experiments.kube.client import connect
+from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from reports.run import Run, load_run
@@ -67,6 +69,28 @@ def serve(api: client.ApiClient, namespace: str, *, replicas: int = 3) -> Servic
     return service
 
 
+def lent_node(service: Service) -> str:
+    """Return a node with a replica, once nobody else has pods on it, and label it as one to be hit."""
+    client_of = connect(Cluster(namespaces=(), kubeconfig=os.environ[KUBECONFIG_VARIABLE]))
+    free: list[str] = []
+
+    def is_found() -> bool:
+        for name in sorted(set(service.ready().values())):
+            if not strangers_of(pods_on(client_of, name), [service.namespace]):
+                free.append(name)
+        return bool(free)
+
+    assert wait_until(is_found, timeout_s=60), "others have pods on every node"
+    label_node(service.api, free[0], ALLOWED_VALUE)
+    return free[0]
+
+
+def take_back(service: Service, node: str) -> None:
+    """Take the label off a node, and have it take pods."""
+    label_node(service.api, node, None)
+    service.core.patch_node(node, {"spec": {"unschedulable": None}})
+
+
 def shipped(name: str) -> JsonObject:
     """Return an experiment of the catalogue."""
     return dict(yaml.safe_load((CATALOGUE / "kubernetes" / f"{name}.yaml").read_text()))
@@ -86,7 +110,12 @@ def write_day(
         "kubeconfig": os.environ[KUBECONFIG_VARIABLE],
     }
     extension["workload"] = str(CATALOGUE / "workloads" / "steady-chat.yaml")
-    extension |= {"steady_s": 5, "after_s": 5}
+    extension |= {"steady_s": 5, "after_s": 5, "requests_min": 30}
+    # How long an answer takes says more about what else this machine does.
+    extension["slos"] = {
+        phase: [slo for slo in slos if slo["metric"] == "goodput"]
+        for phase, slos in extension["slos"].items()
+    }
     change(document)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))

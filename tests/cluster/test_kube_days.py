@@ -16,11 +16,12 @@ from reports.table import read_series
 from tests.cluster.kube_days import (
     DEPLOYMENT,
     Service,
-    label_node,
+    lent_node,
     outcome_of,
     overproof,
     run_day,
     serve,
+    take_back,
     told,
     write_day,
 )
@@ -40,13 +41,11 @@ def service(api: client.ApiClient, namespace: str) -> Service:
 
 
 @pytest.fixture
-def node(api: client.ApiClient, service: Service) -> Iterator[str]:
+def node(service: Service) -> Iterator[str]:
     """A node that carries a replica, and that game days may hit."""
-    name = sorted(service.ready().values())[0]
-    label_node(api, name, "allowed")
+    name = lent_node(service)
     yield name
-    label_node(api, name, None)
-    client.CoreV1Api(api).patch_node(name, {"spec": {"unschedulable": None}})
+    take_back(service, name)
 
 
 def draining(document: JsonObject, node: str) -> None:

@@ -23,7 +23,7 @@ from probes.child import wait_until
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 from tests.cluster.images import ENDPOINT_IMAGE
-from tests.cluster.kube_days import DEPLOYMENT, SELECTOR, Service, label_node, serve
+from tests.cluster.kube_days import DEPLOYMENT, SELECTOR, Service, label_node, lent_node, serve, take_back
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -45,13 +45,11 @@ def aim(service: Service) -> Iterator[Aim]:
 
 
 @pytest.fixture
-def node(api: client.ApiClient, service: Service) -> Iterator[str]:
+def node(service: Service) -> Iterator[str]:
     """A node that carries a replica, and that game days may hit."""
-    name = sorted(service.ready().values())[0]
-    label_node(api, name, "allowed")
+    name = lent_node(service)
     yield name
-    label_node(api, name, None)
-    client.CoreV1Api(api).patch_node(name, {"spec": {"unschedulable": None}})
+    take_back(service, name)
 
 
 def planned(action: str, **arguments: object) -> list[JsonObject]:
