@@ -24,10 +24,10 @@ from tests.experiments.test_chaos_child import WAIT, activity
 from tests.experiments.test_gameday import Day, end_of, until, write_experiment
 from tests.processes import start_job
 
+pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
+
 STUCK = """
 import ctypes, signal
-
-pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
 
 def sleep():
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -157,8 +157,8 @@ def test_the_doctor_finds_what_is_left_until_it_is_undone(tmp_path: Path) -> Non
     start_detached(LabPlan(folder=folder, liveness_s=0, load_s=0.3), timeout_s=20)
     supervisor = read_lab(folder).supervisor
     code = (
-        "import os, signal; from experiments import actions, undo_timer\n"
-        "actions.start_timer = lambda folder: None\n"  # as if it had been killed as well
+        "import os, signal; from experiments import actions, run_context\n"
+        "run_context.start_timer = lambda folder: None\n"  # as if it had been killed as well
         "actions.hang_replica(replica='replica-1'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     try:

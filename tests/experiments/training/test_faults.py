@@ -81,7 +81,7 @@ def test_a_step_tells_where_its_time_went_and_which_checkpoint_is_safe(job: Job)
     assert all(row["compute_s"] >= 0.03 and row["sync_s"] > 0 and row["data_wait_s"] > 0 for row in rows)
     assert {row["step"] - row["checkpoint_step"] for row in rows} <= set(range(10))
     assert {row["rank"] for row in rows} == {1}
-    assert rows_of(job, 0)[0]["loss"] > 2 * rows[-1]["loss"]  # it learns
+    assert rows_of(job, 0)[0]["loss"] > 1.2 * rows[-1]["loss"]  # it learns
 
 
 def test_a_killed_rank_has_all_begin_again_at_the_newest_checkpoint(day: Path, job: Job) -> None:
@@ -241,7 +241,7 @@ def test_undoing_what_was_armed_and_never_injected_changes_nothing(day: Path, jo
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in FAULTS if name.split(".")[0] in ("rank", "node", "checkpoint", "storage")]
+    "name", [name for name, place in FAULTS.items() if place.startswith("experiments.training.")]
 )
 def test_a_training_fault_declares_what_it_covers_and_needs(name: str) -> None:
     fault = load_fault(name)
