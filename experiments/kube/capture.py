@@ -69,7 +69,7 @@ def capture_pods(
         workloads=workloads,
         hit=chosen,
         carries=[f"of {title_of(row)}, {row['wanted']} wanted" for row in workloads]
-        + headroom(client, chosen),
+        + (headroom(client, chosen) if fault == "pod.evict" else []),  # a kill asks no budget
     )
     return captured | {"arguments": arguments}
 

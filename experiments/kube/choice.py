@@ -15,7 +15,7 @@ from experiments.faults.fault import FaultRefused
 from experiments.kube.aim import Aim
 from experiments.kube.allowed import check_namespaces
 from experiments.kube.client import KubeClient
-from experiments.kube.pods import controller_of, is_mirror, is_ready, name_of, node_of
+from experiments.kube.pods import condition_of, controller_of, is_mirror, is_ready, name_of, node_of
 from probes.json_types import JsonObject
 
 RANDOM, OLDEST = "random", "oldest"
@@ -90,6 +90,11 @@ def _name(row: JsonObject) -> str:
     return f"{row['metadata'].get('namespace', '')}/{row['metadata']['name']}"
 
 
+def _is_well(nodes: Sequence[JsonObject], name: str) -> bool:
+    (node,) = [row for row in nodes if row["metadata"]["name"] == name]
+    return bool(condition_of(node, "Ready").get("status") == "True")
+
+
 def choose_nodes(
     client: KubeClient, aim: Aim, *, node: str, label_selector: str, count: int | None
 ) -> tuple[list[JsonObject], list[JsonObject]]:
@@ -109,4 +114,6 @@ def choose_nodes(
         raise FaultRefused(f"{node or label_selector}: {len(asked)} nodes match, {wanted} are wanted")
     chosen = draw(asked, wanted, order=RANDOM, seed=aim.seed)
     names = {row["metadata"]["name"] for row in chosen}
+    if ill := [name for name in sorted(names) if not _is_well(chosen, name)]:
+        raise FaultRefused(f"node {', '.join(ill)}: is not ready already, so nothing would show what breaks")
     return chosen, [row for row in every if row["metadata"]["name"] not in names]

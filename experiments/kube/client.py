@@ -27,9 +27,10 @@ JSON, MERGE, STRATEGIC = (
     "application/strategic-merge-patch+json",
 )
 _LOOK_S = 5.0  # the first call has to answer sooner, so that a wrong address is known soon
+FORBIDDEN = 403
 _MEANS = {
     401: "does not know us: the token or certificate has expired, or is not of this cluster",
-    403: "does not allow us",
+    FORBIDDEN: "does not allow us",
 }
 
 

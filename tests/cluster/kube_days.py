@@ -20,7 +20,7 @@ from probes.child import wait_until
 from probes.json_types import JsonObject
 from reports.run import Run, load_run
 from tests.cluster.plan import KUBECONFIG_VARIABLE
-from tests.cluster.workload import deploy, diagnosis, ready_pods, replica_that_answers
+from tests.cluster.workload import deploy, diagnosis, is_node_well, ready_pods, replica_that_answers
 
 CATALOGUE = Path(__file__).parents[2] / "experiments" / "catalogue"
 DEPLOYMENT, SELECTOR = "endpoint", "app=endpoint"
@@ -60,10 +60,11 @@ def label_node(api: client.ApiClient, name: str, value: str | None) -> None:
     client.CoreV1Api(api).patch_node(name, {"metadata": {"labels": {ALLOWED_LABEL: value}}})
 
 
-def serve(api: client.ApiClient, namespace: str, *, replicas: int = 3) -> Service:
+def serve(api: client.ApiClient, namespace: str, *, replicas: int = 3, loads_for_s: int = 0) -> Service:
     """Deploy the endpoint in a namespace that game days may hit, and wait until it answers."""
     allow_namespace(api, namespace)
-    service = Service(api=api, namespace=namespace, url=deploy(api, namespace, replicas=replicas))
+    url = deploy(api, namespace, replicas=replicas, loads_for_s=loads_for_s)
+    service = Service(api=api, namespace=namespace, url=url)
     service.await_ready(replicas)
     assert wait_until(lambda: replica_that_answers(service.url) is not None, timeout_s=30)
     return service
@@ -76,7 +77,8 @@ def lent_node(service: Service) -> str:
 
     def is_found() -> bool:
         for name in sorted(set(service.ready().values())):
-            if not strangers_of(pods_on(client_of, name), [service.namespace]):
+            is_free = not strangers_of(pods_on(client_of, name), [service.namespace])
+            if is_free and is_node_well(service.api, name):
                 free.append(name)
         return bool(free)
 

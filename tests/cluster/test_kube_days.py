@@ -37,7 +37,7 @@ ALLOWED_FIRST_S = 6.0  # until the budget lets a pod go
 
 @pytest.fixture
 def service(api: client.ApiClient, namespace: str) -> Service:
-    return serve(api, namespace)
+    return serve(api, namespace, loads_for_s=4)  # as a model does; else too little traffic meets the gap
 
 
 @pytest.fixture

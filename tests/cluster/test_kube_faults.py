@@ -120,9 +120,8 @@ def test_shared_memory_refuses_a_drain_unless_it_may_be_lost(
         return bool(status.updated_replicas == status.ready_replicas == status.replicas == 3)
 
     assert wait_until(is_rolled_out, timeout_s=60)
-    label_node(service.api, node, None)
-    place = sorted(service.ready().values())[0]
-    label_node(service.api, place, "allowed")
+    take_back(service, node)
+    place = lent_node(service)
 
     with pytest.raises(FaultRefused, match="would lose its emptyDir shm"):
         planned("node_drain", node=place)
@@ -130,7 +129,7 @@ def test_shared_memory_refuses_a_drain_unless_it_may_be_lost(
     inject(tmp_path, "node_drain", node=place, delete_emptydir_data=True)
     moved = place not in service.ready().values()
     undone = undo_pending(tmp_path, by="test")
-    label_node(service.api, place, None)
+    take_back(service, place)
 
     assert moved  # the stock drain passes over every such pod, and is green
     assert [each.is_restored for each in undone] == [True]

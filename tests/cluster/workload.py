@@ -16,16 +16,16 @@ PORT = 8000
 _LABELS = {"app": "endpoint"}
 
 
-def deploy(api: client.ApiClient, namespace: str, *, replicas: int) -> str:
-    """Create it and return the address of its Service."""
-    client.AppsV1Api(api).create_namespaced_deployment(namespace, _deployment(replicas))
+def deploy(api: client.ApiClient, namespace: str, *, replicas: int, loads_for_s: int = 0) -> str:
+    """Create it and return the address of its Service; each replica takes so long until it is ready."""
+    client.AppsV1Api(api).create_namespaced_deployment(namespace, _deployment(replicas, loads_for_s))
     ports = [{"port": PORT, "targetPort": PORT}]
     service = {"metadata": {"name": "endpoint"}, "spec": {"selector": _LABELS, "ports": ports}}
     made = client.CoreV1Api(api).create_namespaced_service(namespace, service)
     return f"http://{made.spec.cluster_ip}:{PORT}"
 
 
-def _deployment(replicas: int) -> dict[str, object]:
+def _deployment(replicas: int, loads_for_s: int) -> dict[str, object]:
     spread = {
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
@@ -35,7 +35,7 @@ def _deployment(replicas: int) -> dict[str, object]:
     template = {
         "metadata": {"labels": _LABELS},
         "spec": {
-            "containers": [_container()],
+            "containers": [_container(loads_for_s)],
             "topologySpreadConstraints": [spread],
             "terminationGracePeriodSeconds": 2,
             "dnsPolicy": "Default",
@@ -45,7 +45,7 @@ def _deployment(replicas: int) -> dict[str, object]:
     return {"metadata": {"name": "endpoint"}, "spec": spec}
 
 
-def _container() -> dict[str, object]:
+def _container(loads_for_s: int) -> dict[str, object]:
     name = {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     serve = ["-m", "loadtests.endpoint", "--host", "0.0.0.0", "--port", str(PORT), "--name", "$(POD)"]
     return {
@@ -54,7 +54,11 @@ def _container() -> dict[str, object]:
         "imagePullPolicy": "Never",
         "args": serve,
         "env": [name],
-        "readinessProbe": {"httpGet": {"path": "/health", "port": PORT}, "periodSeconds": 1},
+        "readinessProbe": {
+            "httpGet": {"path": "/health", "port": PORT},
+            "periodSeconds": 1,
+            "initialDelaySeconds": loads_for_s,
+        },
     }
 
 
