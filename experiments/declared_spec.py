@@ -10,7 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from experiments.declared import LAB, OUR_MODULES, TRAINING, Declared, Target, foreign_actions, module_of
 from experiments.hosts.host import FOLDER, Host
-from experiments.kube.cluster import Cluster
+from experiments.kube.cluster import Cluster, DeadMan
+from experiments.kube.deadman.mirror import NAMESPACE
+from experiments.kube.deadman.objects import IMAGE
 from experiments.training.job_spec import JobSpec
 from probes.json_types import JsonObject
 from probes.spec import Spec
@@ -40,6 +42,14 @@ class HostSpec(Spec):
         return Host(**self.model_dump())
 
 
+class DeadManSpec(Spec):
+    """A Job of ours in the cluster that undoes when the controller is gone."""
+
+    namespace: str = Field(default=NAMESPACE, description="Where our manifests have put its account.")
+    image: str = Field(default=IMAGE, description="Any with a Python from 3.10 on.")
+    python: str = Field(default="python3", description="Its interpreter.")
+
+
 class KubernetesSpec(Spec):
     """A Kubernetes cluster; which one answers is shown in the plan, and holds for the whole day."""
 
@@ -49,9 +59,14 @@ class KubernetesSpec(Spec):
         min_length=1, description="Whose pods may be hit; each has to be labelled as allowed."
     )
 
+    dead_man: DeadManSpec | None = Field(
+        default=None, description="Undoes in the cluster without us; absent: nobody does."
+    )
+
     def to_cluster(self) -> Cluster:
         """Return the cluster."""
-        return Cluster(**self.model_dump())
+        dead_man = None if self.dead_man is None else DeadMan(**self.dead_man.model_dump())
+        return Cluster(**(self.model_dump() | {"dead_man": dead_man}))
 
 
 class TargetSpec(Spec):

@@ -32,6 +32,9 @@ from experiments.hosts.reaccept_judging import hosts_hit
 from experiments.hosts.reaccept_spec import Reaccept
 from experiments.injection import undo_pending
 from experiments.judging import judge_run, read_faults
+from experiments.kube.client_api import ClientApi
+from experiments.kube.deadman.hold import DeadManHold
+from experiments.kube.deadman.objects import DeadManSettings
 from experiments.kube.sampler import KubeSampler, workloads_under
 from experiments.kube.seen import KUBE_SEEN, see_cluster
 from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
@@ -391,6 +394,12 @@ class _GameDay:
         assert cluster is not None
         client, workloads = workloads_under(cluster)
         nodes = faults_and_nodes(plan)[1]
+        if cluster.dead_man is not None:
+            settings = DeadManSettings(**asdict(cluster.dead_man))
+            hold = DeadManHold(ClientApi(client=client), self.folder, settings, away_from=nodes)
+            self.stack.callback(hold.release)  # before it is taken: it may be cut short in the middle
+            place = hold.take()
+            self._event("dead-man.watches", namespace=place.namespace, name=place.name)
         self.sampler = KubeSampler(client, workloads, nodes, self.writer)
         self.stack.callback(self.sampler.stop)
         self.sampler.start()

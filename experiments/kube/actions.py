@@ -22,7 +22,7 @@ from experiments.kube.client import KubeClient
 from experiments.kube.cluster import Identity
 from experiments.kube.deployments import capture_rollout, capture_scale
 from experiments.kube.faults import await_back
-from experiments.kube.marks import mark_of
+from experiments.kube.marks import new_mark
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import condition_of, is_leaving, name_of, waits_for
 from experiments.kube.undo_steps import UndoStep, make_step
@@ -171,7 +171,7 @@ def _aimed() -> tuple[Aim, KubeClient, Identity]:
 def _cordon_step(node: JsonObject, aim: Aim) -> UndoStep:
     name = str(node["metadata"]["name"])
     ours = [(("spec", "unschedulable"), True)]
-    return make_step(node, subject=f"node/{name}", path=node_path(name), ours=ours, mark=mark_of(aim.run))
+    return make_step(node, subject=f"node/{name}", path=node_path(name), ours=ours, mark=new_mark(aim.run))
 
 
 def _inject(name: str, captured: JsonObject) -> JsonObject:

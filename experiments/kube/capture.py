@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 from experiments.faults.fault import FaultRefused
@@ -31,6 +32,7 @@ def base_of(
     """Return what every fault of a cluster keeps; ``hit`` are the pods that go with it."""
     return {
         "kube_fault": fault,
+        "id": f"{fault}-{secrets.token_hex(4)}",
         "target": aim.name,
         "run": aim.run,
         "cluster": aim.cluster.to_json(),
@@ -41,8 +43,17 @@ def base_of(
         "workloads": [*workloads],
         "hit_pods": [_of_pod(pod) for pod in hit],
         "undo_steps": [step.to_json() for step in steps],
-        "carries": [*carries],
+        "carries": [*carries, *_undone_by(aim, steps)],
     }
+
+
+def _undone_by(aim: Aim, steps: Sequence[UndoStep]) -> list[str]:
+    """Say who undoes when we are gone."""
+    if not steps:
+        return []
+    if aim.cluster.dead_man is None:
+        return ["when we are killed: by `overproof gameday undo` alone, no dead_man is asked for"]
+    return [f"when we are killed: by the dead-man in namespace {aim.cluster.dead_man.namespace}"]
 
 
 def capture_pods(

@@ -11,12 +11,22 @@ ALLOWED_VALUE = "allowed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadMan:
+    """What undoes in the cluster when we are gone, and where it runs."""
+
+    namespace: str
+    image: str
+    python: str = "python3"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """What an experiment names of it; empty: what kubectl would take."""
 
     namespaces: tuple[str, ...]  # whose pods may be hit
     context: str = ""
     kubeconfig: str = ""
+    dead_man: DeadMan | None = None  # None: nobody in the cluster undoes without us
 
     def to_json(self) -> JsonObject:
         """Return it as plain JSON, for plan and ledger."""
@@ -41,7 +51,8 @@ class Identity:
 
 def cluster_from_json(row: JsonObject) -> Cluster:
     """Return the cluster that ``to_json`` wrote."""
-    return Cluster(**(row | {"namespaces": tuple(row["namespaces"])}))
+    dead_man = DeadMan(**row["dead_man"]) if row.get("dead_man") else None
+    return Cluster(**(row | {"namespaces": tuple(row["namespaces"]), "dead_man": dead_man}))
 
 
 def is_allowed(labels: JsonObject | None) -> bool:

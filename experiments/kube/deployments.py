@@ -10,7 +10,7 @@ from experiments.kube.allowed import check_namespaces, read_or_none
 from experiments.kube.capture import base_of
 from experiments.kube.client import KubeClient
 from experiments.kube.cluster import Identity
-from experiments.kube.marks import mark_of
+from experiments.kube.marks import new_mark
 from experiments.kube.pods import is_leaving, name_of
 from experiments.kube.undo_steps import Field, UndoStep, make_step
 from experiments.kube.workloads import DEPLOYMENT, path_of, pods_of, see_whole
@@ -113,7 +113,7 @@ def _step(
 ) -> UndoStep:
     path = path_of(DEPLOYMENT, namespace, name)
     subject = f"deployment/{namespace}/{name}"
-    return make_step(found, subject=subject, path=path, ours=[(where, value)], mark=mark_of(aim.run))
+    return make_step(found, subject=subject, path=path, ours=[(where, value)], mark=new_mark(aim.run))
 
 
 def _captured(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from experiments.faults.fault import PLATFORM, UNDO, Fault, FaultRefused, Undoing, Verification
 from experiments.kube.allowed import check_namespaces, check_node, pods_on, read_or_none
 from experiments.kube.client import KubeClient, connect_to
 from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import cluster_from_json
+from experiments.kube.deadman.arming import arm_in_cluster, undo_in_cluster
+from experiments.kube.deadman.mirror import Place, place_of
 from experiments.kube.evict import evict
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import is_leaving, is_mirror, is_of_daemon, name_of, uid_of, waits_for
@@ -131,6 +133,24 @@ def _steps(captured: JsonObject) -> list[UndoStep]:
     return [step_from_json(row) for row in captured["undo_steps"]]
 
 
+def _place(captured: JsonObject) -> Place | None:
+    """Return where the dead-man of the run looks; None: there is none."""
+    dead_man = cluster_from_json(captured["cluster"]).dead_man
+    return None if dead_man is None else place_of(str(captured["run"]), dead_man.namespace)
+
+
+def _entry(captured: JsonObject) -> dict[str, Any]:
+    """Return what the mirror in the cluster keeps of a fault."""
+    named = {"entry_id": captured["id"], "fault": captured["kube_fault"]}
+    return named | {"subject": subject_of(captured), "steps": _steps(captured)}
+
+
+def arm_dead_man(captured: JsonObject) -> None:
+    """Mirror the undo into the cluster, where a dead-man is asked for, and see that it could carry it out."""
+    if (place := _place(captured)) is not None:
+        arm_in_cluster(ClientApi(client=client_of(captured)), place, **_entry(captured))
+
+
 def make_changes(captured: JsonObject) -> None:
     """Change what the undo steps take back."""
     api = ClientApi(client=client_of(captured))
@@ -141,6 +161,8 @@ def make_changes(captured: JsonObject) -> None:
 def undo_changes(captured: JsonObject) -> Undoing:
     """Take back what we have changed and nobody else has since."""
     api = ClientApi(client=client_of(captured))
+    if (place := _place(captured)) is not None:
+        return undo_in_cluster(api, place, **_entry(captured))
     done = [carry_out(step, api) for step in reversed(_steps(captured))]
     return Undoing(
         is_restored=True,
@@ -171,6 +193,7 @@ def recheck_node(captured: JsonObject) -> None:
         node, _ = check_node(client, str(victim["name"]), namespaces)
         if uid_of(node) != victim["identity"]:
             raise FaultRefused(f"node {victim['name']}: is another one by now")
+    arm_dead_man(captured)
 
 
 def drain(captured: JsonObject) -> None:
@@ -230,6 +253,7 @@ def recheck_deployment(captured: JsonObject) -> None:
         found = read_or_none(client, path_of(row["kind"], row["namespace"], row["name"]))
         if found is None or uid_of(found) != row["uid"]:
             raise FaultRefused(f"{title_of(row)}: is gone, or another one by now")
+    arm_dead_man(captured)
 
 
 def verify_rollout(captured: JsonObject) -> Verification:

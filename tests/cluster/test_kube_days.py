@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +19,8 @@ from kubernetes import client
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from reports.table import read_series
+from tests.cluster.dead_man import api_of, apply
+from tests.cluster.images import ENDPOINT_IMAGE
 from tests.cluster.kube_days import (
     DEPLOYMENT,
     Service,
@@ -25,9 +33,10 @@ from tests.cluster.kube_days import (
     told,
     write_day,
 )
-from tests.cluster.plan import CONTROL_PLANE
+from tests.cluster.plan import CONTROL_PLANE, KUBECONFIG_VARIABLE
 from tests.cluster.running import Hosts
 from tests.cluster.workload import diagnosis
+from tests.processes import processes_with
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -183,3 +192,45 @@ def test_a_plan_that_was_confirmed_is_refused_once_the_pod_is_another(
     assert done.returncode == 2, done.stderr
     assert "is not what would be done now" in done.stderr
     assert len(service.ready()) == 3
+
+
+def test_a_drain_whose_controller_is_killed_with_its_disk_is_undone_by_the_dead_man(
+    service: Service, node: str, tmp_path: Path
+) -> None:
+    kubeconfig = os.environ[KUBECONFIG_VARIABLE]
+    for manifest in ("namespace", "dead-man"):
+        apply(api_of(kubeconfig), manifest)
+    selector = {"matchLabels": {"app": DEPLOYMENT}}
+    budget = {"metadata": {"name": "endpoint"}, "spec": {"minAvailable": 3, "selector": selector}}
+    client.PolicyV1Api(service.api).create_namespaced_pod_disruption_budget(service.namespace, budget)
+
+    def watched(document: JsonObject) -> None:
+        draining(document, node)
+        dead_man = {"image": ENDPOINT_IMAGE, "python": "python3.11"}
+        document["extensions"][0]["target"]["kubernetes"]["dead_man"] = dead_man
+
+    path = write_day(tmp_path, "node-drain", service, watched)
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "overproof", "gameday", "run", str(path), "--out", str(runs)]
+    with (tmp_path / "said").open("w") as said:
+        controller = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+        try:
+            assert wait_until(lambda: is_cordoned(service, node), timeout_s=120), (
+                tmp_path / "said"
+            ).read_text()
+        finally:
+            controller.kill()
+            controller.wait()
+            for run in runs.glob("*-gameday-*"):
+                for pid, _ in processes_with(f"OVERPROOF_RUN={run.resolve()}"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(runs)
+    was_cordoned = is_cordoned(service, node)
+
+    assert was_cordoned
+    assert wait_until(lambda: not is_cordoned(service, node), timeout_s=60)
+
+
+def is_cordoned(service: Service, node: str) -> bool:
+    return bool(service.core.read_node(node).spec.unschedulable)
