@@ -397,7 +397,8 @@ class _GameDay:
         if cluster.dead_man is not None:
             settings = DeadManSettings(**asdict(cluster.dead_man))
             hold = DeadManHold(ClientApi(client=client), self.folder, settings, away_from=nodes)
-            self.stack.callback(hold.release)  # before it is taken: it may be cut short in the middle
+            # Before it is taken: it may be cut short in the middle.
+            self.stack.callback(lambda: self._event("dead-man.ended", left=hold.release()))
             place = hold.take()
             self._event("dead-man.watches", namespace=place.namespace, name=place.name)
         self.sampler = KubeSampler(client, workloads, nodes, self.writer)

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from experiments.kube.allowed import namespace_path, node_path, read_or_none, why_not
 from experiments.kube.client import KubeClient, connect
+from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import Cluster
+from experiments.kube.deadman.hold import why_not_set_up
 from experiments.permission import Condition
 from probes.errors import TargetError
 
@@ -25,9 +27,18 @@ def look_at_cluster(cluster: Cluster, faults: Sequence[str], nodes: Sequence[str
     """Look at each namespace and node that would be hit, and at what we may do there."""
     try:
         client = connect(cluster)
-        return [*_marked(client, cluster, nodes), *_rights(client, cluster, faults)]
+        rights = _rights(client, cluster, faults)
+        return [*_marked(client, cluster, nodes), *rights, *_undone_without_us(client, cluster)]
     except TargetError as error:
         return [Condition(name="cluster answers", is_met=False, observed=str(error))]
+
+
+def _undone_without_us(client: KubeClient, cluster: Cluster) -> Iterator[Condition]:
+    if cluster.dead_man is not None:
+        space = cluster.dead_man.namespace
+        why = why_not_set_up(ClientApi(client=client), space)
+        observed = why or f"by a dead-man in namespace {space}"
+        yield Condition(name="undone without us", is_met=not why, observed=observed)
 
 
 def _marked(client: KubeClient, cluster: Cluster, nodes: Sequence[str]) -> Iterator[Condition]:

@@ -30,7 +30,7 @@ def api_of(kubeconfig: str) -> ClientApi:
 
 def manifests(name: str) -> list[JsonObject]:
     """Return the objects of one of our manifests."""
-    return list(yaml.safe_load_all((_MANIFESTS / f"{name}.yaml").read_text()))
+    return list(yaml.safe_load_all(next(_MANIFESTS.glob(f"*{name}.yaml")).read_text()))
 
 
 def apply(api: ClientApi, name: str) -> None:

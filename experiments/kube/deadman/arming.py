@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments.faults.fault import FaultRefused, Undoing
-from experiments.kube.deadman.hold import PLACE_FILE, why_silent
+from experiments.kube.deadman.hold import why_silent
 from experiments.kube.deadman.lease import (
     INJECT_WITHIN_S,
     LEASE_S,
@@ -28,25 +26,10 @@ from experiments.kube.deadman.mirror import (
 )
 from experiments.kube.undo_steps import Api, UndoStep
 from probes.child import wait_until
-from probes.errors import ConfigError, SuiteError, TargetError
+from probes.errors import SuiteError, TargetError
 
 SEEN_WITHIN_S = 20.0  # a beat comes each second; a pod that was just moved needs a while
 _POLL_S = 0.25
-
-
-def place_in(folder: Path) -> Place:
-    """Return where the mirror of a run is.
-
-    Raises:
-        ConfigError: the run has none, so nobody would undo without us.
-    """
-    try:
-        row = json.loads((folder / PLACE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder}: no dead-man watches in the cluster over this run, so nothing is injected: {error}"
-        ) from error
-    return Place(namespace=row["namespace"], name=row["name"])
 
 
 def arm_in_cluster(
@@ -103,10 +86,16 @@ def check_lease(api: Api, place: Place) -> None:
 def undo_in_cluster(
     api: Api, place: Place | None, *, entry_id: str, fault: str, subject: str, steps: Sequence[UndoStep]
 ) -> Undoing:
-    """Carry out the steps, from any machine, and note it in the mirror where there still is one."""
+    """Carry out the steps, from any machine, and note it in the mirror where there still is one.
+
+    Raises:
+        TargetError: not all of it could be put back.
+    """
     entry = MirrorEntry(id=entry_id, fault=fault, subject=subject, steps=tuple(steps))
     noted, has_acted = undo_entry(entry, api, by=f"us, on {os.uname().nodename}")
     if place is not None:
         with contextlib.suppress(SuiteError):  # what is undone is: the dead-man will find nothing to do
             write_outcome(place, api, noted)
-    return Undoing(is_restored=not noted.is_pending, did=noted.did, has_acted=has_acted)
+    if noted.is_pending:
+        raise TargetError(noted.did)
+    return Undoing(is_restored=True, did=noted.did, has_acted=has_acted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import threading
@@ -31,9 +30,7 @@ from experiments.kube.undo_steps import NOT_FOUND, OK, Api
 from probes.child import wait_until
 from probes.errors import ConfigError, SuiteError, TargetError
 from probes.json_types import JsonObject
-from reports.record import write_atomically
 
-PLACE_FILE = "dead-man.json"  # in the run folder: where actions find the mirror
 GONE_WITHIN_S = 30.0
 _POLL_S = 0.5
 _MANIFESTS = Path(__file__).parent.parent / "manifests"
@@ -48,7 +45,8 @@ def start_dead_man(api: Api, run: str, settings: DeadManSettings, *, away_from: 
     """
     place, nonce = place_of(run, settings.namespace), secrets.token_hex(8)
     holder = f"{os.uname().nodename}/{os.getpid()}"
-    check_set_up(api, settings)
+    if why := why_not_set_up(api, settings.namespace):
+        raise ConfigError(f"nobody would undo without us: {why}")
     mirror = _create(api, place.config_maps, mirror_object(place, run, holder))
     try:
         _create(api, place.leases, lease_object(place, place.name, mirror, holder))
@@ -63,21 +61,13 @@ def start_dead_man(api: Api, run: str, settings: DeadManSettings, *, away_from: 
     return place
 
 
-def check_set_up(api: Api, settings: DeadManSettings) -> None:
-    """See that the cluster has what the dead-man runs under.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    path = f"/api/v1/namespaces/{settings.namespace}/serviceaccounts/{SERVICE_ACCOUNT}"
+def why_not_set_up(api: Api, namespace: str) -> str:
+    """Say what the cluster lacks that the dead-man runs under; empty: nothing."""
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{SERVICE_ACCOUNT}"
     status, answer = api.ask("GET", path)
     if status == NOT_FOUND:
-        raise ConfigError(
-            f"namespace {settings.namespace}: has no service account {SERVICE_ACCOUNT}, which undoes without "
-            f"us; kubectl apply -f {_MANIFESTS}"
-        )
-    if status != OK:
-        raise ConfigError(f"{path}: the API server says {status}: {answer.get('message')}")
+        return f"no service account {SERVICE_ACCOUNT} in namespace {namespace}; kubectl apply -f {_MANIFESTS}"
+    return "" if status == OK else f"{path}: the API server says {status}: {answer.get('message')}"
 
 
 def _create(api: Api, path: str, body: JsonObject) -> JsonObject:
@@ -207,7 +197,6 @@ class DeadManHold:
         place = start_dead_man(self._api, self._folder.name, self._settings, away_from=self._away_from)
         self._place, self._renewal = place, LeaseRenewal(self._api, place)
         self._renewal.start()
-        write_atomically(self._folder / PLACE_FILE, json.dumps(place.to_json()) + "\n")
         return place
 
     def release(self) -> list[str]:
@@ -216,4 +205,7 @@ class DeadManHold:
             return []
         self._renewal.stop()
         place, self._place = self._place, None
-        return end_dead_man(self._api, place)
+        try:
+            return end_dead_man(self._api, place)
+        except SuiteError as error:  # it stays, and undoes what is left once it can
+            return [str(error)]

@@ -89,14 +89,16 @@ def _pod(place: Place, settings: DeadManSettings, nonce: str, away_from: Sequenc
     }
     lost = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
     brief = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _LOST_NODE_S}
-    control_plane = {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}
+    # It may run where nothing else shall: it is small, and nodes may be cordoned all around.
+    anyhow = ("node-role.kubernetes.io/control-plane", "node.kubernetes.io/unschedulable")
+    tolerated = [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in anyhow]
     return {
         "serviceAccountName": SERVICE_ACCOUNT,
         "restartPolicy": "OnFailure",
         "terminationGracePeriodSeconds": 2,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532},
         "affinity": _away_from(away_from),
-        "tolerations": [*({"key": key} | brief for key in lost), control_plane],
+        "tolerations": [*({"key": key} | brief for key in lost), *tolerated],
         "containers": [container],
         "volumes": [{"name": "code", "configMap": {"name": code_name(place)}}],
     }

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from experiments.faults.fault import FaultRefused
 from experiments.kube.deadman import arming
-from experiments.kube.deadman.arming import arm_in_cluster, check_lease, place_in, undo_in_cluster
-from experiments.kube.deadman.hold import check_set_up, end_dead_man
+from experiments.kube.deadman.arming import arm_in_cluster, check_lease, undo_in_cluster
+from experiments.kube.deadman.hold import end_dead_man, start_dead_man
 from experiments.kube.deadman.lease import LEASE_S, beat_of, renew
 from experiments.kube.deadman.mirror import (
     MirrorClosed,
@@ -280,14 +281,33 @@ def test_our_own_undo_is_noted_and_a_clean_end_takes_the_mirror_away(api: FakeAp
     assert set(api.objects) == {NODE}
 
 
-def test_a_run_without_a_dead_man_injects_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no dead-man"):
-        place_in(tmp_path)
+def test_a_run_without_a_mirror_injects_nothing(api: FakeApi) -> None:
+    del api.objects[PLACE.mirror]
+
+    with pytest.raises(MirrorClosed, match="no mirror"):
+        armed(api)
+
+
+def test_an_undo_of_ours_that_is_refused_is_no_success_and_stays_in_the_mirror(api: FakeApi) -> None:
+    armed(api)()
+    (entry,) = entries_of(api.objects[PLACE.mirror])
+    api.forbidden = {NODE}
+
+    with pytest.raises(TargetError, match="403"):
+        undo_in_cluster(
+            api, PLACE, entry_id=entry.id, fault=entry.fault, subject=entry.subject, steps=entry.steps
+        )
+
+    (noted,) = entries_of(api.objects[PLACE.mirror])
+    assert noted.state == "undo_failed"
+    assert end_dead_man(api, PLACE) == ["s"]
 
 
 def test_a_cluster_without_the_service_account_is_told_what_to_apply(api: FakeApi) -> None:
     with pytest.raises(ConfigError, match="kubectl apply"):
-        check_set_up(api, DeadManSettings(namespace="overproof"))
+        start_dead_man(api, "run", DeadManSettings(namespace="overproof"), away_from=[])
+
+    assert set(api.objects) == {NODE, PLACE.mirror, PLACE.lease, PLACE.heartbeat}
 
 
 def test_the_name_of_a_run_becomes_one_that_kubernetes_takes() -> None:
@@ -331,3 +351,17 @@ def test_an_api_that_gives_no_answer_is_a_target_error(api: FakeApi) -> None:
 
     with pytest.raises(TargetError, match="no answer"):
         end_dead_man(api, PLACE)
+
+
+def test_no_manifest_grants_everything_and_the_dead_man_only_reads_and_patches() -> None:
+    folder = Path(arming.__file__).parents[1] / "manifests"
+    rules = {
+        path.stem: [rule for row in yaml.safe_load_all(path.read_text()) for rule in row.get("rules", ())]
+        for path in sorted(folder.glob("*.yaml"))
+    }
+    granted = {name: {verb for rule in found for verb in rule["verbs"]} for name, found in rules.items()}
+
+    assert next(iter(rules)) == "0-namespace"  # kubectl takes them in this order
+    assert not any("*" in (*r["verbs"], *r["resources"], *r["apiGroups"]) for f in rules.values() for r in f)
+    assert granted["dead-man"] == {"get", "patch"}
+    assert granted["observe"] == {"get", "list", "watch"}
