@@ -18,6 +18,7 @@ from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
 from probes.child import wait_until
 from probes.json_types import JsonObject
+from probes.outcome import Outcome
 from reports.run import Run, load_run
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 from tests.cluster.workload import deploy, diagnosis, is_node_well, ready_pods, replica_that_answers
@@ -137,6 +138,15 @@ def run_day(path: Path, *options: str) -> tuple[int, Run]:
     runs = sorted(each for each in out.glob("*-gameday-*") if not each.is_symlink())
     assert runs, done.stdout + done.stderr
     return done.returncode, load_run(runs[-1])
+
+
+def decided_day(path: Path, *, tries: int = 3) -> tuple[int, Run]:
+    """Run a game day, again where only our own load client fell behind; a FAIL is never asked twice."""
+    for _ in range(tries):
+        status, run = run_day(path)
+        if run.outcome is not Outcome.INCONCLUSIVE or outcome_of(run, "client") == "pass":
+            break
+    return status, run
 
 
 def told(run: Run) -> dict[str, str]:
