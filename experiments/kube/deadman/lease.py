@@ -88,12 +88,12 @@ def beat_words(nonce: str, sees: set[str], cannot: dict[str, str]) -> dict[str, 
 class Silence:
     """For how long a lease has not been renewed, as far as somebody could look.
 
-    While the API server is away nobody can renew: what passes between two looks counts only up to ``gap_s``,
-    so that a holder who lives has time to say so once it is back.
+    While the API server is away nobody can renew: the time around a look that failed does not count. One that
+    took long does, however slow this process or the server is.
     """
 
-    def __init__(self, clock_s: Callable[[], float], *, gap_s: float) -> None:
-        self._clock_s, self._gap_s = clock_s, gap_s
+    def __init__(self, clock_s: Callable[[], float]) -> None:
+        self._clock_s = clock_s
         self._said: object = None
         self._looked_at_s: float | None = None
         self.lasted_s = 0.0
@@ -105,5 +105,9 @@ class Silence:
         if said is not None and said != self._said:
             self.lasted_s = 0.0
         elif self._looked_at_s is not None:
-            self.lasted_s += min(now_s - self._looked_at_s, self._gap_s)
+            self.lasted_s += now_s - self._looked_at_s
         self._said, self._looked_at_s = said, now_s
+
+    def miss(self) -> None:
+        """Note a look that failed."""
+        self._looked_at_s = None

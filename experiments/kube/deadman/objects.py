@@ -79,7 +79,7 @@ def _pod(place: Place, settings: DeadManSettings, nonce: str, away_from: Sequenc
         "image": settings.image,
         "imagePullPolicy": "IfNotPresent",
         "command": [settings.python, "-I", "-S", f"{_FOLDER}/{_ARCHIVE}", *arguments],
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -38,7 +38,6 @@ from probes.json_types import JsonObject
 POLL_S = 1.0
 SETTLE_S = 12.0  # a call that was under way when its sender died takes effect within this time
 WAIT_S_MAX = 15.0  # between tries where undoing fails, doubling up to here
-_AWAY_GAP_S = 3.0
 _TERMINATED = 143  # never 0 when told to leave: a Job takes 0 for done, and would start no other
 
 
@@ -57,7 +56,7 @@ class DeadMan:
     ) -> None:
         self._place, self._api, self._nonce, self._name = place, api, nonce, name
         self._clock_s, self._sleep = clock_s, sleep
-        self._silence = Silence(clock_s, gap_s=_AWAY_GAP_S)
+        self._silence = Silence(clock_s)
         self._proven: dict[
             str, str
         ] = {}  # by the id of an entry: why it could not be undone, empty where it could
@@ -73,6 +72,7 @@ class DeadMan:
                     break
                 self._beat(found)
             except TargetError as error:  # the API server is away, or refuses us: it is asked again
+                self._silence.miss()
                 _say(str(error))
             self._sleep(POLL_S)
         self._undo_all()

@@ -37,6 +37,7 @@ from experiments.kube.deadman.objects import (
 from experiments.kube.deadman.pod import SETTLE_S, DeadMan
 from experiments.kube.undo_steps import make_change, make_step
 from probes.errors import ConfigError, TargetError
+from probes.json_types import JsonObject
 from tests.experiments.kube.fake_api import FakeApi, node
 
 NODE = "/api/v1/nodes/node-1"
@@ -153,6 +154,23 @@ def test_an_api_that_is_away_in_the_middle_of_undoing_is_asked_until_it_is_back(
 
     assert not is_cordoned(api)
     assert clock.now_s > 150
+
+
+def test_a_slow_server_delays_the_undo_by_no_more_than_a_look(api: FakeApi) -> None:
+    clock, asked = Clock(), api.ask
+
+    def slowly(method: str, path: str, body: JsonObject | None = None) -> tuple[int, JsonObject]:
+        clock.now_s += 3.0
+        return asked(method, path, body)
+
+    armed(api)()
+    api.ask = slowly  # type: ignore[method-assign]
+    undone_at: list[float] = []
+    clock.every = lambda: None if is_cordoned(api) else undone_at.append(clock.now_s)
+
+    dead_man(api, clock).watch()
+
+    assert undone_at[0] < LEASE_S + 50  # some looks of three calls each, then the undo
 
 
 def test_an_injection_that_arrives_after_the_undo_is_undone_too(api: FakeApi) -> None:
