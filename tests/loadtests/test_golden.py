@@ -26,19 +26,19 @@ def ask_and_read(port: int, *, tokens: int = TOKENS, gap_ms: float = 5) -> tuple
 
     It has nothing in common with the reader under test: one read per event, in a loop that does nothing else.
     """
-    sock = socket.create_connection(("127.0.0.1", port), timeout=5)
-    sock.setsockopt(socket.SOL_SOCKET, 35, 1)  # SO_TIMESTAMPNS
     body = json.dumps({"max_tokens": tokens, "golden": {"first_ms": 20, "gap_ms": gap_ms}}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nx-request-id: one\r\nContent-Length: {len(body)}\r\n\r\n"
-    before = time.time_ns()
-    sock.sendall(head.encode() + body)
     stamps, received = [], b""
-    while b"\r\n0\r\n\r\n" not in received:
-        data, ancillary, _, _ = sock.recvmsg(65536, 64)
-        seconds, nanoseconds = struct.unpack("@qq", ancillary[0][2])
-        stamps += [seconds * 1_000_000_000 + nanoseconds] * data.count(b'"content":" ')
-        received += data
-    sock.close()
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, 35, 1)  # SO_TIMESTAMPNS
+        time.sleep(0.2)  # the kernel begins to stamp a moment after it was asked to
+        before = time.time_ns()
+        sock.sendall(head.encode() + body)
+        while b"\r\n0\r\n\r\n" not in received:
+            data, ancillary, _, _ = sock.recvmsg(65536, 64)
+            seconds, nanoseconds = struct.unpack("@qq", ancillary[0][2])
+            stamps += [seconds * 1_000_000_000 + nanoseconds] * data.count(b'"content":" ')
+            received += data
     return before, stamps, received
 
 

@@ -97,7 +97,7 @@ def test_a_killed_rank_has_all_begin_again_at_the_newest_checkpoint(day: Path, j
     assert resumed["from_step"] == before[-1]["checkpoint_step"]
     assert after[0]["step"] == resumed["from_step"] + 1
     assert 0 <= before[-1]["step"] - resumed["from_step"] < 11  # steps lost
-    assert read_job(job.folder).restarts == job.restarts + 1
+    assert wait_until(lambda: read_job(job.folder).restarts == job.restarts + 1, timeout_s=10)
     assert undo(day) == "nothing to do: every rank trains"
 
 
