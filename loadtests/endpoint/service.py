@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -82,6 +83,7 @@ class Service:
         self._loop = loop
         self._batch = Batch(settings.limits)
         self._answers: dict[Sequence, Answer] = {}
+        self._awaiting: list[Callable[[], None]] = []  # who is to be told of the next token
         self._step_ends_at: float | None = None  # loop time; None: the batch is idle
         self._numbers = 0
         self._loaded_at = loop.time() + settings.start_delay_s
@@ -133,6 +135,16 @@ class Service:
         if self._answers.pop(answer.sequence, None) is not None:
             self._batch.cancel(answer.sequence)
 
+    def await_token(self, told: Callable[[], None]) -> None:
+        """Call ``told`` with the next token of whichever answer; an idle batch is given one to produce.
+
+        So a full queue, which is no illness, never looks like one.
+        """
+        self._awaiting.append(told)
+        if self._step_ends_at is None:
+            self._batch.submit(Sequence(input_tokens=1, output_tokens=1))
+            self._begin_step(self._loop.time())
+
     def _begin_step(self, started_at: float) -> None:
         duration_s = self._batch.begin_step()
         if duration_s is None:
@@ -152,8 +164,14 @@ class Service:
     def _end_step(self) -> None:
         assert self._step_ends_at is not None
         ended_at = self._step_ends_at
-        for sequence in self._batch.end_step():
-            self._produce(self._answers[sequence])
+        produced = self._batch.end_step()
+        for sequence in produced:
+            if (answer := self._answers.get(sequence)) is not None:  # None: it was for a probe alone
+                self._produce(answer)
+        if produced:
+            awaiting, self._awaiting = self._awaiting, []
+            for told in awaiting:
+                told()
         is_far_behind = self._loop.time() - ended_at > self.settings.limits.decode_step_s
         self._begin_step(self._loop.time() if is_far_behind else ended_at)
 

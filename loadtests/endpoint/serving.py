@@ -75,6 +75,8 @@ class Connection(asyncio.Protocol):
         method, target = self._request.method.decode(), self._request.target.decode().partition("?")[0]
         if target == "/health" or not self._service.is_loaded:
             self._send_whole(*self._health())
+        elif target == "/health_generate":  # as SGLang calls it: 200 only once a token was generated
+            self._service.await_token(lambda: self._send_whole(*self._health()))
         elif target == "/v1/models" and method == "GET":
             self._send_whole(200, models_document(self._service.settings.model))
         elif target != "/v1/chat/completions":

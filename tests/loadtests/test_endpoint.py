@@ -119,6 +119,23 @@ def test_a_full_queue_is_429_with_retry_after() -> None:
     assert (status, fields["Retry-After"]) == (429, "1")
 
 
+def test_health_of_generation_waits_for_a_token_and_is_well_while_the_queue_is_full() -> None:
+    with endpoint("--decode-step-ms", "300", "--slots", "1", "--queue-max", "0") as running:
+        began = time.monotonic()
+        idle = ask(running.port, method="GET", path="/health_generate")[0]
+        took_s = time.monotonic() - began
+        with socket.create_connection(("127.0.0.1", running.port)) as busy:
+            body = json.dumps({"messages": MESSAGES, "max_tokens": 50, "stream": True}).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+            busy.sendall(head.encode() + body)
+            busy.recv(100)
+            full = ask(running.port, messages=MESSAGES, max_tokens=1)[0]
+            alive = ask(running.port, method="GET", path="/health_generate")[0]
+
+    assert (idle, full, alive) == (200, 429, 200)
+    assert took_s >= 0.3
+
+
 def test_a_client_that_goes_away_frees_its_slot() -> None:
     with endpoint("--slots", "1", "--queue-max", "0", "--decode-step-ms", "10") as running:
         gone = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
