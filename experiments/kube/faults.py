@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from experiments.faults.fault import PLATFORM, UNDO, Fault, FaultRefused, Undoing, Verification
@@ -15,7 +15,7 @@ from experiments.kube.deadman.mirror import Place, place_of
 from experiments.kube.evict import evict
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import is_leaving, is_mirror, is_of_daemon, name_of, uid_of, waits_for
-from experiments.kube.undo_steps import UndoStep, carry_out, make_change, read, step_from_json, value_at
+from experiments.kube.undo_steps import Api, UndoStep, carry_out, make_change, read, step_from_json, value_at
 from experiments.kube.workloads import count, path_of, pods_of, see_whole, title_of
 from probes.errors import TargetError
 from probes.json_types import JsonObject
@@ -173,16 +173,20 @@ def undo_changes(captured: JsonObject) -> Undoing:
 
 def _changed(captured: JsonObject) -> Verification:
     """See that every change is there."""
-    api = ClientApi(client=client_of(captured))
-    said, is_there = [], True
-    for step in _steps(captured):
+    return see_changes(_steps(captured), ClientApi(client=client_of(captured)))
+
+
+def see_changes(steps: Sequence[UndoStep], api: Api) -> Verification:
+    """See that every change of these steps is there, and say of each step how it is."""
+    said, are_there = [], True
+    for step in steps:
         found = read(step, api)
-        for change in (*step.changes, *([] if step.mark is None else [step.mark])):
-            now = None if found is None else value_at(found, change.path)
-            is_there = is_there and now == change.ours
+        changes = (*step.changes, *([] if step.mark is None else [step.mark]))
+        is_there = found is not None and all(value_at(found, c.path) == c.ours for c in changes)
+        are_there = are_there and is_there
         values = ", ".join(f"{c.path[-1]} is {c.ours}" for c in step.changes) or "was so before"
         said.append(f"{step.subject}: {values if is_there else 'is not as we set it'}")
-    return Verification(is_verified=is_there, observed="; ".join(said))
+    return Verification(is_verified=are_there, observed="; ".join(said))
 
 
 def recheck_node(captured: JsonObject) -> None:
@@ -231,9 +235,9 @@ def verify_drained(captured: JsonObject) -> Verification:
 
 def undo_drain(captured: JsonObject) -> Undoing:
     """Uncordon, where nobody else had cordoned it; that the pods are back is their controllers' doing."""
-    view = PodView(client_of(captured), _spaces(captured))
     is_back, said = True, "no pod was on it"
     if captured["workloads"]:
+        view = PodView(client_of(captured), _spaces(captured))
         view.refresh()
         is_back, said = see_back(captured, view)
     done = undo_changes(captured)
