@@ -5,6 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from probes.json_types import JsonObject
+from probes.kubernetes_api import Identity
+
+__all__ = [
+    "ALLOWED_LABEL",
+    "ALLOWED_VALUE",
+    "Cluster",
+    "DeadMan",
+    "Identity",
+    "cluster_from_json",
+    "is_allowed",
+]
 
 ALLOWED_LABEL = "overproof.dev/gameday"  # on a namespace and a node, by whoever owns them
 ALLOWED_VALUE = "allowed"
@@ -31,22 +42,6 @@ class Cluster:
     def to_json(self) -> JsonObject:
         """Return it as plain JSON, for plan and ledger."""
         return asdict(self) | {"namespaces": list(self.namespaces)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Which cluster answered: its uid is that of kube-system, which lasts as long as the cluster."""
-
-    context: str
-    server: str
-    uid: str
-
-    def to_json(self) -> JsonObject:
-        """Return it as plain JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.context} at {self.server} (cluster {self.uid})"
 
 
 def cluster_from_json(row: JsonObject) -> Cluster:

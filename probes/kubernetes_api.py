@@ -1,0 +1,257 @@
+"""One cluster's API, as plain JSON: every call has a deadline, and every refusal is one clear line.
+
+The official client reads the kubeconfig, and so knows every way to log in; the calls themselves are plain
+requests over its connection, the same that an undo in the ledger names by method and path. Which cluster it
+is stands fixed once it was asked: an undo in another one that has the same name would hit a stranger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlencode
+
+from probes.errors import ConfigError, TargetError
+from probes.json_types import JsonObject
+
+DEADLINE_S = 10.0
+PAGE = 500  # rows of a list at a time: a thousand nodes in one answer are a burden to the API
+JSON, MERGE, STRATEGIC = (
+    "application/json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+)
+_LOOK_S = 5.0  # the first call has to answer sooner, so that a wrong address is known soon
+FORBIDDEN = 403
+_MEANS = {
+    401: "does not know us: the token or certificate has expired, or is not of this cluster",
+    FORBIDDEN: "does not allow us",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which cluster answered: its uid is that of kube-system, which lasts as long as the cluster."""
+
+    context: str
+    server: str
+    uid: str
+
+    def to_json(self) -> JsonObject:
+        """Return it as plain JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.context} at {self.server} (cluster {self.uid})"
+
+
+class ApiRefused(TargetError):
+    """The API answered with an error."""
+
+    def __init__(self, message: str, *, status: int, said: JsonObject) -> None:
+        super().__init__(message)
+        self.status = status
+        self.said = said  # the Status object, where it sent one
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """How long the API asks to wait, where it says so."""
+        seconds = (self.said.get("details") or {}).get("retryAfterSeconds")
+        return None if seconds is None else float(seconds)
+
+
+class KubeClient:
+    """Asks one cluster."""
+
+    def __init__(self, pool: Any, settings: Any, authorization: Any, *, context: str) -> None:
+        self._pool, self._host, self._authorization = pool, settings.host.rstrip("/"), authorization
+        self._context = context
+        self.settings = settings  # the official client's own, for what is no plain request
+        self.calls = 0  # so far
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+        within_s: float = DEADLINE_S,
+    ) -> JsonObject:
+        """Carry out one call and return what was answered.
+
+        Raises:
+            ApiRefused: the API says no.
+            TargetError: it does not answer in time.
+        """
+        response = self._send(method, path, query, body, content_type, within_s)
+        try:
+            text = response.read(decode_content=True)
+        except Exception as error:  # urllib3's own, without importing it where nobody asks a cluster
+            raise self._silent(method, path, error) from error
+        said = _as_json(text)
+        if response.status >= 400:
+            raise self._refused(method, path, response.status, said)
+        return said
+
+    def listed(self, path: str, **query: object) -> list[JsonObject]:
+        """Return every row of a list, page by page."""
+        return self.listed_at(path, **query)[0]
+
+    def listed_at(self, path: str, **query: object) -> tuple[list[JsonObject], str]:
+        """Return every row of a list, and the version of the cluster from which a watch goes on."""
+        rows: list[JsonObject] = []
+        asked: dict[str, object] = {"limit": PAGE} | query
+        while True:
+            page = self.ask("GET", path, query=asked)
+            rows += page.get("items") or []
+            if not (token := (page.get("metadata") or {}).get("continue")):
+                return rows, str(page["metadata"]["resourceVersion"])
+            asked["continue"] = token
+
+    def watch(
+        self, path: str, version: str, *, within_s: float, **query: object
+    ) -> Generator[JsonObject, None, None]:
+        """Yield each change after ``version`` until the server ends the watch, after ``within_s`` at most."""
+        seconds = max(1, round(within_s))
+        asked: dict[str, object] = query | {"watch": "true", "resourceVersion": version}
+        asked |= {"timeoutSeconds": seconds, "allowWatchBookmarks": "true"}
+        response = self._send("GET", path, asked, None, JSON, seconds + DEADLINE_S)
+        if response.status >= 400:
+            raise self._refused("GET", path, response.status, _as_json(response.read()))
+        rest = b""
+        try:
+            for chunk in response.stream(amt=None, decode_content=True):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    change = json.loads(line)
+                    if change["type"] == "ERROR":
+                        said = change["object"]
+                        raise self._refused("GET", path, int(said.get("code", 500)), said)
+                    yield change
+        except ApiRefused:
+            raise
+        except (OSError, ValueError) as error:
+            raise self._silent("GET", path, error) from error
+        except Exception as error:  # urllib3's own
+            if type(error).__module__.startswith("urllib3"):
+                raise self._silent("GET", path, error) from error
+            raise
+        finally:
+            response.close()
+
+    def identity(self) -> Identity:
+        """Ask which cluster this is."""
+        said = self.ask("GET", "/api/v1/namespaces/kube-system", within_s=_LOOK_S)
+        return Identity(context=self._context, server=self._host, uid=str(said["metadata"]["uid"]))
+
+    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "") -> bool:
+        """Ask whether we may do something."""
+        resource, _, part = resource.partition("/")
+        wanted = {"verb": verb, "resource": resource, "subresource": part, "group": group}
+        review = {"spec": {"resourceAttributes": wanted | ({"namespace": namespace} if namespace else {})}}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        return bool(self.ask("POST", path, body=review)["status"]["allowed"])
+
+    def authorization(self) -> str:
+        """Return what goes into the header of that name; empty: a certificate says who we are."""
+        return str(self._authorization())
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None,
+        body: object,
+        content_type: str,
+        within_s: float,
+    ) -> Any:
+        import urllib3
+
+        url = f"{self._host}{path}" + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "overproof"}
+        if token := self.authorization():
+            headers["Authorization"] = token
+        self.calls += 1
+        try:
+            return self._pool.request(
+                method,
+                url,
+                headers=headers,
+                body=None if body is None else json.dumps(body),
+                timeout=urllib3.Timeout(total=within_s),
+                retries=False,
+                preload_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._silent(method, path, error) from error
+
+    def _silent(self, method: str, path: str, error: Exception) -> TargetError:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return TargetError(f"cluster {self._context} at {self._host}: no answer to {method} {path}: {text}")
+
+    def _refused(self, method: str, path: str, status: int, said: JsonObject) -> ApiRefused:
+        why = " ".join(str(said.get("message") or "no reason is given").split())
+        meaning = f"{_MEANS[status]}: " if status in _MEANS else ""
+        text = f"cluster {self._context} at {self._host}: {meaning}{method} {path}: {why} ({status})"
+        return ApiRefused(text, status=status, said=said)
+
+
+def _as_json(text: bytes) -> JsonObject:
+    try:
+        said = json.loads(text)
+    except ValueError:
+        said = {"message": text[:200].decode(errors="replace")}
+    return said if isinstance(said, dict) else {"message": str(said)}
+
+
+def connect_api(kubeconfig: str = "", context: str = "") -> KubeClient:
+    """Return the client of a cluster, by default that which kubectl would take; nothing is asked yet.
+
+    Raises:
+        ConfigError: the kubeconfig cannot be read, or has no such context.
+    """
+    return _connected(kubeconfig, context)
+
+
+@cache
+def _connected(kubeconfig: str, context: str) -> KubeClient:
+    library: Any = import_module("kubernetes")  # slow to import, and untyped in parts
+    client, config = library.client, library.config
+    settings = client.Configuration()
+    try:
+        name = context or _current_context(kubeconfig)
+        if name:
+            config.load_kube_config(kubeconfig or None, context=name, client_configuration=settings)
+        else:
+            config.load_incluster_config(client_configuration=settings)
+    except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        where = kubeconfig or "kubeconfig"
+        raise ConfigError(f"kubernetes: context {context or 'current'!r} of {where}: {text}") from error
+
+    def authorization() -> str:
+        found: JsonObject = (
+            settings.auth_settings().get("BearerToken") or {}
+        )  # renews a token that has run out
+        return str(found.get("value") or "")
+
+    pool = client.rest.RESTClientObject(settings).pool_manager
+    return KubeClient(pool, settings, authorization, context=name or "in cluster")
+
+
+def _current_context(kubeconfig: str) -> str:
+    """Return the context that kubectl would take; empty: there is no kubeconfig, but we run in a pod."""
+    config: Any = import_module("kubernetes.config")
+    try:
+        return str(config.list_kube_config_contexts(kubeconfig or None)[1]["name"])
+    except config.ConfigException:
+        if kubeconfig or "KUBERNETES_SERVICE_HOST" not in os.environ:
+            raise
+        return ""
