@@ -1,13 +1,15 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster cluster-up cluster-down check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-load-queue study-gameday study-gameday-days study-coverage format
+.PHONY: help demo test docs test-cluster cluster-up cluster-down check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-load-queue study-gameday study-gameday-days study-coverage format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
 	@echo "make test    every test that can run here; says what was left out and why"
 	@echo "make test-cluster  the tests that need a real Kubernetes: starts one on this machine and removes it (root)"
+	@echo "make cluster-programs  builds what that cluster needs, once: many minutes, apart from the tests"
 	@echo "make cluster-up    the same cluster, left running; make cluster-down removes it whole"
 	@echo "make check   format, lint, types, import directions"
+	@echo "make docs    the documents as a site, in build/site"
 	@echo "make bench   measured figures, beside what a user would use instead"
 	@echo "make study-burnin  seeded faults, healthy nodes: through the burn-in's rules, and in whole runs; 20 minutes"
 	@echo "make study-fleet-kill  kill the controller of a fleet 20 times; cut wires, sleeping shells (root)"
@@ -46,6 +48,10 @@ test-cluster:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.cluster run .venv/bin/python -m pytest -m cluster tests/cluster $(ARGS)
 
+cluster-programs:
+	@.ci/setup dev
+	@.venv/bin/python -m tests.cluster programs
+
 cluster-up:
 	@.ci/setup dev
 	@.venv/bin/python -m tests.cluster up
@@ -60,6 +66,10 @@ check:
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+docs:
+	@.ci/setup dev
+	@.venv/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
 
 bench:
 	@.ci/setup dev

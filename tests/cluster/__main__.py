@@ -1,4 +1,4 @@
-"""``python -m tests.cluster up | down | status | run COMMAND``: the cluster of the tests."""
+"""``python -m tests.cluster up | down | status | programs | run COMMAND``: the cluster of the tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probes.interrupt import interrupt_on_signals
 from tests.cluster.cluster import ClusterError, leftovers, remove_cluster, say, start_cluster
 from tests.cluster.host import NoControlGroupsError
 from tests.cluster.plan import KUBECONFIG_VARIABLE, cluster_folder
-from tests.cluster.programs import ProgramsMissingError
+from tests.cluster.programs import ProgramsMissingError, find_kwok, find_programs
 
 
 def _up(folder: Path) -> int:
@@ -45,6 +45,16 @@ def _status(folder: Path) -> int:
     return 0 if found else 1
 
 
+def _programs(_: Path) -> int:
+    """Build what is not there yet, and say where each program is."""
+    started = time.monotonic()
+    found = find_programs() | {"kwok": find_kwok()}
+    for name, path in found.items():
+        sys.stdout.write(f"{name} {path}\n")
+    say(f"{len(found)} programs there after {time.monotonic() - started:.0f} s")
+    return 0
+
+
 def _run(folder: Path, command: list[str]) -> int:
     """Run a command with the cluster, and remove it afterwards unless it was there before."""
     if named := os.environ.get("KUBECONFIG"):
@@ -65,10 +75,10 @@ def _run_with(kubeconfig: str, command: list[str]) -> int:
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--folder", type=Path, default=cluster_folder(), help="Where it keeps its files.")
-    parser.add_argument("verb", choices=["up", "down", "status", "run"])
+    parser.add_argument("verb", choices=["up", "down", "status", "programs", "run"])
     parser.add_argument("command", nargs=argparse.REMAINDER, help="What run runs while the cluster is up.")
     options = parser.parse_args()
-    verbs = {"up": _up, "down": _down, "status": _status}
+    verbs = {"up": _up, "down": _down, "status": _status, "programs": _programs}
     interrupt_on_signals()
     try:
         if options.verb == "run":

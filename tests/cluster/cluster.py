@@ -22,7 +22,7 @@ from tests.cluster.host import control_group_folders, hierarchies
 from tests.cluster.images import write_images
 from tests.cluster.node import SOCKET
 from tests.cluster.pki import write_pki
-from tests.cluster.plan import CONTROL_PLANE, MARK, Plan
+from tests.cluster.plan import CONTROL_PLANE, MARK, Clocks, Plan
 from tests.cluster.programs import find_programs
 from tests.cluster.readiness import nodes_ready
 from tests.cluster.running import Hosts, processes_of, read_plan, run_quietly, write_plan
@@ -43,7 +43,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def start_cluster(folder: Path, *, node_count: int = 3, timeout_s: float = 180) -> Plan:
+def start_cluster(
+    folder: Path, *, node_count: int = 3, clocks: Clocks | None = None, timeout_s: float = 180
+) -> Plan:
     """Start a cluster and wait until every node is ready; one that runs already is left as it is.
 
     Raises:
@@ -60,7 +62,7 @@ def start_cluster(folder: Path, *, node_count: int = 3, timeout_s: float = 180) 
         if plan is not None and _is_up(plan):
             return plan
         _remove(folder)
-        plan = Plan(folder=folder, network=_free_network(), node_count=node_count)
+        plan = Plan(folder=folder, network=_free_network(), node_count=node_count, clocks=clocks or Clocks())
         _start(plan, programs, deadline=time.monotonic() + timeout_s)
         return plan
 

@@ -8,11 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.plan import cache_folder
 
 _MODULE = Path(__file__).parent / "programs"
+_KWOK_MODULE = _MODULE / "kwok"  # of its own: it wants other releases of the same libraries
 _KUBERNETES = "k8s.io/kubernetes"
 _ETCD = "go.etcd.io/etcd/server/v3"
 _PACKAGES = {
@@ -24,6 +26,7 @@ _PACKAGES = {
     "kubelet": f"{_KUBERNETES}/cmd/kubelet",
     "pause": "./pause",
 }
+_KWOK = {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}
 # Debian's packages of what is not ours to build.
 _SYSTEM = {
     "containerd": "containerd",
@@ -48,9 +51,22 @@ def find_programs() -> dict[str, Path]:
         ProgramsMissingError: a Debian package is missing, or there is no Go, or the build fails.
     """
     _check_system()
-    found = {name: _find(name) for name in _PACKAGES}
+    return _found(_PACKAGES, _MODULE)
+
+
+def find_kwok() -> Path:
+    """Return the program that answers for nodes that are no machines.
+
+    Raises:
+        ProgramsMissingError: there is no Go, or the build fails.
+    """
+    return _found(_KWOK, _KWOK_MODULE)["kwok"]
+
+
+def _found(packages: Mapping[str, str], module: Path) -> dict[str, Path]:
+    found = {name: _find(name) for name in packages}
     missing = sorted(name for name, path in found.items() if path is None)
-    built = _built(missing) if missing else {}
+    built = _built({name: packages[name] for name in missing}, module) if missing else {}
     return {name: path or built[name] for name, path in found.items()}
 
 
@@ -75,57 +91,47 @@ def _find(name: str) -> Path | None:
     return None if place is None else Path(place)
 
 
-def _built(names: list[str]) -> dict[str, Path]:
+def _built(packages: Mapping[str, str], module: Path) -> dict[str, Path]:
     go = shutil.which("go")
     if go is None:
-        raise ProgramsMissingError(f"Go is needed to build {', '.join(names)}; or set KUBEBUILDER_ASSETS")
-    folder = cache_folder() / "kubernetes" / _key(go)
+        raise ProgramsMissingError(f"Go is needed to build {', '.join(packages)}; or set KUBEBUILDER_ASSETS")
+    folder = cache_folder() / "kubernetes" / _key(go, module)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for name in names:
+        for name, package in packages.items():
             if not (folder / name).exists():
-                _build(go, name, folder / name)
-    return {name: folder / name for name in names}
+                _build(go, package, module, folder / name)
+    return {name: folder / name for name in packages}
 
 
-def _key(go: str) -> str:
-    """Return what the programs depend on: our module, what it names, and the compiler."""
-    files = [_MODULE / "go.mod", _MODULE / "go.sum", _MODULE / "pause" / "main.go"]
+def _key(go: str, module: Path) -> str:
+    """Return what the programs depend on: a module of ours, what it names, and the compiler."""
+    files = [module / "go.mod", module / "go.sum", *sorted(module.glob("*/*.go"))]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files))
     digest.update(subprocess.run([go, "version"], capture_output=True, check=True).stdout)
     return digest.hexdigest()[:16]
 
 
-def _build(go: str, name: str, target: Path) -> None:
+def _build(go: str, package: str, module: Path, target: Path) -> None:
     """Build one program beside its place and move it there, so that a half-written one is never found."""
-    sys.stderr.write(f"building {name} (once; the first one takes many minutes)\n")
+    sys.stderr.write(f"building {target.name} (once; the first one takes many minutes)\n")
     version = _version()
     major, minor, _ = version.removeprefix("v").split(".")
     stamp = "k8s.io/component-base/version"
     stamps = f"-X {stamp}.gitVersion={version} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
-    unfinished = target.with_name(f".{name}")
+    flags = f"-s -w {stamps}" if package.startswith(_KUBERNETES) else "-s -w"
+    unfinished = target.with_name(f".{target.name}")
     done = subprocess.run(
-        [
-            go,
-            "build",
-            "-p",
-            "2",
-            "-trimpath",
-            "-ldflags",
-            f"-s -w {stamps}",
-            "-o",
-            unfinished,
-            _PACKAGES[name],
-        ],
-        cwd=_MODULE,
+        [go, "build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", unfinished, package],
+        cwd=module,
         env=os.environ | {"CGO_ENABLED": "0"},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise ProgramsMissingError(f"go build {_PACKAGES[name]}: {done.stderr.strip()[-2000:]}")
+        raise ProgramsMissingError(f"go build {package}: {done.stderr.strip()[-2000:]}")
     unfinished.rename(target)
 
 
