@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from probes.errors import ConfigError
 
@@ -67,7 +68,7 @@ def check_spec(data: object, shape: type[S], *, path: Path, root: yaml.Node | No
     try:
         return shape.model_validate(data)
     except ValidationError as error:
-        problems = [_describe(problem, shape, path, root) for problem in error.errors()]
+        problems = [_describe(problem, shape, path, root) for problem in _to_the_point(error.errors(), root)]
         raise ConfigError("\n".join(dict.fromkeys(problems))) from error
 
 
@@ -168,6 +169,27 @@ def _where(path: Path, error: yaml.YAMLError) -> str:
 
 def _what(error: yaml.YAMLError) -> str:
     return str(getattr(error, "problem", None) or error).replace("\n", " ")
+
+
+def _to_the_point(problems: list[ErrorDetails], root: yaml.Node | None) -> list[ErrorDetails]:
+    """Leave out what says only that a value is no member of a union, where it is told what is wrong inside."""
+    places = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem, place in zip(problems, places, strict=True)
+        if _stands_in(root, place)
+        or problem["type"] in ("extra_forbidden", "missing")
+        or not any(len(other) > len(place) and other[: len(place) - 1] == place[:-1] for other in places)
+    ]
+
+
+def _stands_in(root: yaml.Node | None, location: Location) -> bool:
+    """Say whether the last part of a location is in the file; if not, pydantic has put it there."""
+    node = root
+    for part in location[:-1]:
+        below = None if node is None else _below(node, part)
+        node = node if below is None else below[1]
+    return node is None or not location or _below(node, location[-1]) is not None
 
 
 def _describe(problem: object, shape: type[Spec], path: Path, root: yaml.Node | None) -> str:

@@ -308,7 +308,7 @@ def _is_busy(error: Exception) -> bool:
 
 def _explain(route: Route, error: Exception) -> str:
     if isinstance(error, socket.gaierror):
-        return f"no such name: {error.strerror}; correct it, or give its address in the fleet file"
+        return f"no such name: {error.strerror}; correct it, or give its address"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: no sshd listens there"
     if isinstance(error, paramiko.PasswordRequiredException):

@@ -37,16 +37,25 @@ class Workload(Spec):
     table: dict[str, Constant] = Field(default_factory=dict)
 
 
+class Host(Spec):
+    name: str
+    address: str | None = None
+
+
+class Hosts(Spec):
+    hosts: Literal["lab"] | tuple[str | Host, ...]
+
+
 def written(folder: Path, text: str) -> Path:
     path = folder / "chat.yaml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def complaint(folder: Path, text: str) -> str:
+def complaint(folder: Path, text: str, shape: type[Spec] = Workload) -> str:
     path = written(folder, text)
     with pytest.raises(ConfigError) as caught:
-        load_spec(path, Workload)
+        load_spec(path, shape)
     return str(caught.value).replace(str(path), "chat.yaml")
 
 
@@ -132,6 +141,14 @@ table:
         "chat.yaml:10: table.first.rate_per_s: this key is missing",
         "chat.yaml:12: table.first.rat_per_s: unknown key; did you mean 'rate_per_s'?",
     ]
+
+
+def test_a_mistake_inside_one_member_of_a_union_is_all_that_is_told_of_it(tmp_path: Path) -> None:
+    text = "hosts:\n- a\n- name: b\n  adress: 1.2.3.4\n"
+
+    assert complaint(tmp_path, text, shape=Hosts) == (
+        "chat.yaml:4: hosts.1.adress: unknown key; did you mean 'address'?"
+    )
 
 
 def test_nothing_in_a_file_is_evaluated(tmp_path: Path) -> None:
