@@ -172,7 +172,7 @@ def _what(error: yaml.YAMLError) -> str:
 
 
 def _to_the_point(problems: list[ErrorDetails], root: yaml.Node | None) -> list[ErrorDetails]:
-    """Leave out what says only that a value is no member of a union, where it is told what is wrong inside."""
+    """Leave out that a value is no member of a union, where it is told what is wrong inside it."""
     places = [problem["loc"] for problem in problems]
     return [
         problem
