@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs test-cluster cluster-up cluster-down check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-load-queue study-gameday study-gameday-days study-coverage format
+.PHONY: help demo test docs test-cluster cluster-programs cluster-up cluster-down check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-load-queue study-gameday study-gameday-days study-coverage format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"

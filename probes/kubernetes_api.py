@@ -13,6 +13,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -232,9 +233,9 @@ def _connected(kubeconfig: str, context: str) -> KubeClient:
         else:
             config.load_incluster_config(client_configuration=settings)
     except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        where = kubeconfig or "kubeconfig"
-        raise ConfigError(f"kubernetes: context {context or 'current'!r} of {where}: {text}") from error
+        text = (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        what = f"context {context or 'current'!r} of {kubeconfig or 'kubeconfig'}"
+        raise ConfigError(f"kubernetes: {what}: {text}; {_next_step(kubeconfig)}") from error
 
     def authorization() -> str:
         found: JsonObject = (
@@ -244,6 +245,13 @@ def _connected(kubeconfig: str, context: str) -> KubeClient:
 
     pool = client.rest.RESTClientObject(settings).pool_manager
     return KubeClient(pool, settings, authorization, context=name or "in cluster")
+
+
+def _next_step(kubeconfig: str) -> str:
+    named = kubeconfig or os.environ.get("KUBECONFIG", "")
+    if named and Path(named).exists():
+        return f"`kubectl --kubeconfig {named} config get-contexts` lists those that there are"
+    return "set KUBECONFIG, or `kubeconfig:` of the target, to a file that is there"
 
 
 def _current_context(kubeconfig: str) -> str:
