@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probes.child import end_child, python_module, start_child
+from probes.outcome import Outcome
 from reports.request_table import open_requests
-from reports.run import load_run
+from reports.run import Run, load_run
 from tests.benchmarks.figure import Figure
 
 REQUESTS = 1_000_000
@@ -65,7 +66,8 @@ def measure(requests: int, *, processes: int, rate_per_s: float = RATE_PER_S) ->
             f"name: million\narrivals: {{kind: constant, rate_per_s: {rate_per_s}}}\n"
             f"duration_s: {requests / rate_per_s}\nin_flight_max: 4000\n"
             "prompt: {input_tokens: {kind: constant, value: 16}, output_tokens: {kind: constant, value: 4}}\n"
-            "calibrate_prompts: false\ncalibration: {is_skipped: true}\nfailed_share_max: 0.01\n"
+            f"calibrate_prompts: false\ncalibration: {{is_skipped: {str(requests < REQUESTS).lower()}}}\n"
+            "failed_share_max: 0.01\n"
             "slos: [{metric: ttft_ms, statistic: p99, bound: 1000}]\n"
         )
         return _follow(folder / "run", workload, url, requests=requests, processes=processes)
@@ -83,13 +85,15 @@ def _follow(path: Path, workload: Path, url: str, *, requests: int, processes: i
     )  # fmt: skip
     child = start_child(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     sizes: dict[float, dict[str, float]] = {}
+    seen: dict[str, float] = {}
     peak_mib, done, loaded_s = 0.0, 0.0, time.monotonic()
     try:
         while child.poll() is None:
             done = max(done, _arrived(path) / requests)  # once sealed, the series cannot be followed
+            seen |= _load_processes(child.pid)  # what has had its share and is gone is held at its last
             for share in _SHARES:
                 if done >= share and share not in sizes:
-                    sizes[share] = _load_processes(child.pid)
+                    sizes[share] = dict(seen)
             if done < 1:
                 loaded_s = time.monotonic()
             peak_mib = max(peak_mib, _status_mib(child.pid, "VmHWM"))
@@ -112,7 +116,15 @@ def _follow(path: Path, workload: Path, url: str, *, requests: int, processes: i
         judging_mib=peak_mib,
         accounted=str(accounted.outcome and accounted.outcome.value),
         seconds=time.monotonic() - loaded_s,
-        outcome=recorded.outcome.value,
+        outcome=_said(recorded),
+    )
+
+
+def _said(recorded: Run) -> str:
+    """Return the verdict with the rules behind it, where it is not PASS."""
+    rules = {finding.rule for finding in recorded.findings if finding.outcome is recorded.outcome}
+    return " ".join(
+        [recorded.outcome.value] + (sorted(rules) if recorded.outcome is not Outcome.PASS else [])
     )
 
 

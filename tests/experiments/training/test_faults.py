@@ -81,7 +81,8 @@ def test_a_step_tells_where_its_time_went_and_which_checkpoint_is_safe(job: Job)
     assert all(row["compute_s"] >= 0.03 and row["sync_s"] > 0 and row["data_wait_s"] > 0 for row in rows)
     assert {row["step"] - row["checkpoint_step"] for row in rows} <= set(range(10))
     assert {row["rank"] for row in rows} == {1}
-    assert rows_of(job, 0)[0]["loss"] > 1.2 * rows[-1]["loss"]  # it learns
+    first = rows_of(job, 0)[0]["loss"]
+    assert wait_until(lambda: first > 2 * rows_of(job, 0)[-1]["loss"], timeout_s=30)  # it learns
 
 
 def test_a_killed_rank_has_all_begin_again_at_the_newest_checkpoint(day: Path, job: Job) -> None:
