@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -92,8 +93,18 @@ def test_every_exit_code_is_in_the_reference_and_the_readme() -> None:
         assert re.search(rf"^\| {code} \|", readme, re.MULTILINE)
 
 
+def test_the_generated_blocks_of_the_reference_are_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+
+    assert generate.with_blocks(REFERENCE) == REFERENCE, "run: python docs/generate.py"
+
+
 def test_every_example_file_named_in_readme_and_docs_exists() -> None:
-    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     named = {
         match
         for text in texts
