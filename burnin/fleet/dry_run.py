@@ -7,7 +7,7 @@ from pathlib import Path
 from burnin.burn import BurnRequest, load_plan
 from burnin.fleet.fleet_burn import with_launcher
 from burnin.fleet.fleet_file import load_fleet
-from burnin.fleet.launchers.kubernetes import job_manifest, render_manifests
+from burnin.fleet.launchers.kubernetes import check_jobs, job_manifest, render_manifests
 from burnin.launcher import longest_s
 from probes.errors import ConfigError
 
@@ -31,11 +31,7 @@ def render_dry_run(request: BurnRequest, *, fleet_file: Path | None, launcher: s
             f"--dry-run: {others[0].name} is reached by {others[0].access.launcher}, which creates nothing;"
             " only Jobs of Kubernetes are shown: --launcher kubernetes"
         )
-    if fleet.kubernetes is None:
-        raise ConfigError(
-            f"{fleet_file}: say which image the Jobs take: kubernetes: {{image: NAME@sha256:...}}"
-        )
-    jobs, limit_s = fleet.kubernetes, longest_s(order)
+    jobs, limit_s = check_jobs(fleet), longest_s(order)
     return render_manifests(
         [job_manifest(host, jobs, run=_RUN, time_limit_s=limit_s) for host in fleet.hosts]
     )

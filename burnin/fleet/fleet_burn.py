@@ -11,6 +11,7 @@ from pathlib import Path
 from burnin.burn import BurnRequest, load_plan, plan_run
 from burnin.fleet.archive import build_archive
 from burnin.fleet.bundles import BUNDLE, collect_bundles
+from burnin.fleet.cluster import CLUSTER, look_at_cluster
 from burnin.fleet.conductor import HOSTS_MAX, Conductor
 from burnin.fleet.fleet_file import load_fleet
 from burnin.fleet.fleet_json import fleet_from_json, fleet_to_json
@@ -82,10 +83,11 @@ def burn_fleet(
         raise ConfigError("--self-test is for this machine; leave it out with a fleet")
     order, spec = plan_run(request, plan)
     order = replace(order, controller_silence_s=CONTROLLER_SILENCE_S)
-    fleet = ask_permission(with_launcher(load_fleet(fleet_file), launcher))
+    fleet, cluster = look_at_cluster(ask_permission(with_launcher(load_fleet(fleet_file), launcher)))
     training = TrainingPlan.from_json(plan.training.to_json()) if plan.training else wanted.training
     spec[TOGETHER] = {"network": wanted.is_network_wanted, "train": training and training.to_order()}
     spec |= {"fleet": fleet_to_json(fleet), "order": order_to_json(order), BUNDLE: plan.bundle}
+    spec |= {CLUSTER: cluster} if cluster else {}
     writer = create_run(request.out, kind="fleet", spec=spec, seed=request.seed)
     _run(writer, fleet, order, fleet.hosts, {}, Earlier(), limits, request.is_quiet)
     return load_run(writer.path)
@@ -115,7 +117,8 @@ def _resume(path: Path, limits: FleetLimits, *, is_quiet: bool) -> Run:
         raise ConfigError(f"{path}: is a {run.header.kind} run; only a fleet's can be resumed")
     if run.state == "running":
         raise ConfigError(f"{path}: is still running, as pid {run.header.pid}")
-    fleet = ask_permission(fleet_from_json(run.header.spec["fleet"]))
+    uid = (run.header.spec.get(CLUSTER) or {}).get("uid", "")
+    fleet, _ = look_at_cluster(ask_permission(fleet_from_json(run.header.spec["fleet"])), uid=uid)
     order = order_from_json(run.header.spec["order"])
     earlier = earlier_of(run, read_series(run, NET_TABLE))
     kept = set_aside(run, fleet)
@@ -144,7 +147,9 @@ def _run(
     ):
         writer.event("controller", "fleet", **fleet_to_json(fleet))
         time_limit_s = longest_s(order) + TOGETHER_S_MAX
-        with Launchers(fleet, connects_max=limits.connects_max, time_limit_s=time_limit_s) as launchers:
+        with Launchers(
+            fleet, run=writer.header.id, connects_max=limits.connects_max, time_limit_s=time_limit_s
+        ) as launchers:
             conductor = Conductor(
                 fleet=fleet,
                 order=order,

@@ -152,6 +152,10 @@ class KubernetesSpec(Spec):
     resources: Annotated[
         dict[str, str], Field(description='limits beside the GPUs, such as rdma/hca: "1"')
     ] = Field(default_factory=dict)
+    host_paths: Annotated[
+        tuple[Annotated[str, Field(pattern="^/")], ...],
+        Field(description="folders of the node that the container sees, read-only, at the same place"),
+    ] = ()
 
     @field_validator("image")
     @classmethod
@@ -167,6 +171,7 @@ class KubernetesSpec(Spec):
             namespace=self.namespace,
             gpu_resource=self.gpu_resource,
             resources=dict(self.resources),
+            host_paths=self.host_paths,
         )
 
 

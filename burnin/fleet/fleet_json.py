@@ -23,8 +23,12 @@ def fleet_from_json(data: Mapping[str, Any]) -> Fleet:
         power_caps=tuple(PowerCap(**cap) for cap in data["power_caps"]),
         expected_versions=dict(data["expected_versions"]),
         salloc_options=tuple(data.get("salloc_options", ())),
-        kubernetes=ClusterJobs(**data["kubernetes"]) if data.get("kubernetes") else None,
+        kubernetes=_jobs(data["kubernetes"]) if data.get("kubernetes") else None,
     )
+
+
+def _jobs(data: Mapping[str, Any]) -> ClusterJobs:
+    return ClusterJobs(**{**data, "host_paths": tuple(data.get("host_paths", ()))})
 
 
 def _host(data: Mapping[str, Any]) -> Host:

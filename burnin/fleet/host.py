@@ -71,6 +71,7 @@ class ClusterJobs:
     namespace: str = "overproof"
     gpu_resource: str = "nvidia.com/gpu"
     resources: dict[str, str] = field(default_factory=dict)  # limits beside the GPUs, such as rdma/hca: "1"
+    host_paths: tuple[str, ...] = ()  # folders of the node that the container sees, at the same place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

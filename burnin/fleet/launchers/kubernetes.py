@@ -12,8 +12,9 @@ import math
 import re
 from typing import Any
 
-from burnin.fleet.host import ClusterJobs, Host
+from burnin.fleet.host import ClusterJobs, Fleet, Host
 from burnin.fleet.launchers.bootstrap import command_words
+from burnin.fleet.launchers.pod_story import CONTAINER
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 
@@ -25,8 +26,26 @@ _NAME_MAX = 63
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9-]+")
 
 
-def job_manifest(host: Host, jobs: ClusterJobs, *, run: str, time_limit_s: float) -> JsonObject:
-    """Return the Job for one host, as it would be sent to the cluster.
+def check_jobs(fleet: Fleet) -> ClusterJobs:
+    """Return how the Jobs of a fleet are made.
+
+    Raises:
+        ConfigError: the fleet file does not say it, or not how many GPUs each host has.
+    """
+    if fleet.kubernetes is None:
+        raise ConfigError("say which image the Jobs take: kubernetes: {image: NAME@sha256:...}")
+    for host in fleet.hosts:
+        if host.access.launcher == "kubernetes" and host.expected.gpus is None:
+            raise ConfigError(
+                f"{host.name}: the launcher kubernetes asks for GPUs by number; say gpus: N of it"
+            )
+    return fleet.kubernetes
+
+
+def job_manifest(
+    host: Host, jobs: ClusterJobs, *, run: str, time_limit_s: float, job: str | None = None
+) -> JsonObject:
+    """Return the Job for one host, as it is sent to the cluster; ``job`` names it, if the run has several.
 
     Raises:
         ConfigError: the fleet file does not say how many GPUs the host has.
@@ -38,7 +57,7 @@ def job_manifest(host: Host, jobs: ClusterJobs, *, run: str, time_limit_s: float
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job_name(host.name, run),
+            "name": job or job_name(host.name, run),
             "namespace": jobs.namespace,
             "labels": labels,
             "annotations": {HOST_ANNOTATION: host.name},
@@ -80,7 +99,13 @@ def _pod(host: Host, jobs: ClusterJobs) -> JsonObject:
         # The node is cordoned, and whatever else keeps work away from it is why we are here.
         "tolerations": [{"operator": "Exists"}],
         "containers": [_container(host, jobs)],
-        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
+        "volumes": [
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            *(
+                {"name": f"host-{number}", "hostPath": {"path": path, "type": "Directory"}}
+                for number, path in enumerate(jobs.host_paths)
+            ),
+        ],
     }
 
 
@@ -89,7 +114,7 @@ def _container(host: Host, jobs: ClusterJobs) -> JsonObject:
     if host.expected.gpus:
         limits[jobs.gpu_resource] = str(host.expected.gpus)
     return {
-        "name": "burnin",
+        "name": CONTAINER,
         "image": jobs.image,
         "command": command_words(host.access.python, host.access.wrapper),
         "stdin": True,
@@ -98,7 +123,13 @@ def _container(host: Host, jobs: ClusterJobs) -> JsonObject:
         "resources": {"limits": limits, "requests": limits},
         # Memory that adapters reach is locked; nothing else beyond an ordinary container.
         "securityContext": {"capabilities": {"add": ["IPC_LOCK"]}, "privileged": False},
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108  (the container's own)
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  (the container's own)
+            *(
+                {"name": f"host-{number}", "mountPath": path, "readOnly": True}
+                for number, path in enumerate(jobs.host_paths)
+            ),
+        ],
     }
 
 
