@@ -38,6 +38,9 @@ def run(
         int | None,
         typer.Option(min=0, max=65535, help="Serve this run's figures to Prometheus on loopback; 0: any."),
     ] = None,
+    metrics_listen: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where --metrics-port is served, instead of loopback.")
+    ] = "127.0.0.1",
     metrics_url: Annotated[
         str | None, typer.Option(help="The server's own metrics page, to be recorded beside the load.")
     ] = None,
@@ -72,6 +75,7 @@ def run(
     from loadtests.processes.crew import Crew
     from loadtests.spec.workload import load_workload, override
     from probes.child import stop_with_parent
+    from reports.exporter import MetricsPage
     from reports.terminal import print_result
 
     spec = override(load_workload(workload), url=endpoint, duration_s=duration_s, calibrates=calibrates)
@@ -93,7 +97,7 @@ def run(
         path=path,
         is_in_gameday=in_gameday,
         is_quiet=as_json,
-        metrics_port=metrics_port,
+        metrics=MetricsPage(port=metrics_port, listen=metrics_listen),
         metrics_url=metrics_url,
         crew=Crew(processes=processes, joining=expect_workers, listen=listen, port=port, join_s=join_s),
     )

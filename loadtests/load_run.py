@@ -32,16 +32,19 @@ from loadtests.spec.workload import Workload, WorkloadSpec, read_headers
 from loadtests.traffic.prompt_scale import EVENT as PROMPT_SCALE
 from loadtests.traffic.prompt_scale import PromptScale, check_scale, find_scale, to_event
 from loadtests.traffic.prompts import WordScale
-from loadtests.watching.prometheus_page import SERVED, prometheus_page, read_merged
 from loadtests.watching.replica_watch import read_authorization, replica_watch
 from loadtests.watching.server_metrics import check_metrics_url, server_metrics
 from probes.child import end_child, python_module, start_child
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
+from reports.exporter import SERVED, MetricsPage, serve_metrics
 from reports.live import Progress
+from reports.live_metrics import Figure, run_figures, traffic_figures
+from reports.live_traffic import LiveTraffic, read_merged
 from reports.record import RunWriter, create_run
 from reports.run import Run, load_run, read_ndjson
 from reports.session import recording
+from reports.traffic_table import HEADERS, traffic_rows
 from reports.verdict import IN_GAMEDAY
 
 _ENDPOINT_START_S = 20.0
@@ -63,7 +66,7 @@ class LoadRequest:
     path: Path | None = None  # None: a top-level run with a name of its own
     is_in_gameday: bool = False  # whose phases are what promises are judged by
     is_quiet: bool = False
-    metrics_port: int | None = None  # of our own figures, for Prometheus; None: not served
+    metrics: MetricsPage = field(default_factory=MetricsPage)  # of our own figures, for Prometheus
     metrics_url: str | None = None  # of the server's own metrics; None: not asked for
     crew: Crew = field(default_factory=Crew)
     is_over: Callable[[Path, float], bool] | None = None  # asked while it runs; None: until_decided says it
@@ -113,12 +116,10 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
         recording(writer, judge_run),
         Progress("load", quiet=request.is_quiet) as progress,
         _endpoints(request, writer, progress) as urls,
-        prometheus_page(request.metrics_port, writer.path) as metrics_port,
+        _shown_live(request, workload, writer, progress),
     ):
         if request.is_in_gameday:
             writer.event("load", IN_GAMEDAY)
-        if metrics_port is not None:
-            writer.event("load", SERVED, port=metrics_port)
         models = _check_endpoints(request.spec, urls, writer, progress)
         writer.event("load", INPUTS, **inputs)
         sizes = verdict_sizes(workload, requests=count_requests(workload, seed=request.seed))
@@ -148,6 +149,29 @@ def run_load(request: LoadRequest, finish: Finish) -> Run:
             _drive(plan, writer, progress, finish, request.is_over)
         write_replicas_seen(request.spec.expect, writer)
     return load_run(writer.path)
+
+
+@contextlib.contextmanager
+def _shown_live(
+    request: LoadRequest, workload: Workload, writer: RunWriter, progress: Progress
+) -> Iterator[None]:
+    """Show how the load goes, on the terminal and to Prometheus, for as long as the block."""
+    traffic = LiveTraffic(writer.path, workload.slos)
+
+    def rows() -> Sequence[Sequence[str]]:
+        figures = traffic.figures()
+        return tuple(traffic_rows(figures, traffic.slos)) if figures.has_begun else ()
+
+    def figures() -> Iterator[Figure]:
+        yield from run_figures(progress, run=writer.header.id, kind="load")
+        yield from traffic_figures(traffic)
+
+    progress.show_table(HEADERS, rows, left_columns=len(HEADERS))
+    with serve_metrics(request.metrics, figures) as url:
+        if url is not None:
+            writer.event("load", SERVED, url=url)
+            progress.step("metrics", "done", url)
+        yield
 
 
 def _check_endpoints(
@@ -313,13 +337,21 @@ def _follow(
         if finish.is_asked and not has_told and has_started:
             processes.leader.send_signal(signal.SIGUSR1)
             has_told = True
-        progress.step("load", "running", _figures(plan.run))
+        progress.step("load", "running", _detail(plan, progress, elapsed_s if has_started else None))
         time.sleep(_POLL_S)
 
 
 def _has_started(run: Path) -> bool:
     """Whether the load is past its start, where SIGUSR1 would end it at once."""
     return any(row.get("kind") == plans.STARTED for row in read_ndjson(run / "events.ndjson"))
+
+
+def _detail(plan: LoadPlan, progress: Progress, elapsed_s: float | None) -> str:
+    """Return what stands beside the step: the table has the figures, where there is one."""
+    if not progress.is_drawn or elapsed_s is None:
+        return _figures(plan.run)
+    length_s = plan.workload.duration_s
+    return f"{elapsed_s:.0f} of {length_s:g} s" if elapsed_s < length_s else "the last answers are awaited"
 
 
 def _figures(run: Path) -> str:
@@ -329,6 +361,8 @@ def _figures(run: Path) -> str:
         return "starting"
     if "ready" in row and not row["arrivals"]:
         return f"{row['workers']} workers have joined, {row['ready']} are ready"
+    if not row["arrivals"]:
+        return "getting ready: the client proves and calibrates itself"
     counts = f"{row['arrivals']} arrived, {row['ended']} ended, {row['failed']} failed"
     text = f"{counts}, {row['in_flight']} under way"
     if "ready" in row:

@@ -6,7 +6,7 @@ can be made from the rows afterwards, and must be equal.
 
 from __future__ import annotations
 
-from loadtests.processes.histogram import Histogram, histogram_from_json
+from probes.histogram import Histogram, histogram_from_json
 from probes.json_types import JsonObject
 from probes.metric import ITL, METRICS
 from probes.request import Request

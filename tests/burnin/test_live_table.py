@@ -105,7 +105,7 @@ def test_eight_gpus_fit_into_80_columns_and_24_lines() -> None:
     progress.show_table(HEADERS, table.rows)
     console = Console(file=io.StringIO(), width=80, force_terminal=False)
 
-    console.print(progress._render())
+    console.print(*progress.draw(height=23), sep="\n")
 
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(len(line) for line in lines) <= 80

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.watching.prometheus_page import SERVED, prometheus_page, read_latest, render_page
 from loadtests.watching.server_metrics import (
     Before,
     check_metrics_url,
@@ -29,6 +28,8 @@ from loadtests.watching.server_metrics import (
 )
 from probes.child import wait_until
 from probes.errors import ConfigError
+from reports.exporter import SERVED
+from reports.live_traffic import read_latest
 from reports.record import create_run
 from reports.run import load_run, read_ndjson
 from reports.table import read_series
@@ -220,28 +221,6 @@ def test_a_finding_is_there_only_where_metrics_were_asked_for(tmp_path: Path) ->
     assert judge_server_metrics(load_run(writer.path)) == []
 
 
-def test_the_page_of_a_run_shows_the_last_whole_row_of_each_load_process(tmp_path: Path) -> None:
-    (tmp_path / "series").mkdir()
-    rows = [{"arrivals": 5, "in_flight": 2, "lag_ms_max": 0.5}, {"arrivals": 9, "in_flight": 3}]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "series" / "client-0.ndjson").write_text(lines + '{"arrivals": 99')
-    (tmp_path / "series" / "client-1.ndjson").write_text("")
-    page = render_page(tmp_path).decode()
-
-    assert read_latest(tmp_path) == {"0": rows[1]}
-    assert 'overproof_load_arrivals_total{worker="0"} 9.0' in page
-    assert 'overproof_load_in_flight{worker="0"} 3.0' in page
-
-
-def test_a_port_that_is_taken_is_a_usage_error(tmp_path: Path) -> None:
-    with prometheus_page(0, tmp_path) as port:
-        taken = prometheus_page(port, tmp_path)
-        with pytest.raises(ConfigError, match=f"--metrics-port {port}: cannot be listened on"), taken:
-            pass
-        with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
-
-
 def test_a_run_records_the_servers_metrics_and_serves_its_own(tmp_path: Path) -> None:
     workload = tmp_path / "w.yaml"
     workload.write_text(
@@ -263,8 +242,8 @@ def test_a_run_records_the_servers_metrics_and_serves_its_own(tmp_path: Path) ->
             stderr=subprocess.PIPE,
         )
         assert wait_until(lambda: "0" in read_latest(run), timeout_s=40)
-        port = next(e.data["port"] for e in load_run(run).events_of(SERVED))
-        said = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+        address = next(e.data["url"] for e in load_run(run).events_of(SERVED))
+        said = urllib.request.urlopen(address, timeout=5).read().decode()
         out, err = process.communicate(timeout=60)
 
     assert "overproof_load_arrivals_total" in said

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.processes.histogram import SMALLEST, Histogram, histogram_from_json
+from probes.histogram import SMALLEST, Histogram, histogram_from_json
 from probes.metric import percentile
 
 VALUES = st.lists(st.floats(min_value=0, max_value=1e7, allow_nan=False), max_size=60)
