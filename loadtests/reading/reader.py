@@ -35,9 +35,12 @@ _buffer = bytearray(READ_BYTES)
 _view = memoryview(_buffer)
 _buffers = (_buffer,)
 _now_ns = time.time_ns
-_unpack_stamp = _STAMP.unpack_from
+_unpack_stamp = _STAMP.unpack
+_STAMP_BYTES = _STAMP.size
 # The size line of a chunk, by the length of all of the chunk; a length that is not there cannot be.
 _SIZE_LINES = {len(line) + size + 2: line for size in range(1, 8192) for line in (b"%x\r\n" % size,)}
+
+Frame = tuple[bytes, bytes, int]  # what a chunk has before its text and after it, and the size of both
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +107,7 @@ class Exchange:
         self._events = EventDecoder()
         self._completion = Completion(keeps_text=errand.keeps_text)
         self._is_event_stream = False
-        self._frame: tuple[bytes, bytes] | None = None  # None: the next read has to be taken apart
+        self._frame: Frame | None = None  # None: the next read has to be taken apart
         self._body = bytearray()
         self._begun_s = time.monotonic()
         self._deadline_s = self._begun_s + self._target.timeout_s
@@ -238,67 +241,67 @@ class Exchange:
         else:
             self._on_readable_tls()
 
-    def _receive(self) -> tuple[int, int, int | None]:
-        """Read once; return the count of bytes, 0 at the end, the time now, and the kernel's stamp if any.
+    def _receive(self) -> tuple[bytes, int, int | None]:
+        """Read once; return the bytes, none at the end, the time now, and the kernel's stamp if any.
 
         Raises:
             BlockingIOError: there is nothing.
         """
-        count, ancillary, _, _ = self._recvmsg_into(_buffers, _ANCILLARY_BYTES)
+        recvmsg_into = self._recvmsg_into  # Python calls what it has in hand faster than an attribute
+        count, ancillary, _, _ = recvmsg_into(_buffers, _ANCILLARY_BYTES)
         now_ns = _now_ns()
         if not count:
-            return 0, now_ns, None
+            return b"", now_ns, None
+        data = bytes(_view[:count])
         self._reads += 1
         self._bytes_left -= count
-        if ancillary and ancillary[0][1] == SO_TIMESTAMPNS and len(ancillary[0][2]) >= 16:
-            seconds, nanoseconds = _unpack_stamp(ancillary[0][2])
-            stamp_ns = seconds * 1_000_000_000 + nanoseconds
-            if now_ns - stamp_ns > self._lag_ns_max:
-                self._lag_ns_max = now_ns - stamp_ns
-            return count, now_ns, stamp_ns
+        if ancillary:
+            _, kind, stamp = ancillary[0]
+            if kind == SO_TIMESTAMPNS and len(stamp) == _STAMP_BYTES:
+                seconds, nanoseconds = _unpack_stamp(stamp)
+                stamp_ns = seconds * 1_000_000_000 + nanoseconds
+                if now_ns - stamp_ns > self._lag_ns_max:
+                    self._lag_ns_max = now_ns - stamp_ns
+                return data, now_ns, stamp_ns
         self._unstamped += 1
-        return count, now_ns, None
+        return data, now_ns, None
 
     def _on_readable(self) -> None:
         try:
-            count, now_ns, stamp_ns = self._receive()
+            data, now_ns, stamp_ns = self._receive()
         except BlockingIOError:
             return
         frame = self._frame
         if frame is not None and stamp_ns is not None:
-            # The usual case: the read is one chunk that holds one event like the one before. Nothing is
-            # copied but its text, and no decoder has anything to remember.
-            line, (before, after) = _SIZE_LINES.get(count), frame
+            # The usual case: the read is one chunk that holds one event like the one before, and no decoder
+            # has anything to remember. What is left without its ends is the text if just they are gone.
+            before, after, ends_bytes = frame
+            line = _SIZE_LINES.get(len(data))
             if line is not None:
-                at = len(line) + len(before)
-                if (
-                    _buffer.startswith(line)
-                    and _buffer.startswith(before, len(line), at)
-                    and _buffer.endswith(after, at, count)
-                    and self._completion.take_text(bytes(_view[at : count - len(after)]))
-                ):
+                text = data.removeprefix(line + before).removesuffix(after)
+                if len(data) == len(line) + len(text) + ends_bytes and self._completion.take_text(text):
                     self._times.note_one(stamp_ns)
                     if self._completion.events >= self._events_stop or self._bytes_left < 0:
                         self._stop_at_limits(stamp_ns)
                     return
-        if not count:
+        if not data:
             self._on_closed(now_ns)
             return
-        taken, at = (0, 0) if frame is None else self._take_frames(frame, count)
+        taken, at = (0, 0) if frame is None else self._take_frames(frame, data)
         is_exact, stamp_ns = stamp_ns is not None, stamp_ns or now_ns
-        if at < count:
-            self._take(bytes(_view[at:count]), stamp_ns, is_exact=is_exact, taken=taken)
+        if at < len(data):
+            self._take(data[at:], stamp_ns, is_exact=is_exact, taken=taken)
             return
         self._note_several(taken, stamp_ns, is_exact=is_exact)  # the decoders have nothing to remember of it
         if self._completion.events >= self._events_stop or self._bytes_left < 0:
             self._stop_at_limits(stamp_ns)
 
-    def _take_frames(self, frame: tuple[bytes, bytes], count: int) -> tuple[int, int]:
-        """Count the whole chunks like the one before that the buffer begins with; return where they end."""
-        before, after = frame
+    def _take_frames(self, frame: Frame, data: bytes) -> tuple[int, int]:
+        """Count the whole chunks like the one before that a read begins with; return where they end."""
+        before, after, _ = frame
         after_size, take_text = len(after), self._completion.take_text
         taken = at = 0
-        pieces = bytes(_view[:count]).split(after)
+        pieces = data.split(after)
         pieces.pop()  # what comes after the last
         for piece in pieces:
             size = len(piece) + after_size
@@ -323,13 +326,13 @@ class Exchange:
         assert link.tls is not None
         tls = link.tls
         try:
-            count, now_ns, stamp_ns = self._receive()
+            data, now_ns, stamp_ns = self._receive()
         except BlockingIOError:
             return
-        if not count:
+        if not data:
             self._on_closed(now_ns)
             return
-        data = tls.decrypt(_view[:count])
+        data = tls.decrypt(data)
         if not link.send(tls.to_send()):  # what TLS itself has to say
             self._watch_reading(is_sent=False)
         if data:
@@ -362,12 +365,15 @@ class Exchange:
             self._stop_at_limits(stamp_ns)
             self._frame = self._next_frame()
 
-    def _next_frame(self) -> tuple[bytes, bytes] | None:
+    def _next_frame(self) -> Frame | None:
         """Return what the next chunk begins and ends with, if only its text and size can be new in it."""
         if not (self._is_event_stream and self._answer.is_between_chunks and self._events.is_between_events):
             return None
         found = self._completion.frame
-        return None if found is None else (found[0], found[1] + b"\r\n")
+        if found is None:
+            return None
+        before, after = found[0], found[1] + b"\r\n"
+        return before, after, len(before) + len(after)
 
     def _stop_at_limits(self, stamp_ns: int) -> None:
         """Leave where the workload wants it, or where an answer goes beyond all measure."""
