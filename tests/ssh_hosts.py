@@ -151,13 +151,21 @@ class SshHost:
         subprocess.run(["ip", "link", "del", self.link], capture_output=True, check=False)
 
 
+def _free_network() -> int:
+    """Return a number N of which this machine has no address 10.N.x.x: other tests have hosts as well."""
+    shown = subprocess.run(["ip", "-4", "-o", "addr"], capture_output=True, text=True, check=True).stdout
+    while f" 10.{(number := secrets.randbelow(200) + 20)}." in shown:
+        pass
+    return number
+
+
 @dataclass(slots=True, kw_only=True)
 class SshHosts:
     """Hosts, the key that opens them, and a home with the known_hosts of a user."""
 
     folder: Path
     hosts: dict[str, SshHost] = field(default_factory=dict)
-    _network: int = field(default_factory=lambda: secrets.randbelow(200) + 20)
+    _network: int = field(default_factory=_free_network)
     _bridge: str = field(
         default_factory=lambda: f"op{secrets.token_hex(3)}"
     )  # joins them with us and each other
