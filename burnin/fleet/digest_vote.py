@@ -74,6 +74,11 @@ _ODD = """
 SELECT host, gpu FROM digest JOIN (SELECT unnest(?) AS host, unnest(?) AS voted) USING (host)
 WHERE product = ? AND digest <> voted ORDER BY host, gpu LIMIT 100
 """
+# Where half of a host's GPUs say this and half that, it has no vote: the other hosts decide who is wrong.
+_OF_NO_VOTE = """
+SELECT host, gpu FROM digest
+WHERE product = ? AND digest <> ? AND NOT list_contains(?, host) ORDER BY host, gpu LIMIT 100
+"""
 
 
 def _fold(findings: Sequence[Finding]) -> list[Finding]:
@@ -111,13 +116,20 @@ def _judge(ballot: Ballot, tables: FleetTables, fleet: str) -> list[Finding]:
             [host],
             _SUSPECT,
         )
-        for host, gpu in ballot.odd
+        for host, gpu in [*ballot.odd, *_of_no_vote(ballot, right, tables)]
     ]
     if right is None:
         return [*lone, *_undecided(ballot, fleet)]
     dissent = [hosts for digest, hosts in ballot.camps.items() if digest != right]
     agreed = len(ballot.camps[right])
     return lone + [_dissent(ballot, hosts, agreed, tables, fleet) for hosts in dissent]
+
+
+def _of_no_vote(ballot: Ballot, right: str | None, tables: FleetTables) -> list[tuple[str, str]]:
+    """Return the GPUs that dissent from the majority of the other hosts, of hosts that are divided."""
+    voted = [host for hosts in ballot.camps.values() for host in hosts]
+    rows = [] if right is None else tables.rows(_OF_NO_VOTE, ballot.product, right, voted)
+    return [(str(host), str(gpu)) for host, gpu in rows]
 
 
 def _undecided(ballot: Ballot, fleet: str) -> list[Finding]:

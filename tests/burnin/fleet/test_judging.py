@@ -156,6 +156,17 @@ def test_who_dissents_from_the_majority_is_named(
     assert _deciding(_judge(record, tmp_path)) == expected
 
 
+def test_a_gpu_of_a_host_of_two_dissents_where_its_host_is_divided_and_the_others_agree(
+    tmp_path: Path,
+) -> None:
+    odd = ("gpu00001", 0)
+    record = FleetRecord(hosts=3, gpus=2, digest=lambda host, gpu: "bb" if (host, gpu) == odd else "aa")
+
+    found = [f for f in _judge(record, tmp_path) if f.rule == "fleet-digest" and f.outcome is Outcome.FAIL]
+
+    assert [f.subject for f in found] == ["gpu:GPU-gpu00001-0"]
+
+
 def test_a_tie_of_digests_is_undecided_and_names_both_sides(tmp_path: Path) -> None:
     record = FleetRecord(hosts=2, digest=lambda host, gpu: host)
 
