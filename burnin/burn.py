@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from burnin.bundle import collect_bundle, is_wanted
@@ -19,6 +19,7 @@ from probes.errors import ConfigError
 from probes.event import SAMPLE, Event
 from probes.json_types import JsonObject
 from probes.spec import load_spec
+from reports.exporter import MetricsPage, served_live
 from reports.live import Progress
 from reports.record import create_run
 from reports.run import Run, load_run
@@ -41,6 +42,7 @@ class BurnRequest:
     is_self_test: bool = False  # prove the detectors and load nothing
     with_vendor_tools: bool = False
     with_bundle: bool = False  # after a FAIL
+    metrics: MetricsPage = field(default_factory=MetricsPage)  # of our own figures, for Prometheus
 
 
 def run_burnin(request: BurnRequest) -> Run:
@@ -61,7 +63,8 @@ def run_burnin(request: BurnRequest) -> Run:
             progress.step(stage.name, "waiting")
         devices = DeviceTable(order)
         progress.show_table(HEADERS, devices.rows)
-        launch(order, writer, on_event=lambda event: _show(progress, order, devices, event))
+        with served_live(request.metrics, writer, progress, devices.figures):
+            launch(order, writer, on_event=lambda event: _show(progress, order, devices, event))
     run = load_run(writer.path)
     if plan.bundle and not request.is_self_test and is_wanted(run):
         collect_bundle(run.path)

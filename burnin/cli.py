@@ -120,6 +120,13 @@ def run(
     ] = 90.0,
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Seed of every operand and of every seeded fault.")] = 1,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve this run's figures to Prometheus on loopback; 0: any."),
+    ] = None,
+    metrics_listen: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where --metrics-port is served, instead of loopback.")
+    ] = "127.0.0.1",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
     seed_fault: Annotated[
@@ -131,6 +138,7 @@ def run(
     from burnin.node.seeding import parse_seeded_fault
     from reports.terminal import print_result
 
+    from reports.exporter import MetricsPage
     if lifeline:
         from probes.child import stop_with_parent
 
@@ -162,6 +170,7 @@ def run(
         with_vendor_tools=with_vendor_tools,
         with_bundle=bundle,
         out=out,
+        metrics=MetricsPage(port=metrics_port, listen=metrics_listen),
         seed=seed,
         is_quiet=as_json,
         seeded_faults=tuple(parse_seeded_fault(text) for text in seed_fault or ()),

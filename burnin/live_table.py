@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from burnin.node.order import LOADED_STAGES, Order
 from burnin.rules.gpu_health import HELD_BACK
 from probes.event import SAMPLE, Event
+from reports.live_metrics import Figure
 
 HEADERS = ("device", "stage", "rate", "W", "°C", "MHz", "held", "errors", "left")
 ERROR_KINDS = ("miscompare", "digest.dissent", "gpu.xid", "kernel.xid", "gpu.lost")
@@ -25,6 +26,7 @@ class _Line:
     stage: str = ""
     rate: str = ""
     tflops: float | None = None
+    gbps: float | None = None
     power_w: float | None = None
     temperature_c: float | None = None
     clock_mhz: float | None = None
@@ -66,7 +68,7 @@ class DeviceTable:
         self._stage, self._stage_at = str(event.data["stage"]), self._clock()
         self._cycle = int(event.data.get("cycle") or self._cycle)
         for line in self._lines.values():
-            line.stage, line.rate, line.tflops = self._stage, "", None
+            line.stage, line.rate, line.tflops, line.gbps = self._stage, "", None, None
 
     def _sampled(self, event: Event) -> None:
         data = event.data
@@ -82,12 +84,12 @@ class DeviceTable:
         elif (tflops := _number(data.get("tflops"))) is not None:
             line.tflops, line.rate = tflops, f"{_figure(tflops)} TFLOPS"
         elif (gbps := _number(data.get("gbps"))) is not None:
-            line.rate = f"{_figure(gbps)} GB/s"
+            line.gbps, line.rate = gbps, f"{_figure(gbps)} GB/s"
 
     def _done(self, event: Event) -> None:
         line = self._lines.get(str(event.data["device"]))
         if line is not None:
-            line.rate = ""
+            line.rate, line.tflops, line.gbps = "", None, None
 
     def _error(self, event: Event) -> None:
         line = self._lines.get(str(event.data.get("device") or event.data.get("gpu")))
@@ -139,6 +141,25 @@ class DeviceTable:
             )
             for line in list(self._lines.values())  # drawn by another thread than the one that adds to it
         ]
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield the same for Prometheus; what a device has no sensor for is left out."""
+        yield Figure("overproof_burnin_left_seconds", self.left_s())
+        for line in list(self._lines.values()):
+            device = {"device": line.label}
+            yield Figure("overproof_burnin_stage", 1, device | {"stage": line.ended or line.stage})
+            yield Figure("overproof_burnin_errors_total", line.errors, device)
+            if line.held:
+                yield Figure("overproof_burnin_held_back", 1, device | {"reason": line.held})
+            for name, value, one in (
+                ("overproof_burnin_compute_flops", line.tflops, 1e12),
+                ("overproof_burnin_copy_bytes_per_second", line.gbps, 1e9),
+                ("overproof_burnin_power_watts", line.power_w, 1.0),
+                ("overproof_burnin_temperature_celsius", line.temperature_c, 1.0),
+                ("overproof_burnin_sm_clock_hertz", line.clock_mhz, 1e6),
+            ):
+                if value is not None:
+                    yield Figure(name, value * one, device)
 
 
 def _number(value: object) -> float | None:

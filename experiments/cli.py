@@ -30,6 +30,13 @@ def run(
         Path | None, typer.Option(help="Traffic and promises for an experiment without our extension.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve this day's figures to Prometheus on loopback; 0: any."),
+    ] = None,
+    metrics_listen: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where --metrics-port is served, instead of loopback.")
+    ] = "127.0.0.1",
     lab_no_restart: Annotated[
         bool, typer.Option("--lab-no-restart", help="Drill: on a lab that restarts nothing that dies.")
     ] = False,
@@ -40,12 +47,16 @@ def run(
     """Run an experiment on the lab: the one that `lab up` started under --out, else one of its own."""
     from experiments.experiment import load_experiment
     from experiments.gameday import LabChoice, run_gameday
+    from reports.exporter import MetricsPage
     from reports.run import load_run
     from reports.terminal import print_result
 
     loaded = load_experiment(experiment, workload=workload)
     lab = LabChoice(is_restarting=not lab_no_restart, has_checkpoints=not lab_no_checkpoints, seed=seed)
-    recorded = load_run(run_gameday(loaded, out=out, seed=seed, lab=lab, plan_hash=plan, quiet=as_json))
+    metrics = MetricsPage(port=metrics_port, listen=metrics_listen)
+    recorded = load_run(
+        run_gameday(loaded, out=out, seed=seed, lab=lab, plan_hash=plan, quiet=as_json, metrics=metrics)
+    )
     print_result(recorded, as_json=as_json)
     return recorded.outcome
 

@@ -265,6 +265,11 @@ class Experiment:
         looks_s = sum(2 * (LOOK_S + fault.within_s) for fault in self.faults)
         return 30.0 + looks_s + sum(deadline_s(activity) + _pauses_s(activity) for activity in activities)
 
+    @property
+    def pauses_s(self) -> float:
+        """How long the method waits on purpose."""
+        return sum(_pauses_s(activity) for activity in self.document["method"])
+
 
 def deadline_s(activity: JsonObject) -> float:
     """Return how long an activity may take; Chaos Toolkit itself ignores this for Python."""

@@ -43,6 +43,7 @@ from experiments.lab_sampler import LabSampler
 from experiments.ledger import read_ledger
 from experiments.live_record import LiveRecord
 from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
+from experiments.live_view import HEADERS, DayView
 from experiments.plan import (
     Plan,
     confirm_plan,
@@ -64,6 +65,7 @@ from probes.event import Event
 from probes.interrupt import STOP_SIGNALS
 from probes.json_types import JsonObject
 from reports.live import Progress
+from reports.exporter import MetricsPage, served_live
 from reports.record import RunWriter, create_run, write_atomically
 from reports.run import load_run
 from reports.session import recording
@@ -89,7 +91,14 @@ class LabChoice:
 
 
 def run_gameday(
-    experiment: Experiment, *, out: Path, seed: int, lab: LabChoice, plan_hash: str = "", quiet: bool = False
+    experiment: Experiment,
+    *,
+    out: Path,
+    seed: int,
+    lab: LabChoice,
+    plan_hash: str = "",
+    quiet: bool = False,
+    metrics: MetricsPage | None = None,
 ) -> Path:
     """Run an experiment on the lab and return the folder of its judged record.
 
@@ -102,7 +111,9 @@ def run_gameday(
     writer = create_run(out, kind="gameday", spec=spec_of(experiment, lab), seed=seed)
     crash_points.prepare(writer.path.resolve())
     with recording(writer, judge_run), Progress("game day", quiet=quiet) as progress:
-        _GameDay(experiment, writer, out, progress, plan_hash).run(lab)
+        day = _GameDay(experiment, writer, out, progress, plan_hash)
+        with day.shown_live(metrics or MetricsPage()):
+            day.run(lab)
     return writer.path
 
 
@@ -151,6 +162,7 @@ class _GameDay:
         self.record = LiveRecord(self.folder)
         self.guards = GuardWatch(experiment.guards, experiment.slos["during"], self.record, self.folder)
         self.trip: Trip | None = None  # what stopped it
+        self.view = DayView(experiment, self.folder, self.guards.seen, steps=self._steps)
         self.alerts = None if experiment.alerts is None else AlertWatch(experiment.alerts, writer)
         self.chaos: ChaosProcess | None = None
         self.load: subprocess.Popen[str] | None = None
@@ -163,6 +175,16 @@ class _GameDay:
 
     def run(self, choice: LabChoice) -> None:
         """Go through the phases; whatever happens, put everything back."""
+    @contextlib.contextmanager
+    def shown_live(self, metrics: MetricsPage) -> Iterator[None]:
+        """Show how the day stands, on the terminal and to Prometheus, for as long as the block."""
+        self.progress.show_table(HEADERS, self.view.rows, left_columns=len(HEADERS))
+        with served_live(metrics, self.writer, self.progress, self.view.figures):
+            yield
+
+    def _steps(self) -> int | None:
+        return None if self.training is None else self.training.progress().new_steps
+
         try:
             self._go(choice)
         finally:  # a signal may come between here and ``signals_held``, but only one ever raises
@@ -218,6 +240,7 @@ class _GameDay:
         self.phase = phase
 
     # The target.
+        self.view.begin(phase)
 
     def _reach_target(self, choice: LabChoice) -> None:
         """Find the lab, or the folder that stands for another target, and keep other game days off it."""

@@ -44,6 +44,7 @@ class Look:
 
     state: str  # sees, breached or blind
     observed: str
+    used: float | None = None  # share of what it allows; None: it sees nothing, or has no such measure
 
 
 def look_at_traffic(guard: Guard, requests: Sequence[Request], slos: Sequence[Slo], *, now_ns: int) -> Look:
@@ -56,12 +57,18 @@ def look_at_traffic(guard: Guard, requests: Sequence[Request], slos: Sequence[Sl
     if guard.kind == ERRORS:
         share = sum(not r.is_good for r in told) / len(told)
         observed = f"{share:.1%} of {len(told)} requests failed in {guard.window_s:g} s"
-        return Look(state=BREACHED if share > guard.limit else SEES, observed=observed)
+        state = BREACHED if share > guard.limit else SEES
+        return Look(state=state, observed=observed, used=_used(share, guard.limit))
     share = sum(not is_good(r, slos) for r in told) / len(told)
     burn = share / (1 - guard.objective)
     observed = f"the error budget of {guard.objective:.2%} burns {burn:.1f} times as fast as it may; "
     observed += f"{share:.1%} of {len(told)} requests were bad in {guard.window_s:g} s"
-    return Look(state=BREACHED if burn > guard.limit else SEES, observed=observed)
+    state = BREACHED if burn > guard.limit else SEES
+    return Look(state=state, observed=observed, used=_used(burn, guard.limit))
+
+
+def _used(value: float, limit: float) -> float | None:
+    return value / limit if limit else None
 
 
 def look_at_probe(guard: Guard, row: JsonObject | None, *, now_ns: int) -> Look:

@@ -32,6 +32,7 @@ class GuardWatch:
     ) -> None:
         self.guards = guards
         self.looks = dict.fromkeys((guard.name for guard in guards), 0)
+        self.seen: dict[str, Look] = {}  # by each guard, last
         self._slos = slos
         self._record = record
         self._tail = Tail(folder / SERIES_FOLDER / f"{SERIES}.ndjson")
@@ -42,6 +43,7 @@ class GuardWatch:
         """Look once with each; return the first that has to stop the game day."""
         for guard, seen in self._looks():
             self.looks[guard.name] += 1
+            self.seen[guard.name] = seen
             if seen.state == SEES:
                 self._blind_since.pop(guard.name, None)
                 continue

@@ -37,9 +37,9 @@ from loadtests.watching.server_metrics import check_metrics_url, server_metrics
 from probes.child import end_child, python_module, start_child
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
-from reports.exporter import SERVED, MetricsPage, serve_metrics
+from reports.exporter import MetricsPage, served_live
 from reports.live import Progress
-from reports.live_metrics import Figure, run_figures, traffic_figures
+from reports.live_metrics import traffic_figures
 from reports.live_traffic import LiveTraffic, read_merged
 from reports.record import RunWriter, create_run
 from reports.run import Run, load_run, read_ndjson
@@ -162,15 +162,8 @@ def _shown_live(
         figures = traffic.figures()
         return tuple(traffic_rows(figures, traffic.slos)) if figures.has_begun else ()
 
-    def figures() -> Iterator[Figure]:
-        yield from run_figures(progress, run=writer.header.id, kind="load")
-        yield from traffic_figures(traffic)
-
     progress.show_table(HEADERS, rows, left_columns=len(HEADERS))
-    with serve_metrics(request.metrics, figures) as url:
-        if url is not None:
-            writer.event("load", SERVED, url=url)
-            progress.step("metrics", "done", url)
+    with served_live(request.metrics, writer, progress, lambda: traffic_figures(traffic)):
         yield
 
 

@@ -13,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from probes.errors import ConfigError
-from reports.live_metrics import COUNTER, METRICS, Figure
+from reports.live import Progress
+from reports.live_metrics import COUNTER, METRICS, Figure, run_figures
+from reports.record import RunWriter
 
 SERVED = "metrics.served"  # event: where the page is
 LOOPBACK = "127.0.0.1"
@@ -58,6 +60,25 @@ def _families(figures: Iterable[Figure]) -> Iterator[Any]:
             )
         found[figure.name].add_metric([figure.labels[label] for label in metric.labels], figure.value)
     yield from found.values()
+
+
+@contextlib.contextmanager
+def served_live(page: MetricsPage, writer: RunWriter, progress: Progress, figures: Figures) -> Iterator[None]:
+    """Serve the figures of a job and of its run for as long as the block, and tell where, if somebody asked.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not of this machine.
+    """
+
+    def of_the_run() -> Iterator[Figure]:
+        yield from run_figures(progress, run=writer.header.id, kind=writer.header.kind)
+        yield from figures()
+
+    with serve_metrics(page, of_the_run) as url:
+        if url is not None:
+            writer.event("controller", SERVED, url=url)
+            progress.step("metrics", "done", url)
+        yield
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from probes.child import process_start_time
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from probes.ssh import CONNECTS_MAX
+from reports.exporter import served_live
 from reports.live import Progress
 from reports.record import RunWriter, create_run
 from reports.run import RESUMED, Run, load_run
@@ -76,7 +78,7 @@ def burn_fleet(
     if resume is not None:
         if fleet_file is not None or launcher is not None:
             raise ConfigError("--resume: the run knows its fleet; leave the fleet file and --launcher out")
-        return _resume(resume, limits, is_quiet=request.is_quiet)
+        return _resume(resume, limits, request)
     assert fleet_file is not None
     plan = load_plan(request)
     if request.is_self_test:
@@ -89,7 +91,7 @@ def burn_fleet(
     spec |= {"fleet": fleet_to_json(fleet), "order": order_to_json(order), BUNDLE: plan.bundle}
     spec |= {CLUSTER: cluster} if cluster else {}
     writer = create_run(request.out, kind="fleet", spec=spec, seed=request.seed)
-    _run(writer, fleet, order, fleet.hosts, {}, Earlier(), limits, request.is_quiet)
+    _run(writer, fleet, order, fleet.hosts, {}, Earlier(), limits, request)
     return load_run(writer.path)
 
 
@@ -110,7 +112,7 @@ def with_launcher(fleet: Fleet, launcher: str | None) -> Fleet:
     return replace(fleet, hosts=hosts)
 
 
-def _resume(path: Path, limits: FleetLimits, *, is_quiet: bool) -> Run:
+def _resume(path: Path, limits: FleetLimits, request: BurnRequest) -> Run:
     """Hosts that finished are kept, the others run again."""
     run = load_run(path)
     if run.header.kind != "fleet":
@@ -126,7 +128,7 @@ def _resume(path: Path, limits: FleetLimits, *, is_quiet: bool) -> Run:
     owner = {"pid": os.getpid(), "start_time": process_start_time(os.getpid())}
     writer.event("controller", RESUMED, **owner, kept=sorted(kept))
     missing = [host for host in fleet.hosts if host.name not in kept]
-    _run(writer, fleet, order, missing, kept, earlier, limits, is_quiet)
+    _run(writer, fleet, order, missing, kept, earlier, limits, request)
     return load_run(run.path)
 
 
@@ -138,12 +140,13 @@ def _run(
     kept: Mapping[str, HostResult],
     earlier: Earlier,
     limits: FleetLimits,
-    is_quiet: bool,
+    request: BurnRequest,
 ) -> None:
     with (
         recording(writer, judge_fleet),
-        Progress(f"fleet {fleet.name}", quiet=is_quiet) as progress,
+        Progress(f"fleet {fleet.name}", quiet=request.is_quiet) as progress,
         Judges() as judges,
+        contextlib.ExitStack() as shown,
     ):
         writer.event("controller", "fleet", **fleet_to_json(fleet))
         time_limit_s = longest_s(order) + TOGETHER_S_MAX
@@ -160,6 +163,7 @@ def _run(
             )
             table = FleetTable(conductor.lines, progress)
             conductor.on_change = table.tell
+            shown.enter_context(served_live(request.metrics, writer, progress, table.figures))
             progress.show_table(HEADERS, table.rows)
             for result in kept.values():
                 assert result.path is not None

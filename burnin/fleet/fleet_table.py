@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from burnin.fleet.conductor import HostLine
 from probes.outcome import Outcome
 from reports.live import Progress
+from reports.live_metrics import Figure
 
 HEADERS = ("host", "state", "stage", "what")
 TOLD_MAX = 20  # of bad hosts, by name; all are in the result
@@ -25,8 +26,7 @@ class FleetTable:
     def tell(self) -> None:
         """Bring the steps up to date."""
         lines = dict(self._lines)
-        counts = Counter(line.outcome or line.state for line in lines.values())
-        words = (f"{count} {getattr(word, 'value', word)}" for word, count in counts.most_common())
+        words = (f"{count} {word}" for word, count in self._counts().most_common())
         is_done = all(line.outcome is not None for line in lines.values())
         self._progress.step(f"{len(lines)} hosts", "done" if is_done else "running", ", ".join(words))
         for name, line in lines.items():
@@ -36,6 +36,17 @@ class FleetTable:
                 self._progress.step(
                     name, str(line.outcome and line.outcome.value), f"{line.state} {line.detail}"
                 )
+
+    def _counts(self) -> Counter[str]:
+        """Count the hosts by outcome, and by state where there is none yet."""
+        return Counter(
+            line.state if line.outcome is None else line.outcome.value for line in dict(self._lines).values()
+        )
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield the same for Prometheus."""
+        for state, count in self._counts().items():
+            yield Figure("overproof_fleet_hosts", count, {"state": state})
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the hosts that are not done and well, the worst first."""
