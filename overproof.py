@@ -284,6 +284,17 @@ def schema(
     sys.stdout.write(json.dumps(shape.model_json_schema(), indent=2) + "\n")
 
 
+@app.command()
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show the versions of overproof, Python, kernel, NVIDIA driver, PyTorch and the libraries in use."""
+    from reports.versions import render_lines, version_document
+
+    document = version_document()
+    sys.stdout.write((json.dumps(document) if as_json else "\n".join(render_lines(document))) + "\n")
+
+
 def mount() -> None:
     """Add each job's commands; their files import only typer until a command runs."""
     for name, module in {

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +23,7 @@ from probes.errors import ConfigError, RecordError
 from probes.event import Event, event_to_line, now, to_json_line
 from probes.finding import Finding, finding_to_json
 from probes.json_types import JsonObject
+from reports.versions import installed_versions
 
 # History of the record's form.
 # 1 (2026-11-21): first form.
@@ -294,13 +294,8 @@ def mask_arguments(arguments: list[str]) -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": sys.version.split()[0], "kernel": os.uname().release}
-    for package in ("overproof", *_PACKAGES):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    python_and_kernel = {"python": sys.version.split()[0], "kernel": os.uname().release}
+    return python_and_kernel | installed_versions(("overproof", *_PACKAGES))
 
 
 def load_header(folder: Path) -> RunHeader:
