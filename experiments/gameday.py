@@ -35,6 +35,7 @@ from experiments.judging import judge_run, read_faults
 from experiments.kube.client_api import ClientApi
 from experiments.kube.deadman.hold import DeadManHold
 from experiments.kube.deadman.objects import DeadManSettings
+from experiments.kube.lock import ClusterLock
 from experiments.kube.sampler import KubeSampler, workloads_under
 from experiments.kube.seen import KUBE_SEEN, see_cluster
 from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
@@ -42,8 +43,8 @@ from experiments.lab_control import FOLDER_NAME, Lab, is_lab_alive, read_lab
 from experiments.lab_sampler import LabSampler
 from experiments.ledger import read_ledger
 from experiments.live_record import LiveRecord
-from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
 from experiments.live_view import HEADERS, DayView
+from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
 from experiments.plan import (
     Plan,
     confirm_plan,
@@ -64,8 +65,8 @@ from probes.errors import ConfigError, TargetError
 from probes.event import Event
 from probes.interrupt import STOP_SIGNALS
 from probes.json_types import JsonObject
-from reports.live import Progress
 from reports.exporter import MetricsPage, served_live
+from reports.live import Progress
 from reports.record import RunWriter, create_run, write_atomically
 from reports.run import load_run
 from reports.session import recording
@@ -161,20 +162,19 @@ class _GameDay:
         self.plan_hash = plan_hash
         self.record = LiveRecord(self.folder)
         self.guards = GuardWatch(experiment.guards, experiment.slos["during"], self.record, self.folder)
-        self.trip: Trip | None = None  # what stopped it
         self.view = DayView(experiment, self.folder, self.guards.seen, steps=self._steps)
+        self.trip: Trip | None = None  # what stopped it
         self.alerts = None if experiment.alerts is None else AlertWatch(experiment.alerts, writer)
         self.chaos: ChaosProcess | None = None
         self.load: subprocess.Popen[str] | None = None
         self.own_lab: subprocess.Popen[str] | None = None  # None: one that ran already is used
         self.lab: Lab | None = None  # None: the target is another one
         self.sampler: LabSampler | KubeSampler | None = None
+        self.lock: ClusterLock | None = None  # None: the target is no cluster
         self.training: TrainingWatch | None = None  # None: traffic shows how the service is
         self.target_folder = self.folder  # where its permission and its lock are
         self.url = experiment.target.endpoint
 
-    def run(self, choice: LabChoice) -> None:
-        """Go through the phases; whatever happens, put everything back."""
     @contextlib.contextmanager
     def shown_live(self, metrics: MetricsPage) -> Iterator[None]:
         """Show how the day stands, on the terminal and to Prometheus, for as long as the block."""
@@ -185,6 +185,8 @@ class _GameDay:
     def _steps(self) -> int | None:
         return None if self.training is None else self.training.progress().new_steps
 
+    def run(self, choice: LabChoice) -> None:
+        """Go through the phases; whatever happens, put everything back."""
         try:
             self._go(choice)
         finally:  # a signal may come between here and ``signals_held``, but only one ever raises
@@ -238,9 +240,9 @@ class _GameDay:
         if phase:
             self._event_at(t_ns, "phase.started", phase=phase)
         self.phase = phase
+        self.view.begin(phase)
 
     # The target.
-        self.view.begin(phase)
 
     def _reach_target(self, choice: LabChoice) -> None:
         """Find the lab, or the folder that stands for another target, and keep other game days off it."""
@@ -416,6 +418,10 @@ class _GameDay:
         cluster = self.experiment.target.kubernetes
         assert cluster is not None
         client, workloads = workloads_under(cluster)
+        self.lock = ClusterLock(ClientApi(client=client), cluster.namespaces, self.folder.name)
+        self.stack.callback(self.lock.release)  # before it is taken: that may be cut short in the middle
+        self.lock.take()
+        self._event("cluster.locked", namespaces=[*cluster.namespaces])
         nodes = faults_and_nodes(plan)[1]
         if cluster.dead_man is not None:
             settings = DeadManSettings(**asdict(cluster.dead_man))
@@ -505,6 +511,8 @@ class _GameDay:
         """Raise when what a game day stands on has gone."""
         if self.sampler is not None and self.sampler.error is not None:
             raise self.sampler.error
+        if self.lock is not None and self.lock.lost:
+            raise TargetError(f"{self.lock.lost}; the game day stops and puts everything back")
         if self.alerts is not None and self.alerts.error is not None:
             raise self.alerts.error
         if self.training is not None and self.training.error is not None:

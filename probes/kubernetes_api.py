@@ -152,10 +152,10 @@ class KubeClient:
         said = self.ask("GET", "/api/v1/namespaces/kube-system", within_s=_LOOK_S)
         return Identity(context=self._context, server=self._host, uid=str(said["metadata"]["uid"]))
 
-    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "") -> bool:
-        """Ask whether we may do something."""
+    def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "", name: str = "") -> bool:
+        """Ask whether we may do something; without a name, to any of them."""
         resource, _, part = resource.partition("/")
-        wanted = {"verb": verb, "resource": resource, "subresource": part, "group": group}
+        wanted = {"verb": verb, "resource": resource, "subresource": part, "group": group, "name": name}
         review = {"spec": {"resourceAttributes": wanted | ({"namespace": namespace} if namespace else {})}}
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         return bool(self.ask("POST", path, body=review)["status"]["allowed"])

@@ -18,10 +18,12 @@ from experiments.kube.aim import Aim, aim_now
 from experiments.kube.allowed import check_namespaces, check_node, node_path, read_or_none
 from experiments.kube.capture import base_of, capture_drain, capture_pods, node_victim
 from experiments.kube.choice import RANDOM, choose_nodes, choose_pods
-from experiments.kube.client import KubeClient
-from experiments.kube.cluster import Identity
+from experiments.kube.client import KubeClient, connect
+from experiments.kube.client_api import ClientApi
+from experiments.kube.cluster import Identity, cluster_from_json
 from experiments.kube.deployments import capture_rollout, capture_scale
 from experiments.kube.faults import await_back
+from experiments.kube.lock import check_lock
 from experiments.kube.marks import new_mark
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import condition_of, is_leaving, name_of, waits_for
@@ -175,8 +177,11 @@ def _cordon_step(node: JsonObject, aim: Aim) -> UndoStep:
 
 
 def _inject(name: str, captured: JsonObject) -> JsonObject:
-    folder = Path() if being_planned() is not None else record_folder()
-    return inject_fault(load_fault(name), captured, folder)
+    if being_planned() is not None:
+        return inject_fault(load_fault(name), captured, Path())
+    cluster = cluster_from_json(captured["cluster"])
+    check_lock(ClientApi(client=connect(cluster)), cluster.namespaces, str(captured["run"]))
+    return inject_fault(load_fault(name), captured, record_folder())
 
 
 def undo_faults() -> JsonObject:

@@ -9,6 +9,7 @@ from experiments.kube.client import KubeClient, connect
 from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import Cluster
 from experiments.kube.deadman.hold import why_not_set_up
+from experiments.kube.lock import LOCK, look_at_lock
 from experiments.permission import Condition
 from probes.errors import TargetError
 
@@ -22,15 +23,34 @@ _NEEDS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "deployment.scale": (("patch", "deployments", "apps"),),
 }
 
+_OF_LOCK = (("create", ""), ("get", LOCK), ("patch", LOCK), ("delete", LOCK))  # one cannot be made by name
+
 
 def look_at_cluster(cluster: Cluster, faults: Sequence[str], nodes: Sequence[str]) -> list[Condition]:
-    """Look at each namespace and node that would be hit, and at what we may do there."""
+    """Look at each namespace and node that would be hit, at what we may do there, and at who else does."""
     try:
         client = connect(cluster)
         rights = _rights(client, cluster, faults)
-        return [*_marked(client, cluster, nodes), *rights, *_undone_without_us(client, cluster)]
+        others = _others(client, cluster)
+        return [*_marked(client, cluster, nodes), *rights, *others, *_undone_without_us(client, cluster)]
     except TargetError as error:
         return [Condition(name="cluster answers", is_met=False, observed=str(error))]
+
+
+def _others(client: KubeClient, cluster: Cluster) -> Iterator[Condition]:
+    """See whether each namespace is free, and whether we may keep others off it."""
+    for space in cluster.namespaces:
+        missing = [
+            verb
+            for verb, name in _OF_LOCK
+            if not client.may(verb, "leases", group="coordination.k8s.io", namespace=space, name=name)
+        ]
+        why = f"RBAC of the cluster does not let us {', '.join(missing)} leases there, by which it is kept"
+        if not missing:
+            why = look_at_lock(ClientApi(client=client), space)
+        yield Condition(
+            name=f"no other game day in {space}", is_met=not why, observed=why or "none, and none can come"
+        )
 
 
 def _undone_without_us(client: KubeClient, cluster: Cluster) -> Iterator[Condition]:

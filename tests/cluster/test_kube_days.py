@@ -80,6 +80,8 @@ def test_a_killed_pod_is_replaced_and_the_day_passes_with_its_times(service: Ser
     assert len(service.ready()) == 3
     assert before.keys() - service.ready().keys()
     assert {row["ready"] for row in read_series(run, "kube")} >= {2, 3}
+    assert "cluster.locked" in [event.kind for event in run.events]
+    assert client.CoordinationV1Api(service.api).list_namespaced_lease(service.namespace).items == []
 
 
 def test_without_the_controllers_a_killed_pod_fails_the_day_and_stays_to_be_undone(
