@@ -116,8 +116,9 @@ def test_shared_memory_refuses_a_drain_unless_it_may_be_lost(
     apps = client.AppsV1Api(service.api)
 
     def is_rolled_out() -> bool:
-        status = apps.read_namespaced_deployment(DEPLOYMENT, service.namespace).status
-        return bool(status.updated_replicas == status.ready_replicas == status.replicas == 3)
+        found = apps.read_namespaced_deployment(DEPLOYMENT, service.namespace)
+        status, is_heard = found.status, found.status.observed_generation == found.metadata.generation
+        return bool(is_heard and status.updated_replicas == status.ready_replicas == status.replicas == 3)
 
     assert wait_until(is_rolled_out, timeout_s=60)
     take_back(service, node)

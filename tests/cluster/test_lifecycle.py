@@ -13,6 +13,7 @@ from kubernetes import config
 
 from probes.child import wait_until
 from tests.cluster.cluster import leftovers, remove_cluster, start_cluster
+from tests.cluster.plan import Plan
 from tests.cluster.running import processes_of
 from tests.cluster.workload import deploy, ready_pods
 
@@ -69,7 +70,7 @@ def test_a_cluster_is_removed_with_its_pods(tmp_path: Path) -> None:
         with config.new_client_from_config(str(plan.kubeconfig)) as api:
             deploy(api, "default", replicas=3)
             are_ready = wait_until(lambda: len(ready_pods(api, "default")) == 3, timeout_s=60)
-        in_groups = processes_in_groups()
+        in_groups = processes_in_groups(plan)
     finally:
         remove_cluster(folder)
 
@@ -79,9 +80,9 @@ def test_a_cluster_is_removed_with_its_pods(tmp_path: Path) -> None:
     assert machine() == before
 
 
-def processes_in_groups() -> list[str]:
-    """Return the commands of what runs in the control groups of clusters, containers too."""
-    listed = Path("/sys/fs/cgroup/memory").glob("overproof-cluster-*/**/cgroup.procs")
+def processes_in_groups(plan: Plan) -> list[str]:
+    """Return the commands of what runs in the control groups of a cluster, containers too."""
+    listed = Path("/sys/fs/cgroup/memory").glob(f"{plan.control_groups}/**/cgroup.procs")
     pids = {pid for path in listed for pid in path.read_text().split()}
     commands = [Path("/proc", pid, "cmdline") for pid in pids]
     return [path.read_bytes().replace(b"\0", b" ").decode() for path in commands if path.exists()]
