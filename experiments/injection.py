@@ -50,6 +50,8 @@ def inject_fault(fault: Fault, captured: JsonObject, folder: Path) -> JsonObject
         t_inject_ns = time.time_ns()
         with crash_around("inject"):
             fault.inject(captured)
+        # Where it took hold later than it was asked for, as by a pod that has to start first, it says when.
+        t_inject_ns = int(captured.get("t_hit_ns", t_inject_ns))
         ledger.note(entry_id, INJECTED, t_inject_ns=t_inject_ns)
         timeline.note("fault.injected", **named, t_inject_ns=t_inject_ns)
         with crash_around("verify"):

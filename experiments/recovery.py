@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.faults.fault import PLATFORM
-from experiments.kube.samples import find_whole
+from experiments.kube.samples import find_whole, hit_ids
 from probes.json_types import JsonObject
 from probes.request import Request
 from probes.slo import GOODPUT, Slo, count_bad, is_good
@@ -206,7 +206,7 @@ def _redundancy(later: Sequence[JsonObject], faults: Sequence[FaultSeen], t_cloc
         moments = [fault.t_whole_ns for fault in faults]
         return None if None in moments else max(moment for moment in moments if moment is not None)
     if all(fault.is_on_cluster for fault in faults):
-        gone = {str(p["uid"]) for f in faults if f.is_healed_by_platform for p in f.captured["hit_pods"]}
+        gone = {each for f in faults if f.is_healed_by_platform for each in hit_ids(f.captured)}
         return find_whole(later, [f.captured for f in faults], replaced=gone, since_ns=t_clock_ns)
     replaced = {
         f"replica:{v['name']}": v["pid"]

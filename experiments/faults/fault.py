@@ -36,6 +36,8 @@ FAULTS = {
     "declared": "experiments.faults.declared:DECLARED",
     "pod.kill": "experiments.kube.faults:POD_KILL",
     "pod.evict": "experiments.kube.faults:POD_EVICT",
+    "container.kill": "experiments.kube.containers:CONTAINER_KILL",
+    "container.hang": "experiments.kube.containers:CONTAINER_HANG",
     "node.cordon": "experiments.kube.faults:NODE_CORDON",
     "node.drain": "experiments.kube.faults:NODE_DRAIN",
     "deployment.bad-rollout": "experiments.kube.faults:DEPLOYMENT_BAD_ROLLOUT",

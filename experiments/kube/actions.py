@@ -2,7 +2,8 @@
 
 An action is named like its fault, ``pod_kill`` for ``pod.kill``. Pods are chosen among the ready ones of the
 target's namespaces by ``label_selector`` or ``pod``, then ``node``; ``count`` (1), or ``share`` of those that
-match; ``order`` is random, by the seed, or oldest. Nodes are chosen by ``node`` or ``label_selector``.
+match; ``order`` is random, by the seed, or oldest. Nodes are chosen by ``node``, ``label_selector``, or
+``pod_label_selector``: those that carry such a pod of the target.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from experiments.kube.choice import RANDOM, choose_nodes, choose_pods
 from experiments.kube.client import KubeClient, connect
 from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import Identity, cluster_from_json
+from experiments.kube.containers import capture_containers, hand_of
 from experiments.kube.deployments import capture_rollout, capture_scale
 from experiments.kube.faults import await_back
 from experiments.kube.lock import check_lock
@@ -87,11 +89,75 @@ def pod_evict(
     return _inject("pod.evict", capture_pods("pod.evict", aim, client, identity, chosen, others, arguments))
 
 
-def node_cordon(node: str = "", label_selector: str = "", count: int | None = None) -> list[JsonObject]:
+def container_kill(
+    namespace: str = "",
+    label_selector: str = "",
+    pod: str = "",
+    node: str = "",
+    count: int | None = None,
+    share: float | None = None,
+    order: str = RANDOM,
+    container: str = "",
+    hand: JsonObject | None = None,
+) -> JsonObject:
+    """Kill every process of a container, the first one of each pod unless ``container`` names another.
+
+    The pod stays, and its kubelet starts the container again. Done by a hand on its node: ``hand`` says in
+    which ``namespace``, from what ``image`` with which ``python`` (those of a dead-man are the defaults).
+    """
+    aim, client, identity = _aimed()
+    chosen, others = choose_pods(
+        client, aim, namespace=namespace, label_selector=label_selector, pod=pod, node=node, count=count,
+        share=share, order=order,
+    )  # fmt: skip
+    captured = capture_containers(
+        "container.kill", aim, client, identity, chosen, others, container=container,
+        hand=hand_of(aim.cluster, hand), for_s=0.0,
+    )  # fmt: skip
+    return _inject("container.kill", captured)
+
+
+def container_hang(
+    namespace: str = "",
+    label_selector: str = "",
+    pod: str = "",
+    node: str = "",
+    count: int | None = None,
+    share: float | None = None,
+    order: str = RANDOM,
+    container: str = "",
+    for_s: float = 300.0,
+    hand: JsonObject | None = None,
+) -> JsonObject:
+    """Stop every process of a container, as in a hang: it is there, its connections stay, and nothing comes.
+
+    Chosen as for ``container_kill``. After ``for_s`` its node lets it go on, whoever of us is still there; so
+    much more than the platform needs to notice it.
+    """
+    if for_s <= 0:
+        raise FaultRefused(f"for_s: wanted more than 0, got {for_s!r}")
+    aim, client, identity = _aimed()
+    chosen, others = choose_pods(
+        client, aim, namespace=namespace, label_selector=label_selector, pod=pod, node=node, count=count,
+        share=share, order=order,
+    )  # fmt: skip
+    captured = capture_containers(
+        "container.hang", aim, client, identity, chosen, others, container=container,
+        hand=hand_of(aim.cluster, hand), for_s=for_s,
+    )  # fmt: skip
+    return _inject("container.hang", captured)
+
+
+def node_cordon(
+    node: str = "", label_selector: str = "", count: int | None = None, pod_label_selector: str = ""
+) -> list[JsonObject]:
     """Keep new pods off nodes; one that somebody else has cordoned already is refused."""
     aim, client, identity = _aimed()
     captured = []
-    chosen, others = choose_nodes(client, aim, node=node, label_selector=label_selector, count=count)
+    chosen, others = choose_nodes(
+        client, aim, node=node, label_selector=label_selector, count=count,
+        pod_label_selector=pod_label_selector,
+    )  # fmt: skip
     for row in chosen:
         name = str(row["metadata"]["name"])
         check_namespaces(client, aim.cluster.namespaces)
@@ -116,6 +182,7 @@ def node_drain(
     delete_emptydir_data: bool = False,
     grace_s: int | None = None,
     within_s: float = 120.0,
+    pod_label_selector: str = "",
 ) -> list[JsonObject]:
     """Cordon nodes and evict what is on them, one node after the other.
 
@@ -124,7 +191,10 @@ def node_drain(
     cordoned is left cordoned.
     """
     aim, client, identity = _aimed()
-    chosen, others = choose_nodes(client, aim, node=node, label_selector=label_selector, count=count)
+    chosen, others = choose_nodes(
+        client, aim, node=node, label_selector=label_selector, count=count,
+        pod_label_selector=pod_label_selector,
+    )  # fmt: skip
     check_namespaces(client, aim.cluster.namespaces)
     arguments: JsonObject = {"delete_emptydir_data": delete_emptydir_data, "grace_s": grace_s}
     arguments |= {"within_s": within_s}

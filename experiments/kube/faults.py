@@ -15,6 +15,7 @@ from experiments.kube.deadman.mirror import Place, place_of
 from experiments.kube.evict import evict
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import is_leaving, is_mirror, is_of_daemon, name_of, uid_of, waits_for
+from experiments.kube.samples import hit_ids
 from experiments.kube.undo_steps import Api, UndoStep, carry_out, make_change, read, step_from_json, value_at
 from experiments.kube.workloads import count, path_of, pods_of, see_whole, title_of
 from probes.errors import TargetError
@@ -107,7 +108,7 @@ def _refusals(captured: JsonObject) -> str:
 
 def see_back(captured: JsonObject, view: PodView) -> tuple[bool, str]:
     """Say whether each workload has all its pods ready again, none of those that were hit among them."""
-    return see_whole(captured["workloads"], view.pods, without=hit_uids(captured))
+    return see_whole(captured["workloads"], view.pods, without=hit_ids(captured))
 
 
 def await_back(captured: JsonObject, *, within_s: float) -> tuple[bool, str]:

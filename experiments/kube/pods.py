@@ -65,6 +65,12 @@ def empty_dirs_of(pod: JsonObject) -> list[str]:
     return [str(each["name"]) for each in pod["spec"].get("volumes") or [] if "emptyDir" in each]
 
 
+def container_ids_of(pod: JsonObject) -> set[str]:
+    """Return its containers that run: one that is started again is another one."""
+    running = [each for each in _containers(pod) if "running" in (each.get("state") or {})]
+    return {str(each.get("containerID") or "").rpartition("//")[2] for each in running} - {""}
+
+
 def restarts_of(pod: JsonObject) -> int:
     """Return how often its containers were started again."""
     return sum(int(each["restartCount"]) for each in _containers(pod))

@@ -126,6 +126,7 @@ class KubeSampler:
                 {"subject": workload_subject(workload), "is_serving": is_serving}
                 | {"ready": seen["ready"], "wanted": seen["wanted"]}
                 | {"waits_for": seen["waits_for"], "uids": " ".join(seen["uids"])}
+                | {"containers": " ".join(seen["containers"])}
             )
         for name in self._nodes:
             node = self._known_nodes.get(name)
@@ -134,6 +135,7 @@ class KubeSampler:
             rows.append(
                 {"subject": f"{NODE}{name}", "is_serving": takes, "ready": int(is_ready), "wanted": 1}
                 | {"waits_for": "" if takes or not is_ready else "cordoned", "uids": ""}
+                | {"containers": ""}
             )
         return rows
 

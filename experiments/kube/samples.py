@@ -51,5 +51,12 @@ def by_time(rows: Iterable[JsonObject], since_ns: int) -> list[tuple[int, dict[s
 
 
 def ids(row: JsonObject) -> set[str]:
-    """Return the pods that were ready."""
-    return set(str(row.get("uids") or "").split())
+    """Return the pods that were ready, and their containers."""
+    return {*str(row.get("uids") or "").split(), *str(row.get("containers") or "").split()}
+
+
+def hit_ids(captured: JsonObject) -> set[str]:
+    """Return what another one has to replace: the containers, where only those were hit, else the pods."""
+    if "containers" in captured:
+        return {str(row["id"]) for row in captured["containers"]}
+    return {str(pod["uid"]) for pod in captured["hit_pods"]}

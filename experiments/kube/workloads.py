@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from experiments.kube.client import KubeClient
-from experiments.kube.pods import controller_of, is_finished, is_leaving, is_ready, uid_of, waits_for
+from experiments.kube.pods import (
+    container_ids_of,
+    controller_of,
+    is_finished,
+    is_leaving,
+    is_ready,
+    uid_of,
+    waits_for,
+)
 from probes.json_types import JsonObject
 
 DEPLOYMENT = "Deployment"
@@ -105,13 +113,21 @@ def _holds(rule: JsonObject, labels: JsonObject) -> bool:
 def count(workload: JsonObject, pods: Sequence[JsonObject], *, without: Collection[str] = ()) -> JsonObject:
     """Return how many of its pods are ready, who they are, and what keeps another from it.
 
-    ``without`` are pods that were hit: what is to come back is another one in the place of each.
+    ``without`` are pods or containers that were hit: what is to come back is another one in each one's place.
     """
-    own = pods_of(workload, pods)
-    ready = sorted(uid_of(pod) for pod in own if is_ready(pod) and uid_of(pod) not in without)
+    own, hit = pods_of(workload, pods), set(without)
+    whole = [pod for pod in own if is_ready(pod) and not hit & {uid_of(pod), *container_ids_of(pod)}]
+    ready = sorted(map(uid_of, whole))
+    containers = sorted(each for pod in whole for each in container_ids_of(pod))
     waiting = sorted({waits_for(pod) for pod in own if not is_leaving(pod)} - {""})
     wanted = len(own) if workload["wanted"] is None else int(workload["wanted"])
-    return {"ready": len(ready), "wanted": wanted, "uids": ready, "waits_for": "; ".join(waiting)}
+    return {
+        "ready": len(ready),
+        "wanted": wanted,
+        "uids": ready,
+        "containers": containers,
+        "waits_for": "; ".join(waiting),
+    }
 
 
 def see_whole(

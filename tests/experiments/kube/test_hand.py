@@ -1,0 +1,113 @@
+"""The hand on a node: which processes are a container's, and that what it stops goes on, whatever ends it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.kube import hand
+from experiments.kube.hand import CONTINUE, HANG, KILL, LOOK, main, pids_of, states_of
+from experiments.kube.hand_pod import Hand, pod_object
+from probes.child import process_state, wait_until
+
+CONTAINER = "c" * 64
+AT = Hand(namespace="overproof", image="python:3.12-slim", python="python3")
+
+
+def write_process(proc: Path, pid: int, group: str, state: str = "S") -> None:
+    folder = proc / str(pid)
+    folder.mkdir(parents=True)
+    (folder / "cgroup").write_text(f"0::{group}\n")
+    (folder / "stat").write_text(f"{pid} (a ) b) {state} 1 1\n")
+
+
+def test_processes_of_a_container_are_known_by_their_control_group_and_no_other_by_its_words(
+    tmp_path: Path,
+) -> None:
+    write_process(tmp_path, 7, f"/kubepods/pod1/{CONTAINER}", "T")
+    write_process(tmp_path, 8, f"/kubepods.slice/cri-containerd-{CONTAINER}.scope/init")
+    write_process(tmp_path, 9, f"/kubepods/pod1/{'d' * 64}")
+    (tmp_path / "9" / "cmdline").write_text(CONTAINER)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "10").mkdir()  # it has ended meanwhile
+
+    assert pids_of(CONTAINER, proc=tmp_path) == [7, 8]
+    assert states_of([7, 8, 10], proc=tmp_path) == {"7": "T", "8": "S"}
+
+
+def test_a_short_name_is_refused_since_it_would_fit_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([KILL, "ab", "0"]) == 2
+    assert "whole id" in capsys.readouterr().err
+
+
+def send(verb: str, victim: subprocess.Popen[bytes], for_s: float) -> subprocess.Popen[str]:
+    """Start a hand whose container is this one process."""
+    source = Path(hand.__file__).read_text()
+    only = f"pids_of = lambda container: [{victim.pid}] if states_of([{victim.pid}]) else []\n"
+    source = source.replace('if __name__ == "__main__"', f'{only}if __name__ == "__main__"')
+    words = [sys.executable, "-I", "-S", "-c", source, verb, CONTAINER, str(for_s)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def victim():  # type: ignore[no-untyped-def]
+    child = subprocess.Popen(["sleep", "60"])
+    yield child
+    child.kill()
+    child.wait()
+
+
+@pytest.mark.parametrize("how", ["its time is over", "its pod is ended"])
+def test_what_it_stops_goes_on_when(how: str, victim: subprocess.Popen[bytes]) -> None:
+    with send(HANG, victim, 1.5 if how == "its time is over" else 60) as at_work:
+        assert at_work.stdout is not None
+        first = json.loads(at_work.stdout.readline())
+        during = process_state(victim.pid)
+        if how == "its pod is ended":
+            at_work.send_signal(signal.SIGTERM)
+        last = json.loads(at_work.stdout.readline())
+
+    assert (first["did"], first["states"]) == (HANG, {str(victim.pid): "T"})
+    assert during == "T"
+    assert (last["did"], last["states"].keys()) == (CONTINUE, {str(victim.pid)})
+    assert "T" not in last["states"].values()
+    assert wait_until(lambda: process_state(victim.pid) == "S", timeout_s=5)
+    assert at_work.returncode == 0
+
+
+def test_it_looks_kills_and_lets_go_on(victim: subprocess.Popen[bytes]) -> None:
+    with send(LOOK, victim, 0) as looking:
+        seen = json.loads(looking.communicate()[0])
+    victim.send_signal(signal.SIGSTOP)
+    with send(CONTINUE, victim, 0) as going:
+        gone_on = json.loads(going.communicate()[0])
+    began = time.monotonic()
+    with send(KILL, victim, 0) as killing:
+        wait_until(lambda: victim.poll() is not None, timeout_s=10)
+        killed = json.loads(killing.communicate()[0])
+
+    assert seen["states"].keys() == gone_on["states"].keys() == {str(victim.pid)}
+    assert "T" not in {*seen["states"].values(), *gone_on["states"].values()}
+    assert set(killed["states"].values()) <= {"Z"}
+    assert victim.returncode == -signal.SIGKILL
+    assert time.monotonic() - began < 10
+
+
+def test_its_pod_is_on_that_node_and_has_one_right_there() -> None:
+    row = pod_object(AT, "h", HANG, {"node": "gpu-1", "id": CONTAINER}, for_s=30)
+    spec = row["spec"]
+    (container,) = spec["containers"]
+
+    assert spec["nodeName"] == "gpu-1"
+    assert spec["hostPID"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["KILL"]}
+    assert not {"privileged", "volumeMounts"} & (container.keys() | container["securityContext"].keys())
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["activeDeadlineSeconds"] > 30
+    assert container["command"][-3:] == [HANG, CONTAINER, "30"]
