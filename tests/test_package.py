@@ -269,7 +269,6 @@ def test_a_shell_completes_our_commands_once_completion_is_installed(
         "PATH": f"{installed / 'env' / 'bin'}:/usr/bin:/bin",
         "HOME": str(tmp_path),
         "TERM": "dumb",
-        "PS1": PROMPT,
         "LANG": "C.UTF-8",
     }
     setup = subprocess.run(
@@ -281,6 +280,8 @@ def test_a_shell_completes_our_commands_once_completion_is_installed(
         timeout=30,
         check=False,
     )
+    with (tmp_path / f".{shell}rc").open("a") as rc:
+        rc.write(f"PS1='{PROMPT}'\n")
     steps = [
         (PROMPT, "overproof \t\x15overproof gamed\t"),  # zsh only loads what completes at the first one
         ("gameday ", "catal\t"),
