@@ -1,4 +1,4 @@
-"""Acts on the recorded run of a fleet: drains in Slurm or by the user's command, or says what it would do."""
+"""Acts on the recorded run of a fleet, in Slurm, by a taint or by a command of the user; or says how."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from pathlib import Path
 
 from burnin.fleet.acting import Basis, Node, Step, plan_steps
 from burnin.fleet.acting_log import BEGUN, DONE, DRAIN, FAILED, ActingLog, Entry, acting_log
+from burnin.fleet.cluster import CLUSTER
 from burnin.fleet.judging import judge_fleet
 from burnin.fleet.permission import slurm_says
+from burnin.fleet.taints import EFFECT, TAINT, read_cluster_nodes, remove_taint, set_taint
 from probes.errors import ConfigError, TargetError
+from probes.kubernetes_api import KubeClient, connect_api
 from probes.outcome import Outcome
 from reports.fleet_sheet import is_simulated
 from reports.fleet_tables import FleetTables
@@ -30,7 +33,7 @@ COMMAND_WITHIN_S = 60.0
 class ActRequest:
     """What the command line asks for."""
 
-    manager: str  # "slurm" or "command"
+    manager: str  # "slurm", "kubernetes" or "command"
     command: tuple[str, ...] = ()  # words, with {host} and {reason}
     undo_command: tuple[str, ...] = ()  # empty: nothing is given back
     log: Path
@@ -52,7 +55,7 @@ def act(run: Run, request: ActRequest, *, now_ns: int | None = None) -> list[Act
 
     Raises:
         ConfigError: this run may not be acted on.
-        TargetError: Slurm does not answer.
+        TargetError: Slurm or the cluster does not answer.
         RecordError: the log cannot be written; nothing is done then.
     """
     now_ns = time.time_ns() if now_ns is None else now_ns
@@ -95,6 +98,8 @@ def _read_nodes(
 ) -> dict[str, Node]:
     if request.manager == "slurm":
         return read_slurm_nodes()
+    if request.manager == "kubernetes":
+        return read_cluster_nodes(_cluster_of(run))
     # A command cannot be asked: a node is as we left it, and the fleet is the partition.
     name, size = f"fleet {run.header.spec.get('fleet', {}).get('name', '')}", len(verdicts)
     found = {}
@@ -104,6 +109,14 @@ def _read_nodes(
         reason = last.reason if last is not None and is_ours else ""
         found[verdict.host] = Node(partitions={name: size}, is_drained=is_ours, reason=reason)
     return found
+
+
+def _cluster_of(run: Run) -> KubeClient:
+    """Return the cluster that the run was on: nodes of another may have the same names."""
+    client, uid = connect_api(), (run.header.spec.get(CLUSTER) or {}).get("uid")
+    if uid and (found := client.identity()).uid != uid:
+        raise ConfigError(f"{found} is not the cluster of {run.path} ({uid}); set KUBECONFIG to that one")
+    return client
 
 
 def read_slurm_nodes(environment: Mapping[str, str] | None = None) -> dict[str, Node]:
@@ -149,14 +162,27 @@ def _do(step: Step, request: ActRequest, log: ActingLog, basis: Basis) -> Acted:
         return Acted(step=step, state="held", detail="no --undo-command was given")
     if request.is_dry_run:
         return Acted(step=step, state="planned", detail=json.dumps(list(command)))
+    last = log.last_of(step.host)
     log.add(_entry(step, basis, BEGUN, ""))
     try:
-        _call(command)
+        if request.manager == "kubernetes":
+            _change_taint(step, basis, last)
+        else:
+            _call(command)
     except TargetError as error:
         log.add(_entry(step, basis, FAILED, str(error)))
         return Acted(step=step, state="failed", detail=str(error))
     log.add(_entry(step, basis, DONE, ""))
     return Acted(step=step, state="done")
+
+
+def _change_taint(step: Step, basis: Basis, last: Entry | None) -> None:
+    client = connect_api()
+    if step.action == DRAIN:
+        set_taint(client, step.host, run=basis.run, reason=step.reason)
+    else:
+        assert last is not None
+        remove_taint(client, step.host, reason=last.reason)
 
 
 def _entry(step: Step, basis: Basis, state: str, detail: str) -> Entry:
@@ -179,6 +205,9 @@ def _command(step: Step, request: ActRequest) -> tuple[str, ...] | None:
         if step.action == DRAIN:
             return ("scontrol", "update", f"nodename={step.host}", "state=drain", f"reason={step.reason}")
         return ("scontrol", "update", f"nodename={step.host}", "state=resume")
+    if request.manager == "kubernetes":  # shown as what it would be by hand; done over the API
+        taint = f"{TAINT}=:{EFFECT}" if step.action == DRAIN else f"{TAINT}-"
+        return ("kubectl", "taint", "node", step.host, taint)
     words = request.command if step.action == DRAIN else request.undo_command
     return _filled(words, step) or None
 

@@ -21,7 +21,7 @@ NEEDED = (
     ("get", "pods/attach", ""),
     ("create", "pods/attach", ""),
 )
-RIGHTS = "burnin/kubernetes/rights.yaml"
+RIGHTS = "experiments/kube/manifests/burnin/rights.yaml"
 
 
 def look_at_cluster(fleet: Fleet, *, uid: str = "") -> tuple[Fleet, JsonObject | None]:

@@ -18,13 +18,15 @@ class ManagerChoice(StrEnum):
     """Who takes a node out of service."""
 
     SLURM = "slurm"
+    KUBERNETES = "kubernetes"
     COMMAND = "command"
 
 
 def act(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a fleet's run that is finished.")],
     drain: Annotated[
-        ManagerChoice, typer.Option(help="slurm: scontrol update; command: your own, see --command.")
+        ManagerChoice,
+        typer.Option(help="slurm: scontrol update; kubernetes: a taint; command: your own, see --command."),
     ],
     command: Annotated[
         str, typer.Option(help="Words that drain a node, with {host} and {reason}; no shell reads them.")

@@ -31,7 +31,7 @@ _PLACES = ("rack", "pdu", "hall", "switch", "nvlink_domain", "rails")
 class AskSpec(Spec):
     """Who is asked whether a host is drained or reserved for us."""
 
-    ask: Literal["slurm", "kubernetes"]
+    ask: Literal["slurm", "kubernetes", "kubernetes-idle"]
 
 
 class PlaceSpec(Spec):
@@ -147,7 +147,7 @@ class KubernetesSpec(Spec):
     """How hosts that are reached through Kubernetes run our program."""
 
     image: Annotated[str, Field(description="with Python and torch, as NAME@sha256:...")]
-    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "overproof"
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "overproof-burnin"
     gpu_resource: Label = "nvidia.com/gpu"
     resources: Annotated[
         dict[str, str], Field(description='limits beside the GPUs, such as rdma/hca: "1"')

@@ -68,7 +68,7 @@ class ClusterJobs:
     """How hosts of a Kubernetes cluster run a program: as a Job on each of them."""
 
     image: str  # with the node's own torch, by digest
-    namespace: str = "overproof"
+    namespace: str = "overproof-burnin"
     gpu_resource: str = "nvidia.com/gpu"
     resources: dict[str, str] = field(default_factory=dict)  # limits beside the GPUs, such as rdma/hca: "1"
     host_paths: tuple[str, ...] = ()  # folders of the node that the container sees, at the same place

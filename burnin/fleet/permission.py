@@ -16,7 +16,7 @@ from typing import Any
 from burnin.fleet.host import Host
 from probes.errors import TargetError
 
-DRAINED, RESERVED = "drained", "reserved"
+DRAINED, RESERVED, IDLE = "drained", "reserved", "idle"
 ANSWER_WITHIN_S = 30.0
 GPU_RESOURCE_PARTS = ("/gpu", "/mig-")  # nvidia.com/gpu, amd.com/gpu, nvidia.com/mig-1g.10gb
 _BUSY_STATES = {"ALLOCATED", "MIXED", "COMPLETING"}
@@ -26,7 +26,7 @@ _BUSY_STATES = {"ALLOCATED", "MIXED", "COMPLETING"}
 class Permission:
     """What was said of one host."""
 
-    kind: str | None  # DRAINED or RESERVED; None: it is not free
+    kind: str | None  # DRAINED, RESERVED or IDLE; None: it is not free
     detail: str  # who says so, or why it is not free
 
 
@@ -142,8 +142,11 @@ def slurm_says(command: Sequence[str], environment: Mapping[str, str], *, within
     return done.stdout
 
 
-def ask_kubernetes(names: Sequence[str], core: Any) -> dict[str, Permission]:
+def ask_kubernetes(names: Sequence[str], core: Any, *, is_idle_enough: bool = False) -> dict[str, Permission]:
     """Ask a cluster, through a ``CoreV1Api``, for each node.
+
+    Where idle is enough, nodes need not be cordoned: our Job asks for all GPUs of its node, so that nobody
+    else gets any meanwhile.
 
     Raises:
         TargetError: the cluster does not answer or refuses.
@@ -163,17 +166,26 @@ def ask_kubernetes(names: Sequence[str], core: Any) -> dict[str, Permission]:
         if _holds_gpu(pod.spec.containers):
             name = f"{pod.metadata.namespace}/{pod.metadata.name}"
             holders.setdefault(str(pod.spec.node_name), []).append(name)
-    return {name: judge_kubernetes_node(name, nodes.get(name), holders.get(name, [])) for name in names}
+    return {
+        name: judge_kubernetes_node(
+            name, nodes.get(name), holders.get(name, []), is_idle_enough=is_idle_enough
+        )
+        for name in names
+    }
 
 
-def judge_kubernetes_node(name: str, node: Any, holders: Sequence[str]) -> Permission:
-    """Say whether one node is free: cordoned, and no pod on it holds a GPU."""
+def judge_kubernetes_node(
+    name: str, node: Any, holders: Sequence[str], *, is_idle_enough: bool = False
+) -> Permission:
+    """Say whether one node is free: cordoned, unless idle is enough, and no pod on it holds a GPU."""
     if node is None:
         return Permission(kind=None, detail=f"the cluster has no node {name}")
-    if not node.spec.unschedulable:
+    if not node.spec.unschedulable and not is_idle_enough:
         return Permission(kind=None, detail="not cordoned")
     if holders:
-        return Permission(kind=None, detail=f"cordoned, but {', '.join(sorted(holders)[:3])} holds GPUs")
+        return Permission(kind=None, detail=f"{', '.join(sorted(holders)[:3])} holds GPUs of it")
+    if not node.spec.unschedulable:
+        return Permission(kind=IDLE, detail="no pod holds a GPU")
     return Permission(kind=DRAINED, detail="cordoned, and no pod holds a GPU")
 
 

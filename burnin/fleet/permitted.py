@@ -24,7 +24,7 @@ def ask_permission(fleet: Fleet) -> Fleet:
     return replace(fleet, hosts=hosts)
 
 
-def _ask_kubernetes(names: Sequence[str]) -> Mapping[str, Permission]:
+def _ask_kubernetes(names: Sequence[str], *, is_idle_enough: bool = False) -> Mapping[str, Permission]:
     from kubernetes import client, config
     from kubernetes.config.config_exception import ConfigException
 
@@ -32,10 +32,11 @@ def _ask_kubernetes(names: Sequence[str]) -> Mapping[str, Permission]:
         config.load_config()  # type: ignore[no-untyped-call]
     except ConfigException as error:
         raise TargetError(f"Kubernetes: no cluster is configured here: {error}") from error
-    return ask_kubernetes(names, client.CoreV1Api())
+    return ask_kubernetes(names, client.CoreV1Api(), is_idle_enough=is_idle_enough)
 
 
 _ASKED: dict[str, Callable[[Sequence[str]], Mapping[str, Permission]]] = {
     "slurm": ask_slurm,
     "kubernetes": _ask_kubernetes,
+    "kubernetes-idle": lambda names: _ask_kubernetes(names, is_idle_enough=True),
 }

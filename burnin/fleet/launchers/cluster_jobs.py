@@ -38,6 +38,7 @@ BEGIN_GRACE_S = 30.0  # of a Job that has not begun, beyond the time that we wai
 TOLD_WITHIN_S = 4.0  # for the cluster to say how a pod ended
 _NOT_FOUND = 404
 _ENDED_AT_ONCE = 32
+_TRIES = 3
 
 
 class KubernetesLauncher:
@@ -73,8 +74,7 @@ class KubernetesLauncher:
             channel = self._attached(host, job, pod)
             left_s = max(began + within_s - time.monotonic(), 0.0)
             begin(channel, program, host=host.name, within_s=left_s)
-            lasting = {"spec": {"activeDeadlineSeconds": math.ceil(limit_s + self._time_limit_s)}}
-            self._client.ask("PATCH", f"{self._path}/{job}", body=lasting, content_type=MERGE)
+            self._let_last(job, limit_s + self._time_limit_s)
         except BaseException:
             self._forget(job)
             raise
@@ -106,7 +106,9 @@ class KubernetesLauncher:
             self._client.ask("POST", self._path, body=manifest)
         except ApiRefused as error:
             if error.status == FORBIDDEN:
-                raise NotLetIn(f"{host.name}: {error}; see burnin/kubernetes/rights.yaml") from error
+                raise NotLetIn(
+                    f"{host.name}: {error}; see experiments/kube/manifests/burnin/rights.yaml"
+                ) from error
             space = f"; kubectl create namespace {self._settings.namespace}"
             missing = space if error.status == _NOT_FOUND else ""
             raise TargetError(f"{host.name}: {error}{missing}") from error
@@ -129,6 +131,19 @@ class KubernetesLauncher:
             )
         except TargetError as error:
             return str(error)
+
+    def _let_last(self, job: str, time_limit_s: float) -> None:
+        lasting = {"spec": {"activeDeadlineSeconds": math.ceil(time_limit_s)}}
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._client.ask("PATCH", f"{self._path}/{job}", body=lasting, content_type=MERGE)
+            except ApiRefused:
+                raise
+            except TargetError:  # a cluster that is busy with starting us everywhere
+                if not tries_left:
+                    raise
+            else:
+                return
 
     def _attached(self, host: Host, job: str, pod: str) -> AttachedChannel:
         channel = AttachedChannel(
