@@ -30,6 +30,7 @@ from probes.errors import TargetError
 from probes.event import to_json_line
 from reports.record import create_run
 from tests.benchmarks.figure import Figure
+from tests.benchmarks.own_network import has_own_network, in_own_network
 
 _SECONDS = 3.0
 _FIRST_S, _GAP_S = 0.02, 0.01  # of each stream; the rate is made by their number
@@ -39,6 +40,8 @@ _WARM_UP_S = 1.0  # left out of what plain Locust users are held against: they a
 _USERS_MIN = 10
 _OURS = ((1_000, False), (10_000, False), (50_000, False), (50_000, True), (120_000, False), (120_000, True))
 _LADDER_OURS = (20_000, 80_000, 100_000)
+_AT_ONCE = "ours, acknowledged at once"  # in a network where the sender's core does all of the sender's work
+_LADDER_AT_ONCE = ((50_000, True), (100_000, False), (120_000, False))
 _LADDER_LOCUST = (300, 1_000, 2_000, 5_000, 10_000, 20_000)
 _KINDS = ("HttpUser", "FastHttpUser")
 _LOCUSTFILE = Path(__file__).with_name("locust_user") / "locustfile.py"
@@ -81,6 +84,9 @@ def figures() -> Iterator[Figure]:
     for rate, has_hog in (*_OURS, *((rate, False) for rate in _LADDER_OURS)):
         runs.append(_run("ours", rate, cores, has_hog=has_hog))
         yield from _shown(runs[-1])
+    for rate, has_hog in _LADDER_AT_ONCE if has_own_network() else ():
+        runs.append(_run(_AT_ONCE, rate, cores, has_hog=has_hog))
+        yield from _shown(runs[-1])
     for kind in _KINDS:
         for rate in _LADDER_LOCUST:
             runs.append(_run(kind, rate, cores))
@@ -89,7 +95,7 @@ def figures() -> Iterator[Figure]:
                 break
     runs.append(_run("HttpUser", 1_000, cores, has_hog=True))
     yield from _shown(runs[-1])
-    for client in ("ours", *_KINDS):
+    for client in ("ours", _AT_ONCE, *_KINDS):
         for bound_ms in (1.0, 10.0):
             yield Figure(
                 name=f"{client}: highest rate within {bound_ms:g} ms at p99, TTFT and gaps",
@@ -126,7 +132,7 @@ def _shown(run: Run) -> Iterator[Figure]:
         )
         if part == "ttft":
             beside += f", {found.cpu_us_per_event} µs of CPU per event"
-            beside += f"; verdict {told}" if run.client == "ours" else ""
+            beside += f"; verdict {told}" if run.client not in _KINDS else ""
         yield Figure(
             name=f"{name}: {'TTFT' if part == 'ttft' else 'gap'} off by p99",
             median=float("nan") if error is None else error,
@@ -148,10 +154,12 @@ def _run(client: str, rate: int, cores: list[int], *, has_hog: bool = False) -> 
     tokens = min(_TOKENS_MAX, round(rate * _SECONDS / _REQUESTS_WANTED))
     step = Step(events_per_s=rate, streams=streams, tokens=tokens, seconds=_SECONDS)
     with tempfile.TemporaryDirectory() as folder, _hog(cores[0] if has_hog else None):
-        if client == "ours":
-            reading = _ours(step, Path(folder), client_core=cores[0], endpoint_core=cores[-1])
-        else:
+        if client in _KINDS:
             reading = _locust(client, step, Path(folder), client_core=cores[0], endpoint_core=cores[-1])
+        else:
+            command = python_module("loadtests.calibration.client")
+            command = in_own_network(command) if client == _AT_ONCE else command
+            reading = _ours(command, step, Path(folder), client_core=cores[0], endpoint_core=cores[-1])
     return Run(client=client, rate_per_s=rate, has_hog=has_hog, reading=reading)
 
 
@@ -169,10 +177,10 @@ def _hog(core: int | None) -> Iterator[None]:
         end_child(hog)
 
 
-def _ours(step: Step, folder: Path, *, client_core: int, endpoint_core: int) -> Reading:
+def _ours(command: list[str], step: Step, folder: Path, *, client_core: int, endpoint_core: int) -> Reading:
     with create_run(folder, kind="load", spec={}, seed=1) as writer:
         run = writer.path
-    client = start_child(python_module("loadtests.calibration.client"))
+    client = start_child(command)
     try:
         os.sched_setaffinity(client.pid, {client_core})
         assert client.stdin is not None

@@ -3,13 +3,15 @@
 All of a load process but Locust is measured on the first core: dispatcher, reader, recorder and histograms. A
 golden endpoint on the last sends each stream one event per 10 ms, in answers of 300. Rate and cost are those
 of the same time, in which all streams are open and each that ends is followed by a new one. The cost of the
-whole run stands beside: while streams are being opened, few events bear the cost of the hub's turns.
+whole run stands beside: while streams are being opened, few events bear the cost of the hub's turns. Each is
+measured on the loopback that is there, and on one where the sender's core does the sender's work.
 ``python -m tests.benchmarks.load_reader N [tls]`` measures N streams once.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import resource
@@ -32,6 +34,7 @@ from probes.errors import TargetError
 from probes.request import Request
 from reports.record import create_run
 from tests.benchmarks.figure import Figure
+from tests.benchmarks.own_network import has_own_network, in_own_network
 
 STREAMS = (("1200",), ("1500",), ("400", "tls"))
 EVENTS_PER_STREAM_S = 100
@@ -41,9 +44,16 @@ START_DELAY_S = 0.2
 
 def figures() -> Iterator[Figure]:
     """Yield rate, cost and memory for each number of streams, each in a process of its own."""
-    for arguments in STREAMS:
+    networks = (False, True) if has_own_network() else (False,)
+    for arguments, is_own in itertools.product(STREAMS, networks):
         command = [sys.executable, "-m", "tests.benchmarks.load_reader", *arguments]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            in_own_network(command) if is_own else command,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         found = json.loads(done.stdout)
         beside = (
             f"{found['rows']:.0f} rows, {found['failed']:.0f} failed, "
@@ -54,7 +64,8 @@ def figures() -> Iterator[Figure]:
         )
         units = {"events_per_s": "events/s", "cpu_us_per_event": "µs", "kib_per_stream": "KiB"}
         for name, unit in units.items():
-            label = f"{' streams, '.join(arguments)}{'' if 'tls' in arguments else ' streams'}, {name}"
+            label = f"{' streams, '.join(arguments)}{'' if 'tls' in arguments else ' streams'}"
+            label += f"{', acknowledged at once' if is_own else ''}, {name}"
             yield Figure(name=label, median=found[name], unit=unit, repeats=1, beside=beside)
 
 
