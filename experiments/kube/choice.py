@@ -96,24 +96,44 @@ def _is_well(nodes: Sequence[JsonObject], name: str) -> bool:
 
 
 def choose_nodes(
-    client: KubeClient, aim: Aim, *, node: str, label_selector: str, count: int | None
+    client: KubeClient,
+    aim: Aim,
+    *,
+    node: str,
+    label_selector: str,
+    count: int | None,
+    pod_label_selector: str = "",
 ) -> tuple[list[JsonObject], list[JsonObject]]:
     """Return the nodes to hit, and every other one of the cluster.
+
+    With ``pod_label_selector`` only those that carry such a pod of the target, each once however many it
+    carries: chaostoolkit-kubernetes counts a node once for each of them.
 
     Raises:
         FaultRefused: nothing says which, there is none, or too few.
     """
-    if not (node or label_selector):
-        raise FaultRefused("which nodes? state node, or label_selector")
+    if not (node or label_selector or pod_label_selector):
+        raise FaultRefused("which nodes? state node, label_selector, or pod_label_selector")
     every = client.listed("/api/v1/nodes")
-    query = {"labelSelector": label_selector} if label_selector else {}
-    matching = client.listed("/api/v1/nodes", **query) if label_selector else every
+    matching = client.listed("/api/v1/nodes", labelSelector=label_selector) if label_selector else every
     asked = [row for row in matching if node in ("", row["metadata"]["name"])]
+    if pod_label_selector:
+        carrying = _carrying(client, aim, pod_label_selector)
+        asked = [row for row in asked if row["metadata"]["name"] in carrying]
     wanted = 1 if count is None else count
     if not asked or not 0 < wanted <= len(asked):
-        raise FaultRefused(f"{node or label_selector}: {len(asked)} nodes match, {wanted} are wanted")
+        said = node or " with pods ".join(filter(None, (label_selector, pod_label_selector)))
+        raise FaultRefused(f"{said}: {len(asked)} nodes match, {wanted} are wanted")
     chosen = draw(asked, wanted, order=RANDOM, seed=aim.seed)
     names = {row["metadata"]["name"] for row in chosen}
     if ill := [name for name in sorted(names) if not _is_well(chosen, name)]:
         raise FaultRefused(f"node {', '.join(ill)}: is not ready already, so nothing would show what breaks")
     return chosen, [row for row in every if row["metadata"]["name"] not in names]
+
+
+def _carrying(client: KubeClient, aim: Aim, label_selector: str) -> set[str]:
+    spaces = aim.namespaces("")
+    check_namespaces(client, spaces)
+    paths = [f"/api/v1/namespaces/{space}/pods" for space in spaces]
+    rows = [row for path in paths for row in client.listed(path, labelSelector=label_selector)]
+    return {node_of(row) for row in rows if is_ready(row)}
