@@ -48,6 +48,7 @@ SCHEMAS = {
     "expectations": ("burnin.override", "OverrideSpec"),
     "slo": ("probes.slo_spec", "SloSpec"),
     "experiment": ("experiments.experiment", "ExtensionSpec"),
+    "result": ("reports.result", "ResultSpec"),
 }
 
 _HERE = Path(__file__).parent
@@ -276,7 +277,7 @@ def _demo_job(job: str, out: Path, seed: int) -> None:
 def schema(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of: {', '.join(SCHEMAS)}.")],
 ) -> None:
-    """Print the JSON Schema of a file, for editors."""
+    """Print the JSON Schema of a file, for editors, or of the result that --json prints."""
     if kind not in SCHEMAS:
         raise ConfigError(f"schema: kind {kind!r} is unknown; one of {', '.join(SCHEMAS)}")
     module, model = SCHEMAS[kind]

@@ -124,7 +124,7 @@ class DayView:
             if look.used is not None:
                 yield Figure("overproof_gameday_guard_used_ratio", look.used, {"guard": name})
         if seen.steps is not None:
-            yield Figure("overproof_gameday_training_steps", seen.steps)
+            yield Figure("overproof_gameday_training_steps_total", seen.steps)
         yield from traffic_figures(self.traffic)
 
 

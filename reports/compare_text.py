@@ -133,7 +133,7 @@ def interval(change: Change) -> str:
 
 def github_summary(comparison: Comparison) -> None:
     """Append the table to the job page where GitHub Actions asks for one."""
-    from reports.markdown import GITHUB_SUMMARY, append_github_summary
+    from reports.github import GITHUB_SUMMARY, append_github_summary
 
     if os.environ.get(GITHUB_SUMMARY):
         append_github_summary(render_markdown_table(comparison))

@@ -16,6 +16,7 @@ from probes.errors import ConfigError
 from reports.live import Progress
 from reports.live_metrics import COUNTER, METRICS, Figure, run_figures
 from reports.record import RunWriter
+from reports.text import one_line
 
 SERVED = "metrics.served"  # event: where the page is
 LOOPBACK = "127.0.0.1"
@@ -58,7 +59,9 @@ def _families(figures: Iterable[Figure]) -> Iterator[Any]:
             found[figure.name] = make(
                 metric.name.removesuffix("_total"), metric.meaning, labels=list(metric.labels)
             )
-        found[figure.name].add_metric([figure.labels[label] for label in metric.labels], figure.value)
+        found[figure.name].add_metric(
+            [one_line(figure.labels[label]) for label in metric.labels], figure.value
+        )
     yield from found.values()
 
 

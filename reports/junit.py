@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from collections.abc import Sequence
 
 from probes.finding import Finding
@@ -17,18 +16,18 @@ from reports.run import Run
 from reports.text import plain
 from reports.verdict import duration_s
 
-CASES_MAX = 20_000  # GitLab stops at 250 000 XML objects and 30 MB
+CASES_MAX = 20_000  # GitLab stops at 250 000 XML objects
+BYTES_MAX = 28_000_000  # and at 30 MB a file
 TEXT_CHARS_MAX = 2000
+_CASE_EXTRA_BYTES = 40  # of line ends and indents
 
 
 def render_junit(run: Run) -> str:
     """Return the findings of a run as one test suite."""
-    findings, left_out = _bounded(run.findings)
+    findings, cases = _bounded(run)
     suite = ElementTree.Element("testsuite", _counts(run, findings))
-    _add_properties(suite, run, left_out)
-    names: Counter[str] = Counter()
-    for finding in findings:
-        suite.append(_case(run, finding, names))
+    _add_properties(suite, run, len(run.findings) - len(findings))
+    suite.extend(cases)
     if run.outcome is Outcome.INCONCLUSIVE and not _has_error(findings):
         suite.append(_verdict_case(run))
     # The schema that Jenkins' xunit plugin checks against allows ``skipped`` on a suite, not on all of them.
@@ -38,12 +37,24 @@ def render_junit(run: Run) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _bounded(findings: Sequence[Finding]) -> tuple[list[Finding], int]:
-    """Keep all that did not pass before any that did, up to what parsers take."""
-    if len(findings) <= CASES_MAX:
-        return list(findings), 0
-    ranked = sorted(findings, key=lambda f: f.outcome in (Outcome.PASS, None) or f.waiver is not None)
-    return ranked[:CASES_MAX], len(findings) - CASES_MAX
+def _bounded(run: Run) -> tuple[list[Finding], list[ElementTree.Element]]:
+    """Return the findings kept, and their cases: up to what parsers take, what did not pass first."""
+    names: dict[str, int] = {}
+    cases = [(finding, _case(run, finding, names)) for finding in run.findings]
+    if len(cases) <= CASES_MAX and sum(_bytes(case) for _, case in cases) <= BYTES_MAX:
+        return list(run.findings), [case for _, case in cases]
+    cases.sort(key=lambda pair: pair[0].outcome in (Outcome.PASS, None) or pair[0].waiver is not None)
+    kept, room = [], BYTES_MAX
+    for finding, case in cases[:CASES_MAX]:
+        room -= _bytes(case)
+        if room < 0:
+            break
+        kept.append((finding, case))
+    return [finding for finding, _ in kept], [case for _, case in kept]
+
+
+def _bytes(case: ElementTree.Element) -> int:
+    return len(ElementTree.tostring(case, encoding="utf-8", xml_declaration=False)) + _CASE_EXTRA_BYTES
 
 
 def _has_error(findings: Sequence[Finding]) -> bool:
@@ -81,7 +92,7 @@ def _add_properties(suite: ElementTree.Element, run: Run, left_out: int) -> None
         ElementTree.SubElement(properties, "property", {"name": clean(name), "value": clean(value)})
 
 
-def _case(run: Run, finding: Finding, names: Counter[str]) -> ElementTree.Element:
+def _case(run: Run, finding: Finding, names: dict[str, int]) -> ElementTree.Element:
     case = ElementTree.Element(
         "testcase",
         {
@@ -116,9 +127,15 @@ def _verdict_case(run: Run) -> ElementTree.Element:
     return case
 
 
-def _unique(name: str, names: Counter[str]) -> str:
-    names[name] += 1
-    return name if names[name] == 1 else f"{name} #{names[name]}"
+def _unique(name: str, names: dict[str, int]) -> str:
+    """Return a name that no case before has; ``names`` holds, for each, the last number that was tried."""
+    unique, number = name, names.get(name, 0)
+    while unique in names:
+        number += 1
+        unique = f"{name} #{number}"
+    names[name] = max(number, 1)
+    names.setdefault(unique, 1)
+    return unique
 
 
 def _explain(finding: Finding) -> str:

@@ -80,9 +80,9 @@ METRICS = {
         LiveMetric("overproof_gameday_fault", ("fault", "subject"), "1 while a fault is injected, 0 undone."),
         LiveMetric("overproof_gameday_replicas_ready", ("service",), "Replicas that serve."),
         LiveMetric("overproof_gameday_replicas_wanted", ("service",), "Replicas that there should be."),
-        LiveMetric("overproof_gameday_training_steps", (), "Steps that the training job has made."),
+        LiveMetric("overproof_gameday_training_steps_total", (), "Steps that the training job has made."),
         LiveMetric("overproof_gameday_guard_used_ratio", ("guard",), "Of what a guard allows; 1: it stops."),
-        LiveMetric("overproof_gameday_left_seconds", (), "Time that the day may still take at most."),
+        LiveMetric("overproof_gameday_left_seconds", (), "Time that the day still takes, about."),
     )
 }
 

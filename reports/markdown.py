@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
-from probes.errors import RecordError
 from probes.finding import Finding
 from reports.endpoint_rows import HEAD
 from reports.gameday_text import gameday_markdown
@@ -16,8 +13,6 @@ from reports.text import one_line
 from reports.verdict import SIGNS
 
 DECIDING_MAX = 20
-# Where GitHub Actions wants Markdown for its job page; set by it, absent elsewhere.
-GITHUB_SUMMARY = "GITHUB_STEP_SUMMARY"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~@$&])")
 
 
@@ -82,21 +77,3 @@ def escape(text: str) -> str:
 
 def _code(text: str) -> str:
     return one_line(text).replace("`", "'")
-
-
-def append_github_summary(text: str) -> None:
-    """Append the summary to the job page where GitHub Actions asks for one.
-
-    Raises:
-        RecordError: it asks, and the file cannot be written.
-    """
-    wanted = os.environ.get(GITHUB_SUMMARY)
-    if not wanted:
-        return
-    try:
-        with Path(wanted).open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise RecordError(
-            f"{wanted} (from ${GITHUB_SUMMARY}): cannot be written: {error.strerror}"
-        ) from error

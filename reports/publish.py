@@ -1,13 +1,15 @@
-"""Write what people read beside the record: page, summary and JUnit file, and the lists of a fleet."""
+"""Write what people and machines read beside the record: page, summary, JUnit file, result, lists."""
 
 from __future__ import annotations
 
+from probes.event import to_json_line
 from reports.record import write_atomically
 from reports.run import Run
 
 REPORT_FILE = "report.html"
 JUNIT_FILE = "junit.xml"
 SUMMARY_FILE = "summary.md"
+RESULT_FILE = "result.json"
 
 
 def publish(run: Run) -> None:
@@ -16,12 +18,15 @@ def publish(run: Run) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    from reports.github import annotate, append_github_summary
     from reports.html import render_sheet
     from reports.junit import render_junit
-    from reports.markdown import append_github_summary, summarize
+    from reports.markdown import summarize
+    from reports.result import result_document
     from reports.sheet import build_sheet
 
     write_atomically(run.path / JUNIT_FILE, render_junit(run))
+    write_atomically(run.path / RESULT_FILE, to_json_line(result_document(run)))
     sheet = build_sheet(run)
     summary = summarize(sheet)
     write_atomically(run.path / SUMMARY_FILE, summary)
@@ -32,3 +37,4 @@ def publish(run: Run) -> None:
         write_fleet_files(run)
     if not (run.path.parent / "run.json").exists():  # a load test inside a game day is part of its summary
         append_github_summary(summary)
+        annotate(run)

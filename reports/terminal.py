@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from probes.finding import Finding, finding_to_json
-from probes.json_types import JsonObject
+from probes.event import to_json_line
+from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.endpoint_rows import HEAD
 from reports.publish import REPORT_FILE
+from reports.result import result_document
 from reports.run import Run
 from reports.text import one_line
 from reports.verdict import KIND_TITLES, SIGNS
@@ -37,7 +37,7 @@ SUSPECTS_FULL_MAX, SUSPECTS_BRIEF_MAX = 4, 16  # of a fleet
 def print_result(run: Run, *, as_json: bool) -> None:
     """Print the verdict and the findings; the run's path is the last line, or inside the JSON."""
     if as_json:
-        sys.stdout.write(json.dumps(result_document(run)) + "\n")
+        sys.stdout.write(to_json_line(result_document(run)))
         return
     console = _console()
     for line in _result(run, is_tty=console.is_terminal):
@@ -48,7 +48,7 @@ def print_result(run: Run, *, as_json: bool) -> None:
 def print_results(runs: Sequence[Run], *, as_json: bool) -> None:
     """Print the outcomes of several runs and where their reports are, one line each."""
     if as_json:
-        sys.stdout.write(json.dumps({"runs": [result_document(run) for run in runs]}) + "\n")
+        sys.stdout.write(to_json_line({"runs": [result_document(run) for run in runs]}))
         return
     from rich.text import Text
 
@@ -226,16 +226,3 @@ def _row(found: Sequence[Finding]) -> tuple[str, str, str, str]:
 
 def _full_row(finding: Finding) -> tuple[str, str, str, str]:
     return _word(finding), one_line(finding.rule), one_line(finding.subject), one_line(finding.observed, 600)
-
-
-def result_document(run: Run) -> JsonObject:
-    """Return what ``--json`` prints."""
-    return {
-        "run": str(run.path),
-        "id": run.header.id,
-        "kind": run.header.kind,
-        "outcome": run.outcome.value,
-        "state": run.state,
-        "seed": run.header.seed,
-        "findings": [finding_to_json(finding) for finding in run.findings],
-    }

@@ -42,9 +42,10 @@ def _figure(value: float) -> str:
 
 
 def _errors(span: Span) -> str:
-    kinds = list(span.errors.items())
-    text = ", ".join(f"{count:,} {kind}" for kind, count in kinds[:2])
-    return text + (f", {sum(count for _, count in kinds[2:]):,} others" if len(kinds) > 2 else "") or "none"
+    if not span.errors:
+        return "none"
+    (kind, count), *others = span.errors.items()
+    return f"{count:,} {kind}" + (f" +{sum(count for _, count in others):,} more" if others else "")
 
 
 def _share(span: Span, slo: Slo, wanted: str = "") -> str:

@@ -21,6 +21,7 @@ _PACKAGES = {
     "ip": "iproute2",
     "tc": "iproute2",
     "nft": "nftables",
+    "promtool": "prometheus",
     "dockerd": "docker.io",
 }
 _CLUSTER = "the Kubernetes cluster of make test-cluster"

@@ -176,3 +176,37 @@ def test_a_very_large_run_keeps_what_did_not_pass_within_the_limits_of_parsers(t
     assert len(text) < 30_000_000
     assert (suite.get("tests"), suite.get("failures")) == (str(CASES_MAX), "1")
     assert suite.find(".//property[@name='findings_left_out']").get("value") == "1"  # type: ignore[union-attr]
+
+
+def test_a_name_made_unique_is_not_that_of_another_case(tmp_path: Path) -> None:
+    subjects = ["slo:x", "slo:x", "slo:x #2", "slo:x", "slo:x #2"]
+    names = [
+        case.get("name")
+        for case in suite_of(recorded(tmp_path, [finding("slo", s, Outcome.PASS) for s in subjects])).iter(
+            "testcase"
+        )
+    ]
+
+    assert names[:2] == ["slo slo:x", "slo slo:x #2"]
+    assert len(set(names)) == len(subjects)
+
+
+def test_long_texts_stay_within_30_megabytes_and_what_failed_is_kept_first(tmp_path: Path) -> None:
+    long = "&é" * 5000
+    passed = [finding("slo", f"slo:{n} {long}", Outcome.PASS) for n in range(3000)]
+    failed = [finding("ecc", f"gpu:{n}", Outcome.FAIL, long, next_step=long) for n in range(700)]
+    text = render_junit(recorded(tmp_path, [*passed, *failed]))
+    [suite] = ElementTree.fromstring(text.encode())
+
+    kept = int(suite.get("tests", "0"))
+    assert 25_000_000 < len(text.encode()) < 30_000_000
+    assert (suite.get("failures"), kept < 3700) == ("700", True)
+    assert len(list(suite.iter("testcase"))) == kept
+    assert suite.find(".//property[@name='findings_left_out']").get("value") == str(3700 - kept)  # type: ignore[union-attr]
+
+
+def test_no_more_elements_than_gitlab_counts(tmp_path: Path) -> None:
+    failed = [finding("ecc", f"gpu:{n}", Outcome.FAIL) for n in range(CASES_MAX + 5)]
+    root = ElementTree.fromstring(render_junit(recorded(tmp_path, failed)).encode())
+
+    assert sum(1 + len(element.attrib) + bool(element.text) for element in root.iter()) < 250_000

@@ -8,7 +8,8 @@ import pytest
 
 from probes.errors import RecordError
 from probes.outcome import Outcome
-from reports.markdown import append_github_summary, escape, render_markdown
+from reports.github import append_github_summary
+from reports.markdown import escape, render_markdown
 from reports.publish import publish
 from reports.record import create_run
 from reports.run import load_run

@@ -114,6 +114,7 @@ def test_json_is_one_document_on_one_line(tmp_path: Path) -> None:
     document = json.loads(piped(run, "json"))
 
     assert document == {
+        "schema_version": 1,
         "run": str(run.path),
         "id": run.header.id,
         "kind": "gameday",

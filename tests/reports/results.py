@@ -1,0 +1,23 @@
+"""What is wrong with a result document, by its published schema and beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from reports.result import FindingResult, ResultSpec, WaiverResult
+
+
+def complaints(document: dict[str, Any]) -> list[str]:
+    """Return all by which a document breaks the schema, and each field of it that no schema knows."""
+    found = Draft202012Validator(ResultSpec.model_json_schema()).iter_errors(document)
+    return [f"{error.json_path}: {error.message}" for error in found] + [*_undocumented(document)]
+
+
+def _undocumented(document: dict[str, Any]) -> Iterator[str]:
+    yield from document.keys() - ResultSpec.model_fields.keys()
+    for finding in document.get("findings", ()):
+        yield from finding.keys() - FindingResult.model_fields.keys()
+        yield from (finding.get("waiver") or {}).keys() - WaiverResult.model_fields.keys()
