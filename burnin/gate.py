@@ -1,4 +1,4 @@
-"""The gate before and after a job: a burn-in of a minute in Slurm's prolog or epilog that harms nobody.
+"""The gate before a job: a burn-in of a minute in a prolog, an epilog or an init container that harms nobody.
 
 A prolog that fails drains the node and puts the job back. So by default this reports and lets pass, whatever
 happens; told to enforce, it fails for a FAIL alone, never for what is undecided, late or broken.
@@ -34,11 +34,19 @@ class Passage:
     said: str
 
 
-def pass_gate(out: Path, *, within_s: float, device: str, program: tuple[str, ...] | None = None) -> Passage:
+def pass_gate(
+    out: Path,
+    *,
+    within_s: float,
+    device: str,
+    program: tuple[str, ...] | None = None,
+    seeded: tuple[str, ...] = (),
+) -> Passage:
     """Run the burn-in in a process of its own and wait no longer than that. Raises nothing."""
     arguments = ("burnin", "run", "--profile", "gate", "--device", device, "--out", str(out), "--json")
+    faults = [word for text in seeded for word in ("--seed-fault", text)]
     try:
-        command = [*(program or python_module(MODULE)), *arguments]
+        command = [*(program or python_module(MODULE)), *arguments, *faults]
         child = start_child([sys.executable, "-P", "-c", _DIES_WITH_US, *command])
     except OSError as error:
         return Passage(outcome="broken", said=f"overproof could not be started: {error.strerror}")

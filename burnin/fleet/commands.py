@@ -99,12 +99,15 @@ def gate(
     enforce: Annotated[
         bool, typer.Option("--enforce", help="Exit with 1 on a FAIL; without it always with 0.")
     ] = False,
+    seed_fault: Annotated[
+        list[str] | None, typer.Option(hidden=True, help="STAGE:KIND@DEVICE, to see the gate closed.")
+    ] = None,
 ) -> int:
-    """For Slurm's prolog and epilog: a burn-in of a minute that reports and lets every job pass."""
+    """For a prolog, an epilog or an init container: a burn-in of a minute that reports and lets jobs pass."""
     from burnin.gate import Passage, exit_code, pass_gate, tell
 
     try:
-        passage = pass_gate(out, within_s=within_s, device=device)
+        passage = pass_gate(out, within_s=within_s, device=device, seeded=tuple(seed_fault or ()))
     except Exception as error:  # a bug of ours must not keep a job from its node
         passage = Passage(outcome="broken", said=f"{type(error).__name__}: {error}")
     tell(passage)

@@ -175,5 +175,5 @@ def test_a_right_that_is_missing_is_named_before_anything_is_created(
 
     assert done.returncode == 2
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("overproof:")]
-    assert "does not let us create jobs, patch jobs, delete jobs, list pods" in said
+    assert "does not let us create jobs, patch jobs, delete jobs, watch pods" in said
     assert not (tmp_path / "runs").exists()
