@@ -71,13 +71,13 @@ def serve(api: client.ApiClient, namespace: str, *, replicas: int = 3, loads_for
     return service
 
 
-def lent_node(service: Service) -> str:
+def lent_node(service: Service, *, among: Callable[[str], bool] = bool) -> str:
     """Return a node with a replica, once nobody else has pods on it, and label it as one to be hit."""
     client_of = connect(Cluster(namespaces=(), kubeconfig=os.environ[KUBECONFIG_VARIABLE]))
     free: list[str] = []
 
     def is_found() -> bool:
-        for name in sorted(set(service.ready().values())):
+        for name in filter(among, sorted(set(service.ready().values()))):
             is_free = not strangers_of(pods_on(client_of, name), [service.namespace])
             if is_free and is_node_well(service.api, name):
                 free.append(name)

@@ -1,0 +1,128 @@
+"""Nodes that are no machines: kwok answers for them, and all else of their cluster is real."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiments.kube.client import KubeClient
+from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE
+from probes.child import wait_until
+from probes.json_types import JsonObject
+from tests.cluster.cluster import remove_cluster, start_cluster
+from tests.cluster.plan import MARK, Clocks, Plan
+from tests.cluster.programs import find_kwok
+
+_STAGES = Path(__file__).parent / "programs" / "kwok" / "stages.yaml"
+GPU, GPUS_PER_NODE = "nvidia.com/gpu", 8
+RACK_LABEL, NODES_PER_RACK = "rack", 8
+_LEASE_S = 240  # kwok renews it in a quarter: a thousand nodes then ask 17 times a second
+_SILENT_S = 200
+_AT_ONCE = 8
+_START_S = 120.0
+
+
+@contextmanager
+def simulated_cluster(folder: Path) -> Iterator[Plan]:
+    """Run a control plane without workers, and kwok for whatever nodes are made in it."""
+    program = find_kwok()
+    try:
+        plan = start_cluster(folder, node_count=0, clocks=Clocks(node_monitor_grace_s=_SILENT_S))
+        with (folder / "kwok.log").open("wb") as log:
+            kwok = subprocess.Popen(
+                [
+                    str(program),
+                    f"--kubeconfig={plan.kubeconfig}",
+                    f"--config={_STAGES}",
+                    "--v=WARN",
+                    "--manage-all-nodes=true",
+                    f"--node-lease-duration-seconds={_LEASE_S}",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {MARK: str(folder)},  # goes with the cluster
+            )
+        try:
+            yield plan
+        finally:
+            kwok.kill()
+            kwok.wait()
+    finally:
+        remove_cluster(folder)
+
+
+def rack_of(number: int) -> str:
+    """Return the rack of the n-th node."""
+    return f"rack-{number // NODES_PER_RACK:03d}"
+
+
+def make_nodes(client: KubeClient, count: int) -> None:
+    """Make so many nodes with eight GPUs each, which game days may hit, and wait until they are ready."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        nodes = map(_node, range(count))
+        made = pool.map(lambda node: client.ask("POST", "/api/v1/nodes", body=node), nodes)
+        assert len([*made]) == count
+    _await(lambda: sum(_is_ready(row) for row in client.listed("/api/v1/nodes")), count, "nodes are ready")
+
+
+def _node(number: int) -> JsonObject:
+    holds = {"cpu": "128", "memory": "1Ti", "pods": "64", GPU: str(GPUS_PER_NODE)}
+    labels = {ALLOWED_LABEL: ALLOWED_VALUE, RACK_LABEL: rack_of(number)}
+    name = f"gpu-{number:04d}"
+    return {
+        "metadata": {"name": name, "labels": labels | {"kubernetes.io/hostname": name}},
+        "status": {"capacity": holds, "allocatable": holds},
+    }
+
+
+def _is_ready(node: JsonObject) -> bool:
+    conditions = (node.get("status") or {}).get("conditions") or []
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def make_services(client: KubeClient, namespace: str, *, count: int, replicas: int) -> None:
+    """Make so many deployments of so many replicas, a GPU each, with budgets; wait until all are ready."""
+    labels = {ALLOWED_LABEL: ALLOWED_VALUE}
+    client.ask("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace, "labels": labels}})
+    budgets = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
+    deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    for number in range(count):
+        name = f"chat-{number:02d}"
+        client.ask("POST", budgets, body=_budget(name))
+        client.ask("POST", deployments, body=_deployment(name, replicas))
+
+    def ready() -> int:
+        rows = client.listed(deployments)
+        return sum(int((row.get("status") or {}).get("readyReplicas", 0)) for row in rows)
+
+    _await(ready, count * replicas, "pods are ready")
+
+
+def _budget(name: str) -> JsonObject:
+    spec = {"maxUnavailable": "10%", "selector": {"matchLabels": {"app": name}}}
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+def _deployment(name: str, replicas: int) -> JsonObject:
+    holds = {"requests": {"cpu": "8", GPU: "1"}, "limits": {GPU: "1"}}
+    container = {"name": "server", "image": "overproof.test/none:1", "resources": holds}
+    pod = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
+    selector = {"matchLabels": {"app": name}}
+    return {"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": selector, "template": pod}}
+
+
+def _await(reached: Callable[[], int], wanted: int, what: str) -> None:
+    seen = [0]
+
+    def is_reached() -> bool:
+        seen[0] = reached()
+        return seen[0] >= wanted
+
+    # A fifth of a second a pod: bounded, and far more than a machine of two cores needs.
+    if not wait_until(is_reached, timeout_s=_START_S + wanted / 5, interval_s=2.0):
+        raise TimeoutError(f"{seen[0]} of {wanted} {what}")
