@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from probes.distribution import Distribution
+import duckdb
+
 from probes.outcome import Outcome, worst
-from probes.request import Request
-from probes.request_columns import keep, of, values_of
+from reports.request_figures import METRIC_SQL
 from reports.run import Run
 
 _ENDPOINT = "endpoint:"
@@ -44,12 +44,27 @@ class EndpointRow:
 HEAD = ("endpoint", "verdict", "planned", "sent", "failed", "TTFT p50 ms", "TTFT p99 ms", "E2E p99 ms")
 
 
-def endpoint_rows(run: Run, requests: Sequence[Request]) -> list[EndpointRow]:
+def endpoint_rows(run: Run, requests: duckdb.DuckDBPyConnection) -> list[EndpointRow]:
     """Return a row for each endpoint, in the order of the workload; none where there is only one."""
     names = list(dict.fromkeys(_named(run)))
-    there = {name for names in of(requests, "endpoint_name", "endpoint_planned") for name in names}
-    names += sorted(name for name in there if name is not None and name not in names)
-    return [_row(run, name, requests) for name in names]
+    planned = dict(_grouped(requests, "endpoint_planned", "count(*)"))
+    there = {name: found for name, *found in _grouped(requests, "endpoint_name", _FIGURES)}
+    names += sorted(name for name in there.keys() | planned.keys() if name not in names)
+    return [_row(run, name, int(planned.get(name, 0)), there.get(name, _NOTHING)) for name in names]
+
+
+_GOOD = "FILTER (error IS NULL)"
+_FIGURES = f"""arg_min(endpoint, (t_intended_ns, index)), count(*),
+    count(*) FILTER (error IS NOT NULL AND NOT coalesce(is_hung_up, false)),
+    quantile_disc({METRIC_SQL["ttft_ms"]}, [0.5, 0.99]) {_GOOD},
+    quantile_disc({METRIC_SQL["e2e_ms"]}, 0.99) {_GOOD}
+"""
+_NOTHING: list[Any] = ["", 0, 0, None, None]
+
+
+def _grouped(requests: duckdb.DuckDBPyConnection, column: str, figures: str) -> list[tuple[Any, ...]]:
+    query = f"SELECT {column}, {figures} FROM requests WHERE {column} IS NOT NULL GROUP BY {column}"  # noqa: S608
+    return requests.execute(query).fetchall()
 
 
 def _named(run: Run) -> list[str]:
@@ -58,8 +73,8 @@ def _named(run: Run) -> list[str]:
     return [str(row["name"]) for row in rows if row.get("name")]
 
 
-def _row(run: Run, name: str, requests: Sequence[Request]) -> EndpointRow:
-    own = keep(requests, "endpoint_name", where=lambda endpoint: endpoint == name)
+def _row(run: Run, name: str, planned: int, found: list[Any]) -> EndpointRow:
+    url, sent, failed, ttft_ms, e2e_ms = found
     subject = f"{_ENDPOINT}{name}"
     outcomes = [
         finding.outcome
@@ -68,15 +83,15 @@ def _row(run: Run, name: str, requests: Sequence[Request]) -> EndpointRow:
         and finding.outcome is not None
         and (finding.subject == subject or finding.subject.endswith(f"@{subject}"))
     ]
-    ttfts, ends = Distribution("ttft_ms", own), Distribution("e2e_ms", own)
+    ttft_ms_p50, ttft_ms_p99 = ttft_ms or (None, None)
     return EndpointRow(
         name=name,
-        url=own[0].endpoint if own else "",
+        url=url or "",
         outcome=worst(outcomes) if outcomes else None,
-        planned=sum(planned == name for planned in values_of(requests, "endpoint_planned")),
-        sent=len(own),
-        failed=sum(e is not None and not is_hung_up for e, is_hung_up in of(own, "error", "is_hung_up")),
-        ttft_ms_p50=ttfts.at_share(0.5) if ttfts else None,
-        ttft_ms_p99=ttfts.at_share(0.99) if ttfts else None,
-        e2e_ms_p99=ends.at_share(0.99) if ends else None,
+        planned=planned,
+        sent=sent,
+        failed=failed,
+        ttft_ms_p50=ttft_ms_p50,
+        ttft_ms_p99=ttft_ms_p99,
+        e2e_ms_p99=e2e_ms,
     )

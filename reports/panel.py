@@ -13,7 +13,7 @@ from dataclasses import dataclass
 # More points than a screen has columns tell nothing; the extremes of each column are kept.
 POINTS_MAX = 2400
 # A series that is silent for this many of its usual intervals shows a gap, not a line over it.
-_SILENCE_INTERVALS = 3.5
+SILENCE_INTERVALS = 3.5
 
 Point = tuple[float, float | None]  # None: a gap
 
@@ -60,18 +60,11 @@ class Marker:
 
 def thin(points: Sequence[Point], most: int = POINTS_MAX) -> tuple[Point, ...]:
     """Keep the first, the lowest and the highest point of each column, and every gap."""
-    return thin_stream(points, len(points), most)
-
-
-def thin_stream(points: Iterable[Point], count: int, most: int = POINTS_MAX) -> tuple[Point, ...]:
-    """Do the same with points that come one by one, and of which it is known how many there will be."""
-    if count <= most:
+    if len(points) <= most:
         return tuple(points)
-    size, coming = math.ceil(count / (most / 3)), iter(points)
-    kept: list[Point] = []
-    while column := list(itertools.islice(coming, size)):
-        kept += _extremes(column)
-    return tuple(kept)
+    size = math.ceil(len(points) / (most / 3))
+    columns = (points[begin : begin + size] for begin in range(0, len(points), size))
+    return tuple(point for column in columns for point in _extremes(column))
 
 
 def _extremes(column: Sequence[Point]) -> list[Point]:
@@ -91,7 +84,7 @@ def with_gaps(points: Iterable[Point]) -> tuple[Point, ...]:
     usual = steps[len(steps) // 2] if steps else 0.0
     spaced: list[Point] = []
     for index, point in enumerate(ordered):
-        if index and usual and point[0] - ordered[index - 1][0] > _SILENCE_INTERVALS * usual:
+        if index and usual and point[0] - ordered[index - 1][0] > SILENCE_INTERVALS * usual:
             spaced.append((ordered[index - 1][0] + usual, None))
         spaced.append(point)
     return tuple(spaced)

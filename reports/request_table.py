@@ -44,6 +44,8 @@ def open_requests(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         with duckdb.connect() as connection:
             connection.execute(f"SET memory_limit = '{_MEMORY}'")
+            connection.execute("SET threads = 2")  # each takes memory of its own
+            connection.execute("SET enable_progress_bar = false")  # it would go to stdout
             connection.execute(f"SET temp_directory = {_literal(folder / '.sql')}")
             selects = [_select(connection, part) for part in _parts(parts)]
             nothing = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in REQUEST_COLUMNS.items())

@@ -11,22 +11,19 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from probes.distribution import Distribution
-from probes.errors import RecordError, SuiteError
 from probes.event import Event
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
-from probes.request import Request
-from probes.request_columns import of
-from probes.slo import METRICS
-from reports.endpoint_rows import EndpointRow, endpoint_rows
+from reports.endpoint_rows import EndpointRow
 from reports.fleet_sheet import FleetSheet, build_fleet_sheet
 from reports.gameday_sheet import GamedaySheet, build_gameday_sheet
 from reports.rate_plot import rate_plots
-from reports.run import Run, load_run
+from reports.request_figures import Failure, Latency
+from reports.run import Run
 from reports.text import one_line, plain
-from reports.timeline import Timeline, build_timeline, read_traffic, traffic_folder
+from reports.timeline import Timeline, build_timeline
+from reports.traffic_sheet import child_of, read_traffic
 from reports.verdict import Verdict, duration_s, format_duration, is_control, sum_up, title_of
 
 FINDINGS_MAX = 2000
@@ -36,27 +33,6 @@ SPEC_CHARS_MAX = 40_000
 EVIDENCE_CHARS_MAX = 3000
 HOSTS_FOLDER = "hosts"
 HOSTS_SHOWN_MAX = 20  # of a fleet's specification
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """The distribution of one metric over a run."""
-
-    metric: str
-    meaning: str
-    unit: str
-    count: int
-    values: dict[str, float]  # "p50" -> value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """One kind of failed request, with an example of what the client saw."""
-
-    error: str
-    count: int
-    status: int | None
-    example: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +83,11 @@ class Sheet:
     gameday: GamedaySheet | None  # None: this is no game day
 
 
-def build_sheet(run: Run) -> Sheet:
-    """Gather what a report of this run says."""
-    traffic = _traffic(run)
-    verdict, timeline = sum_up(run), build_timeline(run, traffic)
-    child = _child(run)
+def build_sheet(run: Run, *, is_drawn: bool = True) -> Sheet:
+    """Gather what a report of this run says; what is only drawn, and takes a while, where that is wanted."""
+    traffic = read_traffic(run, is_drawn=is_drawn)
+    verdict, timeline = sum_up(run), build_timeline(run, traffic, is_drawn=is_drawn)
+    child = child_of(run)
     findings = sorted(run.findings, key=_weight)
     events = [event for event in run.events if event.kind != "sample"]
     return Sheet(
@@ -126,10 +102,10 @@ def build_sheet(run: Run) -> Sheet:
         shown=tuple(_by_rule([f for f in verdict.passed if not is_control(f)]).items()),
         controls=(*_controls(verdict), *(() if child is None else _controls(sum_up(child)))),
         child_report=f"{child.path.name}/report.html" if child is not None else "",
-        endpoints=tuple(endpoint_rows(run if child is None else child, traffic or ())),
-        latencies=tuple(_latencies(traffic or ())),
-        failures=tuple(_failures(traffic or ())),
-        requests=len(traffic or ()),
+        endpoints=traffic.endpoints,
+        latencies=traffic.latencies,
+        failures=traffic.failures,
+        requests=traffic.requests,
         rate_plots=tuple(rate_plots(run)),
         events=tuple(((e.t_ns - timeline.t0_ns) / 1e9, e) for e in events[:EVENTS_MAX]),
         events_left_out=max(0, len(events) - EVENTS_MAX),
@@ -138,23 +114,6 @@ def build_sheet(run: Run) -> Sheet:
         fleet=build_fleet_sheet(run),
         gameday=build_gameday_sheet(run, timeline),
     )
-
-
-def _traffic(run: Run) -> Sequence[Request] | None:
-    """Return the requests; None: they cannot be read, which the timeline finds as well, and says why."""
-    try:
-        return read_traffic(run)
-    except RecordError:
-        return None
-
-
-def _child(run: Run) -> Run | None:
-    """Return the load test that ran inside this run; None: there is none, or it cannot be opened."""
-    folder = traffic_folder(run)
-    try:
-        return load_run(folder) if folder != run.path else None
-    except SuiteError:
-        return None
 
 
 def _by_rule(findings: Sequence[Finding]) -> dict[str, tuple[Finding, ...]]:
@@ -258,40 +217,6 @@ def _control(row: JsonObject, finding: Finding) -> Control:
         reach=str(row.get("fidelity") or finding.evidence.get("fidelity") or ""),
         seen=seen,
     )
-
-
-def _latencies(requests: Sequence[Request]) -> list[Latency]:
-    """Return each metric's distribution over the requests that were answered whole."""
-    found = []
-    for metric in METRICS.values():
-        values = Distribution(metric.name, requests)
-        if values:
-            shares = {f"p{share * 100:g}": values.at_share(share) for share in (0.5, 0.9, 0.95, 0.99)}
-            found.append(
-                Latency(
-                    metric=metric.name,
-                    meaning=metric.meaning,
-                    unit=metric.unit,
-                    count=len(values),
-                    values=shares | {"max": values.at_share(1.0)},
-                )
-            )
-    return found
-
-
-def _failures(requests: Sequence[Request]) -> list[Failure]:
-    counts: Counter[str] = Counter()
-    examples: dict[str, tuple[int | None, str]] = {}
-    for error, status, detail in of(requests, "error", "status", "error_detail"):
-        if error is not None:
-            counts[error] += 1
-            examples.setdefault(error, (status, detail))
-    return [
-        Failure(
-            error=error, count=count, status=examples[error][0], example=one_line(examples[error][1], 200)
-        )
-        for error, count in counts.most_common()
-    ]
 
 
 def command_line(run: Run) -> str:

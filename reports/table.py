@@ -63,7 +63,7 @@ def _seal_part(part: Path) -> int:
     if _has_request_columns(part):
         with contextlib.suppress(RecordError):  # a torn line: look at every value, and say what is lost
             return _seal_as(part, REQUEST_COLUMNS, _count_lines(part), 0)
-    return _seal_as(part, *_survey(part))
+    return _seal_as(part, *survey(part))
 
 
 def _has_request_columns(part: Path) -> bool:
@@ -103,6 +103,7 @@ def _convert(part: Path, target: Path, columns: dict[str, str]) -> None:
     copy = f"COPY (SELECT * FROM {rows} WHERE {somewhere}) TO {parquet}"  # noqa: S608
     with duckdb.connect() as connection:
         connection.execute("SET threads = 1")  # each takes as much memory, and two were no faster
+        connection.execute("SET enable_progress_bar = false")  # it would go to stdout
         connection.execute(copy, [str(part), columns])
 
 
@@ -119,7 +120,7 @@ def _check(sealed: Path, rows: int) -> None:
         raise duckdb.ConversionException(f"{rows} rows went in, {found and found[0]} came out")
 
 
-def _survey(part: Path) -> tuple[dict[str, str], int, int]:
+def survey(part: Path) -> tuple[dict[str, str], int, int]:
     """Return the type of each key of an NDJSON file, its rows that say something, and its lost lines."""
     kinds: dict[str, set[str]] = {}
     rows = lines = 0

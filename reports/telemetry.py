@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from probes.json_types import JsonObject
-from reports.panel import Panel, Point, Series, thin, with_gaps
+from reports.panel import Panel, Point, Series
 from reports.run import Run
-from reports.table import read_series, series_names
+from reports.series_table import QUALIFIERS, SUBJECTS, SeriesTable, open_series, quoted
+from reports.table import series_names
+from reports.thinning import thinned_lines
 
-# Columns that say what a row is about, the most telling first, and those that tell its lines apart.
-_SUBJECTS = ("subject", "gpu", "uuid", "device", "link", "worker", "replica", "name", "host")
-_QUALIFIERS = ("format", "dtype", "size_bytes", "pattern", "path", "phase")
+# What holds the clocks of a GPU back, by the columns that say for which part of each second.
+HELD_BACK = {
+    "held_hw_slowdown_pct": "hardware slowdown",
+    "held_hw_thermal_pct": "hardware heat",
+    "held_sw_thermal_pct": "software heat",
+    "held_power_brake_pct": "power brake",
+}
+_POWER_CAP = 0x4  # of NVML's clock event reasons; usual at full load
 # What a reader looks for first, with the words for it; whatever else was sampled follows by its own name.
 _TITLES = {
     "step": "Steps of each rank: what is done again falls back",
@@ -40,11 +45,11 @@ _TITLES = {
     "temperature_c": "Temperature",
     "memory_temperature_c": "Memory temperature",
     "power_w": "Power",
-    "power_limit_w": "Power limit",
     "sm_clock_mhz": "SM clock",
-    "mem_clock_mhz": "Memory clock",
-    "utilisation_pct": "Utilisation",
-    "clock_event_reasons": "Clock event reasons, as bits",
+    "held_pct": "Clocks held back, share of each second",
+    "power_limit_w": "Power limit",
+    "memory_clock_mhz": "Memory clock",
+    "util_pct": "Utilisation",
     "busy_ms_max": "Longest time that the load client did not look",
     "cpu_pct": "CPU time of the load client",
     "load_1min": "Load average of the host",
@@ -57,7 +62,19 @@ _UNITS = {
 }  # fmt: skip
 # Names and counters that are no figures, and what the request rows show better.
 _NOT_DRAWN = frozenset(
-    {"t_ns", "pid", "start_time", "port", "seed", "index", "iteration", "products", "is_routed"}
+    {
+        *HELD_BACK,
+        "event_reasons",
+        "t_ns",
+        "pid",
+        "start_time",
+        "port",
+        "seed",
+        "index",
+        "iteration",
+        "products",
+        "is_routed",
+    }
     | {"arrivals", "ended", "failed", "dropped", "events", "in_flight", "lag_ms_max", "lateness_ms_max"}
     | {
         "rank",
@@ -75,8 +92,6 @@ PANELS_MAX = 16
 LINES_MAX = 16  # more lines than this cannot be told apart; the extremes are kept
 _ROLES = ("main", "second", "third", "fourth", "faint")
 
-Lines = dict[str, list[Point]]
-
 
 def telemetry_panels(run: Run, t0_ns: int) -> list[Panel]:
     """Return a panel for each figure that was sampled, the most asked for first."""
@@ -84,10 +99,21 @@ def telemetry_panels(run: Run, t0_ns: int) -> list[Panel]:
         run.header.kind == "fleet"
     ):  # its tables hold one row for each part of thousands, and no course of time
         return []
-    panels = [
-        panel for name in series_names(run) for panel in _series_panels(name, read_series(run, name), t0_ns)
-    ]
+    names = gpu_names(run)
+    panels = [panel for name in series_names(run) for panel in _series_panels(run, name, t0_ns, names)]
     return sorted(panels, key=lambda panel: _rank(panel.name))[:PANELS_MAX]
+
+
+def gpu_names(run: Run) -> dict[str, str]:
+    """Return a short name for each GPU that the record knows by its UUID."""
+    inventory = next((event.data for event in run.events_of("nvml.inventory")), {})
+    listed = inventory.get("gpus")
+    gpus = [gpu for gpu in listed if isinstance(gpu, dict)] if isinstance(listed, list) else []
+    return {
+        str(gpu["uuid"]): f"gpu:{gpu.get('index', place)}"
+        for place, gpu in enumerate(gpus)
+        if gpu.get("uuid")
+    }
 
 
 def _rank(name: str) -> int:
@@ -95,48 +121,73 @@ def _rank(name: str) -> int:
     return order.index(column) if column in order else len(order)
 
 
-def _series_panels(name: str, rows: Sequence[JsonObject], t0_ns: int) -> Iterator[Panel]:
-    figures: dict[str, Lines] = defaultdict(lambda: defaultdict(list))
-    claims: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for row in rows:
-        t_ns = row.get("t_ns")
-        if not isinstance(t_ns, int):
-            continue
-        for column, value in row.items():
-            if isinstance(value, bool) and column in _TITLES:
-                claims[column][t_ns] += value
-            elif _is_figure(column, value):
-                scaled = value / 1e9 if _suffix(column) == "bytes" else value
-                figures[column][subject_of(row)].append(((t_ns - t0_ns) / 1e9, float(scaled)))
-    for column, counts in claims.items():
-        points: list[Point] = [((t_ns - t0_ns) / 1e9, count) for t_ns, count in sorted(counts.items())]
-        yield _panel(name, column, {"replicas": points}, stepped=True)
-    for column, lines in figures.items():
-        if _says_something(column, lines):
-            yield _panel(name, column, lines, stepped=column.startswith("replicas"))
+def _series_panels(run: Run, name: str, t0_ns: int, names: Mapping[str, str]) -> Iterator[Panel]:
+    with open_series(run, name) as table:
+        held = [column for column in HELD_BACK if column in table.figures]
+        if held:
+            yield _held_panel(table, name, held, t0_ns)
+        for column in table.claims:
+            if column in _TITLES:
+                counts = f"""
+                    SELECT 'replicas' AS line, t_ns, CAST(count_if({quoted(column)}) AS DOUBLE) AS v
+                    FROM series WHERE {quoted(column)} IS NOT NULL GROUP BY t_ns
+                """  # noqa: S608
+                yield _panel(name, column, thinned_lines(table.connection, counts, t0_ns=t0_ns), stepped=True)
+        figures = [
+            c for c in table.figures if c not in _NOT_DRAWN and c not in SUBJECTS and c not in QUALIFIERS
+        ]
+        for column, means in _means(table, figures).items():
+            shown = _most_telling(means)
+            scale = " / 1e9" if _suffix(column) == "bytes" else ""
+            points = f"""
+                SELECT line, t_ns, {quoted(column)}{scale} AS v FROM series
+                WHERE v IS NOT NULL AND line IN (SELECT unnest({_list(shown)}))
+            """  # noqa: S608
+            lines = thinned_lines(table.connection, points, t0_ns=t0_ns)
+            named = {names.get(line, line): lines[line] for line in shown}
+            yield _panel(name, column, named, of=len(means), stepped=column.startswith("replicas"))
 
 
-def _is_figure(column: str, value: object) -> bool:
-    if column in _NOT_DRAWN or column in _SUBJECTS or column in _QUALIFIERS or isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _means(table: SeriesTable, figures: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the mean of each line of each figure that says something.
+
+    A counter that never moved is not worth a panel; what readers look for is, even when it is flat.
+    """
+    if not figures:
+        return {}
+    wanted = ", ".join(f"avg({c}), min({c}) < max({c})" for c in map(quoted, figures))
+    rows = table.connection.execute(f"SELECT line, {wanted} FROM series GROUP BY line").fetchall()  # noqa: S608
+    found: dict[str, dict[str, float]] = {}
+    for place, figure in enumerate(figures):
+        lines = [(row[0], row[1 + 2 * place], row[2 + 2 * place]) for row in rows]
+        if figure in _TITLES or any(has_moved for _, _, has_moved in lines):
+            found[figure] = {line: mean for line, mean, _ in lines if mean is not None}
+    return {figure: means for figure, means in found.items() if means}
 
 
-def _says_something(column: str, lines: Lines) -> bool:
-    """A counter that never moved is not worth a panel; what readers look for is, even when it is flat."""
-    return column in _TITLES or any(len({value for _, value in points}) > 1 for points in lines.values())
+def _held_panel(table: SeriesTable, name: str, held: Sequence[str], t0_ns: int) -> Panel:
+    """Return for how much of each second the GPU that was held back most was, for each reason."""
+    parts = [f"SELECT '{HELD_BACK[c]}' AS line, t_ns, {quoted(c)} AS v FROM series" for c in held]  # noqa: S608
+    if "event_reasons" in table.figures:
+        seen = f"100.0 * (CAST(event_reasons AS BIGINT) & {_POWER_CAP} > 0)::INT"
+        parts.append(f"SELECT 'power cap (seen)' AS line, t_ns, {seen} AS v FROM series")  # noqa: S608
+    worst = f"""
+        SELECT line, t_ns // 1000000000 * 1000000000 AS t_ns, max(v) AS v
+        FROM ({" UNION ALL ".join(parts)}) WHERE v IS NOT NULL GROUP BY ALL
+    """  # noqa: S608
+    lines = thinned_lines(table.connection, worst, t0_ns=t0_ns)
+    panel = _panel(name, "held_pct", lines, stepped=True)
+    return replace(panel, note="of the GPU that was held back most in that second, by reason")
 
 
-def subject_of(row: JsonObject) -> str:
-    """Return what a row is about, in a word or two; the empty string where no column says so."""
-    subject = next((str(row[column]) for column in _SUBJECTS if row.get(column) not in (None, "")), "")
-    qualifiers = [str(row[column]) for column in _QUALIFIERS if row.get(column) not in (None, "")]
-    return " ".join([subject, *qualifiers]).strip()
+def _list(texts: Sequence[str]) -> str:
+    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]"
 
 
-def _panel(name: str, column: str, lines: Lines, *, stepped: bool) -> Panel:
+def _panel(
+    name: str, column: str, lines: Mapping[str, Sequence[Point]], *, stepped: bool, of: int = 0
+) -> Panel:
     words = column.replace("_", " ")
-    shown = _most_telling(lines)
     return Panel(
         name=f"{name}.{column}",
         title=_TITLES.get(column) or f"{words[:1].upper()}{words[1:]} ({name})",
@@ -145,14 +196,12 @@ def _panel(name: str, column: str, lines: Lines, *, stepped: bool) -> Panel:
             Series(
                 label=subject or name,
                 role=_ROLES[min(index, len(_ROLES) - 1)],
-                points=thin(with_gaps(lines[subject])),
+                points=tuple(points),
                 stepped=stepped,
             )
-            for index, subject in enumerate(shown)
+            for index, (subject, points) in enumerate(lines.items())
         ),
-        note=f"the {len(shown)} of {len(lines)} with the lowest and highest means"
-        if len(shown) < len(lines)
-        else "",
+        note=f"the {len(lines)} of {of} with the lowest and highest means" if len(lines) < of else "",
     )
 
 
@@ -161,10 +210,10 @@ def _suffix(column: str) -> str:
     return next((part for part in reversed(column.split("_")[-2:]) if part in _UNITS), "")
 
 
-def _most_telling(lines: Lines) -> list[str]:
+def _most_telling(means: Mapping[str, float]) -> list[str]:
     """Return the subjects in order; of too many, those with the lowest and the highest mean."""
-    if len(lines) <= LINES_MAX:
-        return sorted(lines)
-    by_mean = sorted(lines, key=lambda s: sum(v or 0.0 for _, v in lines[s]) / len(lines[s]))
+    if len(means) <= LINES_MAX:
+        return sorted(means)
+    by_mean = sorted(means, key=lambda line: (means[line], line))
     half = LINES_MAX // 2
     return sorted(by_mean[:half] + by_mean[-half:])

@@ -76,7 +76,7 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
 
     from reports.sheet import build_sheet
 
-    sheet = build_sheet(run)
+    sheet = build_sheet(run, is_drawn=False)
     verdict = sheet.verdict
     facts = dict(sheet.facts)
     target = facts.pop("Device", "") or facts.pop("Endpoint", "") or facts.pop("Endpoints", "")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from probes.errors import RecordError
 from probes.event import Event
 from probes.json_types import JsonObject
-from probes.request import Request
 from reports.panel import Band, Marker, Panel
-from reports.record import REQUESTS_FOLDER
 from reports.run import Run
-from reports.table import read_columns
 from reports.telemetry import telemetry_panels
-from reports.traffic import traffic_panels
+from reports.traffic_sheet import Traffic, read_traffic
 
 # The moments of a game day, in the order in which they are expected.
 MOMENTS = {
@@ -29,7 +25,6 @@ MOMENTS = {
 _MOMENTS_OF_TRAINING = {"t_recover": "new steps again", "t_redundant": "every rank trains"}
 _FAULT_START = ("fault.injected", "fault.verified")
 _FAULT_END = ("fault.undone", "fault.undo_verified", "undo.verified", "undo.done")
-_CHILD = "load"  # the run of the traffic, inside a game day's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,17 +39,17 @@ class Timeline:
     problems: tuple[str, ...]  # parts of the record that could not be read
 
 
-def build_timeline(run: Run, traffic: Sequence[Request] | None = None) -> Timeline:
-    """Put what a run recorded on one clock; what cannot be read is named, never left out in silence."""
+def build_timeline(run: Run, traffic: Traffic | None = None, *, is_drawn: bool = True) -> Timeline:
+    """Put what a run recorded on one clock; what cannot be read is named, never left out in silence.
+
+    Without ``is_drawn`` it has its bands and moments, and no panel.
+    """
     t0_ns = run.header.started_ns
-    problems: list[str] = []
-    panels: list[Panel] = []
+    traffic = read_traffic(run) if traffic is None else traffic
+    problems = [traffic.problem] if traffic.problem else []
+    panels = list(traffic.panels)
     try:
-        panels += traffic_panels(read_traffic(run) if traffic is None else traffic, t0_ns)
-    except RecordError as error:
-        problems.append(str(error))
-    try:
-        panels += telemetry_panels(run, t0_ns)
+        panels += telemetry_panels(run, t0_ns) if is_drawn else []
     except RecordError as error:
         problems.append(str(error))
     bands = (
@@ -72,17 +67,6 @@ def build_timeline(run: Run, traffic: Sequence[Request] | None = None) -> Timeli
         markers=markers,
         problems=tuple(problems),
     )
-
-
-def read_traffic(run: Run) -> Sequence[Request]:
-    """Return the requests of a run, or of the load test that ran inside it."""
-    return read_columns(traffic_folder(run))
-
-
-def traffic_folder(run: Run) -> Path:
-    """Return the folder whose ``requests/`` holds this run's traffic."""
-    own = any((run.path / REQUESTS_FOLDER).glob("*.*"))
-    return run.path if own or not (run.path / _CHILD).is_dir() else run.path / _CHILD
 
 
 def _with_values(panels: list[Panel]) -> Iterator[Panel]:

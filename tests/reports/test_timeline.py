@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from probes.json_types import JsonObject
+from probes.request import Request
 from reports.panel import Panel, Point, describe, thin, with_gaps
 from reports.record import create_run
+from reports.request_table import open_requests
 from reports.run import Run, load_run
 from reports.timeline import Timeline, build_timeline
 from reports.traffic import interval_s, traffic_panels
-from tests.reports.recorded import END_S, INJECT_S, RECOVER_S, SECOND, UNDO_S, game_day, request, traffic
+from tests.reports.recorded import (
+    END_S,
+    INJECT_S,
+    RECOVER_S,
+    SECOND,
+    UNDO_S,
+    game_day,
+    request,
+    traffic,
+    write_requests,
+)
 
 
 def panel(timeline: Timeline, name: str) -> Panel:
@@ -24,6 +37,20 @@ def panel(timeline: Timeline, name: str) -> Panel:
 
 def values(panel: Panel, label: str) -> dict[float, float | None]:
     return dict(next(series for series in panel.series if series.label == label).points)
+
+
+def panels_of(requests: list[Request]) -> list[Panel]:
+    with tempfile.TemporaryDirectory() as folder:
+        write_requests(Path(folder), requests)
+        with open_requests(Path(folder)) as table:
+            return traffic_panels(table, 0)
+
+
+def interval_of(requests: list[Request]) -> int | None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_requests(Path(folder), requests)
+        with open_requests(Path(folder)) as table:
+            return interval_s(table)
 
 
 def sampled(out: Path, rows: list[JsonObject], *, series: str = "gpu") -> Run:
@@ -78,7 +105,7 @@ def test_moments_seen_while_it_ran_are_shown_before_anybody_judged(tmp_path: Pat
 
 def test_every_request_is_counted_once_as_arrival_and_once_as_good_or_failed() -> None:
     requests = traffic(0)
-    [rates, *_] = traffic_panels(requests, 0)
+    [rates, *_] = panels_of(requests)
     totals = {series.label: sum(v or 0 for _, v in series.points[:-1]) for series in rates.series}
 
     assert totals["arrivals"] == len(requests)
@@ -88,7 +115,7 @@ def test_every_request_is_counted_once_as_arrival_and_once_as_good_or_failed() -
 
 def test_requests_in_flight_rise_when_sent_and_fall_when_ended() -> None:
     first, second = request(0, 0, 1.0), request(0, 1, 1.2)
-    panels = {p.name: p for p in traffic_panels([first, second], 0)}
+    panels = {p.name: p for p in panels_of([first, second])}
 
     moments = (first.t_sent_ns, second.t_sent_ns, first.t_end_ns, second.t_end_ns)
     times_s = [t_ns / 1e9 for t_ns in moments if t_ns is not None]
@@ -97,7 +124,7 @@ def test_requests_in_flight_rise_when_sent_and_fall_when_ended() -> None:
 
 def test_first_tokens_stand_in_the_second_in_which_their_request_was_sent() -> None:
     slow = request(0, 0, 1.5, ttft_ms=3000)
-    panels = {p.name: p for p in traffic_panels([slow, request(0, 1, 1.6, ttft_ms=100)], 0)}
+    panels = {p.name: p for p in panels_of([slow, request(0, 1, 1.6, ttft_ms=100)])}
     p50, p95 = panels["ttft"].series
 
     assert [t_s for t_s, _ in p95.points] == [1.5]
@@ -106,14 +133,14 @@ def test_first_tokens_stand_in_the_second_in_which_their_request_was_sent() -> N
 
 
 def test_a_second_without_an_answer_is_a_gap_not_a_line() -> None:
-    panels = {p.name: p for p in traffic_panels([request(0, 0, 1.0), request(0, 1, 4.0)], 0)}
+    panels = {p.name: p for p in panels_of([request(0, 0, 1.0), request(0, 1, 4.0)])}
 
     assert [v is None for _, v in panels["ttft"].series[0].points] == [False, True, True, False]
 
 
 def test_gaps_between_tokens_stand_where_they_ended_and_the_worst_is_seen() -> None:
     stalled = dataclasses.replace(request(0, 0, 1.0, ttft_ms=0), gaps_us=(20_000, 2_500_000, 20_000))
-    panels = {p.name: p for p in traffic_panels([stalled], 0)}
+    panels = {p.name: p for p in panels_of([stalled])}
     p99 = dict(panels["gap"].series[1].points)
 
     assert p99[3.5] == 2500.0
@@ -121,15 +148,15 @@ def test_gaps_between_tokens_stand_where_they_ended_and_the_worst_is_seen() -> N
 
 
 def test_long_runs_are_counted_in_wider_intervals() -> None:
-    assert interval_s([request(0, 0, 0.0), request(0, 1, 600.0)]) == 1
-    assert interval_s([request(0, 0, 0.0), request(0, 1, 24 * 3600.0)]) == 300
+    assert interval_of([request(0, 0, 0.0), request(0, 1, 600.0)]) == 1
+    assert interval_of([request(0, 0, 0.0), request(0, 1, 24 * 3600.0)]) == 300
 
 
 def test_requests_that_were_never_sent_are_arrivals_that_failed() -> None:
     lost = dataclasses.replace(
         request(0, 0, 1.0, error="dropped"), t_sent_ns=None, t_end_ns=None, status=None
     )
-    [rates, *_] = traffic_panels([lost], 0)
+    [rates, *_] = panels_of([lost])
 
     assert {s.label: s.points[0][1] for s in rates.series} == {"arrivals": 1, "good": 0, "failed": 1}
 
@@ -254,6 +281,6 @@ def test_gaps_are_added_and_no_point_is_lost(found: list[Point]) -> None:
 
 
 def test_a_panel_is_described_in_words_with_its_extremes() -> None:
-    [only] = [p for p in traffic_panels([request(0, 0, 1.0)], 0) if p.name == "client_lag"]
+    [only] = [p for p in panels_of([request(0, 0, 1.0)]) if p.name == "client_lag"]
 
     assert describe(only) == "client lag: lowest 0.2 ms, highest 0.2 ms at 1.5 s"
