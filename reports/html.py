@@ -154,6 +154,7 @@ def _panel_data(panel: Panel) -> JsonObject:
             {
                 "label": plain(series.label),
                 "role": series.role,
+                "again": series.is_again,
                 "stepped": series.stepped,
                 "t": [round(t_s, 4) for t_s, _ in series.points],
                 "v": [None if v is None else float(f"{v:.{_DIGITS}g}") for _, v in series.points],

@@ -15,6 +15,8 @@ POINTS_MAX = 2400
 # A series that is silent for this many of its usual intervals shows a gap, not a line over it.
 SILENCE_INTERVALS = 3.5
 
+ROLES = ("main", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
 Point = tuple[float, float | None]  # None: a gap
 
 
@@ -23,9 +25,10 @@ class Series:
     """One line. ``role`` chooses ink and dash, so that lines differ without colour."""
 
     label: str
-    role: str  # "main", "second", "third", "fourth", "good", "bad", "faint"
+    role: str  # "good", "bad", "faint", or one of ``ROLES``
     points: tuple[Point, ...]
     stepped: bool = False
+    is_again: bool = False  # its role has a line already: this one is drawn twice as wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

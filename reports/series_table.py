@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -31,6 +32,11 @@ class SeriesTable:
     connection: duckdb.DuckDBPyConnection
     figures: tuple[str, ...]
     claims: tuple[str, ...]  # truths
+    columns: frozenset[str]
+
+    def rows(self, query: str, *needed: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query over all columns as they are; none where a needed one is missing."""
+        return self.connection.execute(query.format("rows")).fetchall() if self.columns >= {*needed} else []
 
 
 @contextlib.contextmanager
@@ -52,10 +58,12 @@ def open_series(run: Run, name: str) -> Iterator[SeriesTable]:
             figures = tuple(name for name, kind in columns.items() if kind in (*_NUMBERS, "JSON"))
             claims = tuple(name for name, kind in columns.items() if kind == "BOOLEAN")
             if columns.get("t_ns") not in (*_NUMBERS, "JSON"):
-                yield SeriesTable(connection=connection, figures=(), claims=())
+                yield SeriesTable(connection=connection, figures=(), claims=(), columns=frozenset(columns))
                 return
             connection.execute(_table(columns, figures, claims, run.clock_offset_s))
-            yield SeriesTable(connection=connection, figures=figures, claims=claims)
+            yield SeriesTable(
+                connection=connection, figures=figures, claims=claims, columns=frozenset(columns)
+            )
     except duckdb.Error as error:
         raise RecordError(f"{part}: cannot be read: {error}") from error
 

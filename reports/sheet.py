@@ -15,12 +15,17 @@ from probes.event import Event
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
+from reports.answer_rows import Answers, read_answers
+from reports.device_rows import Devices, read_devices
 from reports.endpoint_rows import EndpointRow
 from reports.fleet_sheet import FleetSheet, build_fleet_sheet
 from reports.gameday_sheet import GamedaySheet, build_gameday_sheet
+from reports.latency_plot import latency_plot
 from reports.rate_plot import rate_plots
 from reports.request_figures import Failure, Latency
 from reports.run import Run
+from reports.run_coverage import RunCoverage, read_coverage
+from reports.subject_rows import SubjectRow, subject_rows
 from reports.text import one_line, plain
 from reports.timeline import Timeline, build_timeline
 from reports.traffic_sheet import child_of, read_traffic
@@ -68,8 +73,14 @@ class Sheet:
     findings: tuple[Finding, ...]
     findings_left_out: int
     shown: tuple[tuple[str, tuple[Finding, ...]], ...]  # what passed, by rule
+    not_applicable: tuple[tuple[str, tuple[Finding, ...]], ...]  # by what was said of it
     controls: tuple[Control, ...]
     child_report: str  # of the load test inside a game day; empty: there is none
+    subjects: tuple[SubjectRow, ...]
+    devices: Devices | None  # of a burn-in
+    answers: Answers | None  # to checked tasks
+    coverage: RunCoverage | None
+    latency_plot: Markup
     endpoints: tuple[EndpointRow, ...]  # of a load on several
     latencies: tuple[Latency, ...]
     failures: tuple[Failure, ...]
@@ -100,8 +111,14 @@ def build_sheet(run: Run, *, is_drawn: bool = True) -> Sheet:
         findings=tuple(findings[:FINDINGS_MAX]),
         findings_left_out=max(0, len(findings) - FINDINGS_MAX),
         shown=tuple(_by_rule([f for f in verdict.passed if not is_control(f)]).items()),
+        not_applicable=tuple(_by_words(verdict.not_applicable).items()),
         controls=(*_controls(verdict), *(() if child is None else _controls(sum_up(child)))),
         child_report=f"{child.path.name}/report.html" if child is not None else "",
+        subjects=tuple(subject_rows(run.findings)),
+        devices=read_devices(run) if is_drawn else None,
+        answers=read_answers(run),
+        coverage=read_coverage(run),
+        latency_plot=latency_plot(traffic.latencies),
         endpoints=traffic.endpoints,
         latencies=traffic.latencies,
         failures=traffic.failures,
@@ -121,6 +138,14 @@ def _by_rule(findings: Sequence[Finding]) -> dict[str, tuple[Finding, ...]]:
     for finding in findings:
         rules[finding.rule] = (*rules.get(finding.rule, ()), finding)
     return rules
+
+
+def _by_words(findings: Sequence[Finding]) -> dict[str, tuple[Finding, ...]]:
+    """Group findings that say the same: a machine without GPUs says it of many rules."""
+    words: dict[str, tuple[Finding, ...]] = {}
+    for finding in findings[:FINDINGS_MAX]:
+        words[finding.observed] = (*words.get(finding.observed, ()), finding)
+    return words
 
 
 def _weight(finding: Finding) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from reports.panel import Panel, Point, Series
+from reports.panel import ROLES, Panel, Point, Series
 from reports.run import Run
 from reports.series_table import QUALIFIERS, SUBJECTS, SeriesTable, open_series, quoted
 from reports.table import series_names
@@ -42,6 +43,7 @@ _TITLES = {
     "busy_tflops": "Matrix products while the device was busy",
     "busy_pct": "Share of time that the device was busy",
     "busbw_gbps": "All-reduce bus bandwidth",
+    "gbps": "Transfer rate",
     "temperature_c": "Temperature",
     "memory_temperature_c": "Memory temperature",
     "power_w": "Power",
@@ -90,7 +92,6 @@ _NOT_DRAWN = frozenset(
 )
 PANELS_MAX = 16
 LINES_MAX = 16  # more lines than this cannot be told apart; the extremes are kept
-_ROLES = ("main", "second", "third", "fourth", "faint")
 
 
 def telemetry_panels(run: Run, t0_ns: int) -> list[Panel]:
@@ -101,7 +102,14 @@ def telemetry_panels(run: Run, t0_ns: int) -> list[Panel]:
         return []
     names = gpu_names(run)
     panels = [panel for name in series_names(run) for panel in _series_panels(run, name, t0_ns, names)]
-    return sorted(panels, key=lambda panel: _rank(panel.name))[:PANELS_MAX]
+    titles = Counter(panel.title for panel in panels)
+    named = [
+        panel
+        if titles[panel.title] == 1
+        else replace(panel, title=f"{panel.title}: {panel.name.split('.')[0]}")
+        for panel in panels
+    ]
+    return sorted(named, key=lambda panel: _rank(panel.name))[:PANELS_MAX]
 
 
 def gpu_names(run: Run) -> dict[str, str]:
@@ -195,7 +203,8 @@ def _panel(
         series=tuple(
             Series(
                 label=subject or name,
-                role=_ROLES[min(index, len(_ROLES) - 1)],
+                role=ROLES[index % len(ROLES)],
+                is_again=index >= len(ROLES),
                 points=tuple(points),
                 stepped=stepped,
             )

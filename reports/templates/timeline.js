@@ -6,8 +6,8 @@ const overproofCharts = (() => {
   const whole = { min: 0, max: data.end_s };
   const charts = [];
   const AXIS_PX = 64;
-  const DASHES = { main: [], second: [6, 3], third: [10, 3, 2, 3], fourth: [], good: [], bad: [], faint: [2, 3] };
-  const WIDTHS = { main: 1.6, second: 1.4, third: 1.4, fourth: 1.4, good: 1.6, bad: 2.4, faint: 1.4 };
+  const DASHES = { main: [], second: [6, 3], third: [10, 3, 2, 3], fourth: [2, 2], fifth: [14, 4], sixth: [5, 2, 1, 2], seventh: [8, 2, 2, 2, 2, 2], eighth: [1, 4], good: [], bad: [], faint: [2, 3] };
+  const WIDTHS = { main: 1.6, good: 1.6, bad: 2.4 };
 
   const ink = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const font = px => px + "px " + getComputedStyle(document.body).fontFamily;
@@ -91,6 +91,10 @@ const overproofCharts = (() => {
       if (row < 0) row = rows.length;
       if ((row + 1) * rowHeight > bbox.height) return;
       rows[row] = x + needed;
+      ctx.fillStyle = ink("sheet");
+      ctx.globalAlpha = 0.8;
+      ctx.fillRect(x + 2 * ratio, bbox.top + row * rowHeight, needed - 4 * ratio, rowHeight);
+      ctx.globalAlpha = 1;
       ctx.fillStyle = ink(label.colour);
       ctx.fillText(label.text, x + 4 * ratio, bbox.top + (row + 0.5) * rowHeight);
     });
@@ -117,14 +121,20 @@ const overproofCharts = (() => {
   const lineOf = series => ({
     label: series.label,
     stroke: () => ink(series.role),
-    width: WIDTHS[series.role],
+    width: (WIDTHS[series.role] ?? 1.4) * (series.again ? 2 : 1),
     dash: DASHES[series.role],
     spanGaps: false,
     paths: series.stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
     points: { show: series.t.length < 40 && !series.stepped, size: 4 },
-    value: (_, value) => figure(value),
+    value: (_, value) => value == null ? "" : figure(value),
   });
 
+  const swatch = series => {
+    const shape = (name, parts) => Object.entries(parts).reduce((made, [key, value]) => { made.setAttribute(key, value); return made; }, document.createElementNS("http://www.w3.org/2000/svg", name));
+    const drawn = shape("svg", { class: "swatch ink-" + series.role, width: 30, height: 8, "aria-hidden": "true" });
+    drawn.append(shape("line", { x1: 0, x2: 30, y1: 4, y2: 4, "stroke-width": (WIDTHS[series.role] ?? 1.4) * (series.again ? 2 : 1) + 0.4, "stroke-dasharray": DASHES[series.role].join(" ") }));
+    return drawn;
+  };
   const addPanel = (panel, index, isLast) => {
     const holder = document.querySelector("#panel-" + index + " .plot");
     const joined = uPlot.join(panel.series.map(series => [series.t, series.v]), panel.series.map(() => [1, 1]));
@@ -136,6 +146,11 @@ const overproofCharts = (() => {
       series: [{}, ...panel.series.map(lineOf)],
       legend: { live: true, mount: (_, legend) => holder.parentElement.querySelector(".legend").append(legend) },
     }, joined, holder);
+    /* What tells lines apart without colour stands in the legend too. */
+    holder.parentElement.querySelectorAll(".legend .u-marker").forEach((mark, place) => {
+      const series = panel.series[place - 1];
+      if (series) mark.replaceWith(swatch(series));
+    });
     charts.push(chart);
   };
   const addStrip = () => {

@@ -1,0 +1,67 @@
+"""What of all that really breaks a run has looked for: the published categories, by the rules that judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from probes.detectors import detectors
+from probes.failure_categories import failure_categories
+from probes.finding import Finding
+from probes.outcome import Outcome
+from reports.run import Run
+
+_SIGNS = {"found": "✗", "not found": "✓", "undecided": "?"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookedFor:
+    """One category, and the rules that could have found it and came to a conclusion, or could not."""
+
+    category: str
+    title: str
+    rules: tuple[str, ...]
+    word: str  # "found", "not found" or "undecided"
+
+    @property
+    def sign(self) -> str:
+        """The mark beside the word."""
+        return _SIGNS[self.word]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCoverage:
+    """Every category, once."""
+
+    looked_for: tuple[LookedFor, ...]
+    not_looked_for: tuple[str, ...]  # titles
+
+
+def read_coverage(run: Run) -> RunCoverage | None:
+    """Return what a run looked for; None: no rule of its kind is declared, or nobody has judged it."""
+    job = detectors().jobs.get(run.header.kind)
+    if job is None or not run.findings:
+        return None
+    judged = [finding for finding in run.findings if finding.outcome is not None and finding.waiver is None]
+    looked_for, missing = [], []
+    for category, title in failure_categories().titles.items():
+        about = [finding for finding in judged if category in job.detects.get(finding.rule, {})]
+        if about:
+            looked_for.append(_looked_for(category, title, about, job.has_found))
+        else:
+            missing.append(title)
+    return RunCoverage(looked_for=tuple(looked_for), not_looked_for=tuple(missing))
+
+
+def _looked_for(
+    category: str, title: str, about: list[Finding], has_found: Callable[[Finding, str], bool]
+) -> LookedFor:
+    word = "not found" if any(finding.outcome is Outcome.PASS for finding in about) else "undecided"
+    if any(has_found(finding, category) for finding in about):
+        word = "found"
+    return LookedFor(
+        category=category,
+        title=title,
+        rules=tuple(dict.fromkeys(finding.rule for finding in about)),
+        word=word,
+    )
