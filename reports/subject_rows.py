@@ -27,7 +27,7 @@ def subject_rows(findings: Sequence[Finding]) -> list[SubjectRow]:
     """Return the subjects of the findings that count, the worst first; not those that prove detectors."""
     by_subject: dict[str, list[Outcome]] = {}
     for finding in findings:
-        if finding.counts and finding.outcome is not None and not is_control(finding):
+        if finding.counts and finding.outcome is not None and not _is_about_us(finding):
             by_subject.setdefault(_name(finding.subject), []).append(finding.outcome)
     rows = [
         SubjectRow(
@@ -39,6 +39,11 @@ def subject_rows(findings: Sequence[Finding]) -> list[SubjectRow]:
         for name, outcomes in by_subject.items()
     ]
     return sorted(rows, key=lambda row: _ORDER[row.outcome])
+
+
+def _is_about_us(finding: Finding) -> bool:
+    """Say whether a finding proves a detector, or that the run itself was whole."""
+    return is_control(finding) or (finding.subject.startswith("run:") and finding.outcome is Outcome.PASS)
 
 
 def _name(subject: str) -> str:
