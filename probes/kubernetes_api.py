@@ -91,15 +91,34 @@ class KubeClient:
             ApiRefused: the API says no.
             TargetError: it does not answer in time.
         """
+        return _as_json(self._answer(method, path, query, body, content_type, within_s))
+
+    def text(self, path: str, **query: object) -> str:
+        """Return what is no JSON, such as the log of a pod.
+
+        Raises:
+            ApiRefused: the API says no.
+            TargetError: it does not answer in time.
+        """
+        return self._answer("GET", path, query, None, JSON, DEADLINE_S).decode(errors="replace")
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None,
+        body: object,
+        content_type: str,
+        within_s: float,
+    ) -> bytes:
         response = self._send(method, path, query, body, content_type, within_s)
         try:
-            text = response.read(decode_content=True)
+            text = bytes(response.read(decode_content=True))
         except Exception as error:  # urllib3's own, without importing it where nobody asks a cluster
             raise self._silent(method, path, error) from error
-        said = _as_json(text)
         if response.status >= 400:
-            raise self._refused(method, path, response.status, said)
-        return said
+            raise self._refused(method, path, response.status, _as_json(text))
+        return text
 
     def listed(self, path: str, **query: object) -> list[JsonObject]:
         """Return every row of a list, page by page."""

@@ -57,6 +57,15 @@ def _beginning(data: JsonObject) -> str:
     return f"{said}; passed over the checkpoint of step {passed}" if passed else said
 
 
+def _of_probe(data: JsonObject) -> tuple[str, str, str] | None:
+    """Return what a probe of ours saw; None: it is none, or has nothing to tell."""
+    output = data.get("output")
+    if data.get("type") != "probe" or not isinstance(output, dict) or not output.get("observed"):
+        return None
+    mark = {"pass": WELL, "fail": HARM}.get(str(output.get("outcome")), PLAIN)
+    return mark, f"probe: {data.get('name')}", str(output["observed"])
+
+
 Line = tuple[str, str, str]  # mark, what, detail
 # Kind of an event -> what it says; what is not here is in the log of the run.
 _LINES: Mapping[str, Callable[[JsonObject], Line]] = {
@@ -124,6 +133,9 @@ def _events(run: Run) -> Iterator[tuple[int, Line]]:
     for event in run.events:
         if event.kind in _LINES:
             yield event.t_ns, _LINES[event.kind](event.data)
+        elif event.kind == "chaos.activity.completed":
+            if (line := _of_probe(event.data)) is not None:
+                yield event.t_ns, line
         elif event.kind == "phase.started" and event.data.get("phase") == "before":
             what = "steps are watched" if run.header.spec.get("training") else "traffic begins"
             yield event.t_ns, (PLAIN, what, "")

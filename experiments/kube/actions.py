@@ -27,8 +27,9 @@ from experiments.kube.deployments import capture_rollout, capture_scale
 from experiments.kube.faults import await_back
 from experiments.kube.lock import check_lock
 from experiments.kube.marks import new_mark
+from experiments.kube.observed import node_state
 from experiments.kube.pod_view import PodView
-from experiments.kube.pods import condition_of, is_leaving, name_of, waits_for
+from experiments.kube.pods import is_leaving, name_of, waits_for
 from experiments.kube.undo_steps import UndoStep, make_step
 from experiments.kube.workloads import DEPLOYMENT, path_of, pods_of, see_whole, wanted_of
 from experiments.ledger import Entry, read_ledger
@@ -338,18 +339,10 @@ def nodes_schedulable(nodes: Sequence[str] = (), label_selector: str = "") -> Js
     query = {"labelSelector": label_selector} if label_selector else {}
     rows = {str(row["metadata"]["name"]): row for row in client.listed("/api/v1/nodes", **query)}
     wanted = nodes or sorted(rows)
-    seen = {name: _of_node(rows.get(name)) for name in wanted}
+    seen = {name: node_state(rows.get(name)) for name in wanted}
     bad = [name for name, said in seen.items() if said != "ready"]
     outcome = Outcome.FAIL if bad else Outcome.PASS if seen else Outcome.INCONCLUSIVE
     return {"outcome": outcome.value, "nodes": seen}
-
-
-def _of_node(node: JsonObject | None) -> str:
-    if node is None:
-        return "is not there"
-    if condition_of(node, "Ready").get("status") != "True":
-        return "not ready"
-    return "cordoned" if node["spec"].get("unschedulable") else "ready"
 
 
 def no_pods_wait(namespace: str = "", longer_than_s: float = 0.0) -> JsonObject:

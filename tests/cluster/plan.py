@@ -25,6 +25,7 @@ class Clocks:
     node_monitor_grace_s: int = 8  # silence after which a node is not ready
     toleration_s: int = 5  # how long a pod stays on such a node, if it says nothing else
     pod_eviction_rate_per_s: float = 1.0
+    autoscaler_s: int = 5  # how often an autoscaler looks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

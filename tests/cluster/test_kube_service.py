@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 from kubernetes import client
 
-from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE
+from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.client import connect
+from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
+from experiments.kube.observations import replicas_between
+from probes.finding import Finding
+from probes.json_types import JsonObject
+from probes.outcome import Outcome
+from reports.run import load_run
 from tests.cluster.images import ENDPOINT_IMAGE
 from tests.cluster.kube_days import overproof
 from tests.cluster.plan import KUBECONFIG_VARIABLE
+from tests.cluster.pod_metrics import serving_pod_metrics
+from tests.cluster.running import Hosts
 from tests.cluster.workload import replica_that_answers
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
+CORES_PER_REPLICA = {"type": "AverageValue", "averageValue": "30m"}
 IMAGE = ("--image", ENDPOINT_IMAGE, "--python", f"python3.{sys.version_info.minor}")
 
 
@@ -83,6 +96,89 @@ def test_a_namespace_of_somebody_else_is_neither_filled_nor_removed(
     assert "not a lab of ours" in down.stderr
     assert client.CoreV1Api(api).list_namespaced_pod(namespace).items == []
     assert client.CoreV1Api(api).read_namespace(namespace).metadata.deletion_timestamp is None
+
+
+SCALED = {  # as shipped, on figures small enough for this machine and at the pace of its shortened clocks
+    "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": CORES_PER_REPLICA}}],
+    "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}},
+}
+
+
+@pytest.fixture
+def scaled(api: client.ApiClient, place: tuple[str, ...], hosts: Hosts) -> Iterator[str]:
+    """Put up a service of one replica, at most three by load, and return its address."""
+    with serving_pod_metrics(api, hosts.plan):
+        up = lab("up", *place, *IMAGE, "--yes", "--json", "--replicas", "1", "--replicas-max", "3")
+        assert up.returncode == 0, up.stderr
+        client.AutoscalingV2Api(api).patch_namespaced_horizontal_pod_autoscaler(
+            "chat", place[-1], {"spec": SCALED}
+        )
+        yield json.loads(up.stdout)["url"]
+
+
+def spike(folder: Path, *, at_s: int, for_s: int, duration_s: int, expect: JsonObject) -> Path:
+    """Write a load that needs more than one replica for a while."""
+    arrivals = {"kind": "spike", "rate_per_s": 4, "spike_per_s": 40, "at_s": at_s, "for_s": for_s}
+    size = {"kind": "constant", "value": 4}
+    document = {
+        "name": "spike",
+        "arrivals": arrivals,
+        "duration_s": duration_s,
+        "endpoint": {"reuse_connections": False},  # a Service chooses a replica for each connection
+        "prompt": {"input_tokens": size, "output_tokens": size},
+        "expect": {"autoscale": {"replicas": {"kind": "header", "window_s": 5}} | expect},
+    }
+    path = folder / "spike.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def judged(path: Path, url: str) -> tuple[int, Finding]:
+    """Run the load; return its exit code and what came of the autoscaler."""
+    done = overproof("load", "run", path, "--endpoint", url, "--out", path.parent / "runs")
+    (folder,) = [each for each in (path.parent / "runs").glob("*-load-*") if not each.is_symlink()]
+    (found,) = [f for f in load_run(folder).findings if f.rule == "autoscale"]
+    return done.returncode, found
+
+
+def test_a_spike_brings_replicas_and_its_end_takes_them_back(
+    api: client.ApiClient, place: tuple[str, ...], scaled: str, tmp_path: Path
+) -> None:
+    expect = {"scale_up": {"to_min": 2, "within_s": 50}, "release": {"to_max": 1, "within_s": 50}}
+    path = spike(tmp_path, at_s=15, for_s=60, duration_s=140, expect=expect)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(judged, path, scaled)
+        with aiming_at(aim_at(place[-1])):
+            up = replicas_between("chat", 2, 3, within_s=90)
+            down = replicas_between("chat", 1, 1, within_s=90)
+        status, found = running.result()
+
+    assert (up["outcome"], down["outcome"]) == ("pass", "pass"), (up, down)
+    assert "its autoscaler wants" in up["observed"]
+    assert found.outcome is Outcome.PASS, found
+    assert status in (0, 3)
+
+
+def test_an_autoscaler_that_does_not_follow_fails_the_spike(
+    api: client.ApiClient, place: tuple[str, ...], scaled: str, tmp_path: Path
+) -> None:
+    client.AutoscalingV2Api(api).patch_namespaced_horizontal_pod_autoscaler(
+        "chat", place[-1], {"spec": {"maxReplicas": 1}}
+    )
+    path = spike(
+        tmp_path, at_s=6, for_s=24, duration_s=35, expect={"scale_up": {"to_min": 2, "within_s": 15}}
+    )
+
+    status, found = judged(path, scaled)
+
+    assert (status, found.outcome) == (1, Outcome.FAIL), found
+
+
+def aim_at(namespace: str) -> Aim:
+    """Return where probes look."""
+    cluster = Cluster(namespaces=(namespace,), kubeconfig=os.environ[KUBECONFIG_VARIABLE])
+    return Aim(name="t", cluster=cluster, seed=1, run="", uid=connect(cluster).identity().uid)
 
 
 def test_a_context_that_is_not_there_is_one_line(place: tuple[str, ...]) -> None:
