@@ -25,11 +25,11 @@ GPU = "nvidia.com/gpu"
 SEEDED = ("--seed-fault", "matmul:nan@cpu:0")
 
 
-def gated(node: str, *more: str) -> JsonObject:
-    """Return the shipped pod on a node, with a job that says that it ran, and more arguments for the gate."""
+def gated(node: str, core: int, *more: str) -> JsonObject:
+    """Return the shipped pod on a node, on one core, with a job that says that it ran."""
     spec = at_home(shipped("burnin/gate", "Pod")["spec"], more=("--device", "cpu", *more))
     (gate,) = spec["initContainers"]
-    gate["command"] = ["taskset", "-c", "0", *gate["command"]]
+    gate["command"] = ["taskset", "-c", str(core), *gate["command"]]
     (job,) = spec["containers"]
     job |= {
         "image": ENDPOINT_IMAGE,
@@ -41,12 +41,20 @@ def gated(node: str, *more: str) -> JsonObject:
     return {"metadata": {"name": f"gated-{node}"}, "spec": spec}
 
 
+def said(core: client.CoreV1Api, namespace: str) -> list[str]:
+    """Return the last words of each container, for a test that fails to show."""
+    pods = core.list_namespaced_pod(namespace).items
+    every = [(*pod.status.init_container_statuses, *pod.status.container_statuses) for pod in pods]
+    ended = [status.state.terminated for statuses in every for status in statuses]
+    return [f"{each.exit_code} {each.reason} {each.message}" for each in ended if each is not None]
+
+
 def test_a_job_behind_the_gate_starts_on_a_node_that_does_not_fail_and_on_no_other(
     api: client.ApiClient, namespace: str
 ) -> None:
     core = client.CoreV1Api(api)
-    core.create_namespaced_pod(namespace, gated("node-1"))
-    core.create_namespaced_pod(namespace, gated("node-2", *SEEDED))
+    core.create_namespaced_pod(namespace, gated("node-1", 0))
+    core.create_namespaced_pod(namespace, gated("node-2", 1, *SEEDED))
 
     def phases() -> dict[str, str]:
         pods = core.list_namespaced_pod(namespace).items
@@ -55,7 +63,7 @@ def test_a_job_behind_the_gate_starts_on_a_node_that_does_not_fail_and_on_no_oth
     over = wait_until(lambda: set(phases().values()) <= {"Succeeded", "Failed"}, timeout_s=220, interval_s=1)
 
     assert over, phases()
-    assert phases() == {"node-1": "Succeeded", "node-2": "Failed"}
+    assert phases() == {"node-1": "Succeeded", "node-2": "Failed"}, said(core, namespace)
     assert core.read_namespaced_pod_log("gated-node-1", namespace).strip() == "ran"
     (gate,) = core.read_namespaced_pod("gated-node-2", namespace).status.init_container_statuses
     (job,) = core.read_namespaced_pod("gated-node-2", namespace).status.container_statuses

@@ -129,6 +129,19 @@ def test_kubernetes_frees_cordoned_nodes_whose_gpus_nobody_holds(cluster: CoreV1
     assert "team/train holds GPUs" in said["busy"].detail
 
 
+def test_where_idle_is_enough_a_node_in_service_is_free_unless_somebody_holds_a_gpu(
+    cluster: CoreV1Api,
+) -> None:
+    said = ask_kubernetes(["free", "busy", "in", "none"], cluster, is_idle_enough=True)
+
+    assert {name: permission.kind for name, permission in said.items()} == {
+        "free": "drained",
+        "busy": None,
+        "in": "idle",
+        "none": None,
+    }
+
+
 def test_a_cluster_that_does_not_answer_permits_nothing() -> None:
     configuration = Configuration(host="http://127.0.0.1:9")
     configuration.retries = False
