@@ -58,6 +58,10 @@ DEMO = {
     "game day": ["gameday", "run", str(_HERE / "experiments" / "catalogue" / "local" / "replica-kill.yaml")],
 }
 
+HtmlFile = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="File that receives a page to read and print.")
+]
+
 app = typer.Typer(
     name="overproof",
     help="Proof-test AI clusters: burn in the hardware, load the service, break it on purpose.",
@@ -146,6 +150,7 @@ def compare(
             min=0, max=100, help="Known deviation between like runs, instead of what base runs show."
         ),
     ] = None,
+    html: HtmlFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Compare a load run with earlier ones: better, worse, same or unclear; exit 1 if anything is worse."""
@@ -163,6 +168,12 @@ def compare(
         run_to_run=None if run_to_run_pct is None else run_to_run_pct / 100,
     )
     comparison = compare(load_bases(runs[:-1], run[0]), run[0], tolerance=tolerance)
+    if html is not None:
+        from reports.compare_page import render_comparison
+        from reports.page import write_page
+        from reports.run_figures import folders_of
+
+        write_page(html, render_comparison(comparison, page=html, runs=folders_of(runs)))
     github_summary(comparison)
     text = json.dumps(comparison_document(comparison)) if as_json else "\n".join(render_lines(comparison))
     sys.stdout.write(text + "\n")
@@ -192,7 +203,7 @@ def baseline(
 @app.command()
 def history(
     runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="Folder of runs.")] = Path("runs"),
-    html: Annotated[Path | None, typer.Option(help="File that receives a page with plots.")] = None,
+    html: HtmlFile = None,
     last: Annotated[int, typer.Option(min=1, max=10_000, help="Runs to look at, the latest.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -202,12 +213,9 @@ def history(
     groups = build_history(runs, last=last)
     if html is not None:
         from reports.history_page import render_history
-        from reports.record import write_atomically
+        from reports.page import write_page
 
-        try:
-            write_atomically(html, render_history(groups, folder=str(runs)))
-        except OSError as error:
-            raise ConfigError(f"--html {html}: cannot be written: {error.strerror}") from error
+        write_page(html, render_history(groups, folder=str(runs), page=html))
     text = json.dumps(history_document(groups)) if as_json else "\n".join(render_lines(groups))
     sys.stdout.write(text + "\n")
 
@@ -222,6 +230,7 @@ def coverage(
     shown_min_pct: Annotated[
         float, typer.Option(min=0, max=100, help="Exit 1 where less than this is shown, of any table.")
     ] = 0.0,
+    html: HtmlFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Show how much of what really breaks can be found, brought about, and was shown found or healed."""
@@ -232,7 +241,8 @@ def coverage(
     from reports.coverage_text import coverage_document, render_lines
 
     jobs = {kind: importlib.import_module(module) for kind, module in COVERAGE.items()}
-    gathered = gather(open_runs(runs or []), {kind: job.shown_by for kind, job in jobs.items()})
+    opened = open_runs(runs or [])
+    gathered = gather(opened, {kind: job.shown_by for kind, job in jobs.items()})
     computed = compute_coverage(
         failure_categories().only(table) if table else failure_categories(),
         detects=detectors().all(),
@@ -241,6 +251,12 @@ def coverage(
         runs=gathered.runs,
         not_counted=gathered.not_counted,
     )
+    if html is not None:
+        from reports.coverage_page import render_coverage
+        from reports.page import write_page
+
+        folders = {run.header.id: run.path for run in opened}
+        write_page(html, render_coverage(computed, page=html, runs=folders))
     text = json.dumps(coverage_document(computed)) if as_json else "\n".join(render_lines(computed))
     sys.stdout.write(text + "\n")
     is_enough = all(t.shown_share * 100 >= shown_min_pct for t in computed.tables)

@@ -6,7 +6,7 @@ import datetime
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from burnin.evidence import Evidence, subject_of
@@ -26,6 +26,7 @@ from reports.certificate import (
     render_certificate,
     sums_text,
 )
+from reports.html import report_link
 from reports.record import write_atomically
 from reports.run import Run
 from reports.session import judge_completeness
@@ -62,7 +63,8 @@ def certify(run: Run, *, out: Path | None = None) -> Certified:
     path = (out or run.path) / f"{_stem(run)}.html"
     try:
         write_atomically(path.with_name(f"{_stem(run)}.sha256"), sums_text(certificate.files))
-        write_atomically(path, render_certificate(certificate))
+        linked = replace(certificate, report=report_link(run.path, page=path))
+        write_atomically(path, render_certificate(linked))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return Certified(outcome=Outcome.PASS, path=path, reason="")

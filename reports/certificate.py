@@ -60,6 +60,7 @@ class Certificate:
     files: tuple[tuple[str, str], ...]  # name, SHA-256
     digest: str  # over the lines of the files
     command: str  # that checks the digests
+    report: str = ""  # its address, seen from the certificate; empty: there is none
 
 
 def record_digests(run: Run) -> tuple[tuple[str, str], ...]:
@@ -96,7 +97,7 @@ def render_certificate(certificate: Certificate) -> str:
     return _template().render(
         c=certificate,
         style=Markup(style),  # noqa: S704  (our own file)
-        policy=content_policy((), style).replace("script-src ; ", ""),
+        policy=content_policy((), style),
     )
 
 

@@ -36,7 +36,7 @@ def render_lines(comparison: Comparison) -> Iterator[str]:
             f"{SIGNS[change.direction]} {change.direction}"
         )
     yield ""
-    for text in _remarks(comparison):
+    for text in remarks(comparison):
         yield one_line(f"- {text}", 600)
 
 
@@ -59,8 +59,8 @@ def render_markdown_table(comparison: Comparison) -> str:
             f"±{amount(change, change.margin).lstrip('+')}",
         )
         rows.append(f"| {' | '.join(cells)} |")
-    remarks = [*(f"not comparable: {text}" for text in comparison.obstacles), *_remarks(comparison)]
-    return "\n".join([*rows, "", *(f"- {escape(one_line(text, 600))}" for text in remarks)]) + "\n"
+    told = [*(f"not comparable: {text}" for text in comparison.obstacles), *remarks(comparison)]
+    return "\n".join([*rows, "", *(f"- {escape(one_line(text, 600))}" for text in told)]) + "\n"
 
 
 def comparison_document(comparison: Comparison) -> JsonObject:
@@ -102,7 +102,8 @@ def _base_name(comparison: Comparison) -> str:
     return base[0].id if len(base) == 1 else f"{len(base)} runs from {base[0].id} to {base[-1].id}"
 
 
-def _remarks(comparison: Comparison) -> Iterator[str]:
+def remarks(comparison: Comparison) -> Iterator[str]:
+    """Yield what a reader has to know: what differs, and why figures are unclear or missing."""
     yield from comparison.notes
     unclear: dict[str, list[str]] = {}
     for change in comparison.changes:

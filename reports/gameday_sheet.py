@@ -16,6 +16,7 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from reports.gameday_story import Step, injected_at, name_of, tell_story
 from reports.record import UNDO_FILE
+from reports.related import Related, related_runs, runs_beside
 from reports.run import CRASHED, INTERRUPTED, STOPPED, Run, read_ndjson
 from reports.timeline import Timeline
 
@@ -68,6 +69,7 @@ class GamedaySheet:
     healing: tuple[Healing, ...]
     figures: tuple[Figure, ...]
     follow_ups: tuple[FollowUp, ...]
+    related: tuple[Related, ...]  # runs inside it, and of the same nodes
 
 
 def build_gameday_sheet(run: Run, timeline: Timeline) -> GamedaySheet | None:
@@ -88,6 +90,7 @@ def build_gameday_sheet(run: Run, timeline: Timeline) -> GamedaySheet | None:
         healing=healing,
         figures=figures,
         follow_ups=tuple(_follow_ups(run, plan, harm, healing))[:FOLLOW_UPS_MAX],
+        related=related_runs(run, runs_beside(run)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from probes.errors import ConfigError, RecordError
@@ -14,9 +14,11 @@ from reports.compare import Comparison, Direction, compare, differing
 from reports.compare_text import SIGNS as DIRECTION_SIGNS
 from reports.compare_text import amount
 from reports.figure_kind import KINDS
+from reports.related import Related, related_runs
+from reports.run import Run
 from reports.run_figures import RunFigures, figures_to_json, measure, read_figures, runs_in
 from reports.text import one_line
-from reports.verdict import KIND_TITLES
+from reports.verdict import KIND_TITLES, sum_up
 from reports.verdict import SIGNS as SIGNS
 
 SCHEMA_VERSION = 1
@@ -35,6 +37,8 @@ class Entry:
     run: RunFigures
     path: Path
     changed: tuple[str, ...]
+    why: str = ""  # what decided it, where it did not pass
+    related: tuple[Related, ...] = ()  # to a game day: runs inside it, and of the same nodes
 
     @property
     def started(self) -> str:
@@ -79,26 +83,47 @@ def build_history(folder: Path, *, last: int) -> list[Group]:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give the one that `--out` named")
-    groups: dict[tuple[str, str], list[tuple[Path, RunFigures]]] = {}
-    for run in runs_in(folder, most=last):
+    groups: dict[tuple[str, str], list[tuple[Run, RunFigures]]] = {}
+    runs = runs_in(folder, most=last)
+    for run in runs:
         try:
             figures = read_figures(run)
         except (RecordError, ConfigError, ValueError) as error:
             figures = measure(run, [], findings=run.findings, outcome=run.outcome, problems=[str(error)])
-        groups.setdefault((figures.kind, figures.workload), []).append((run.path, figures))
+        groups.setdefault((figures.kind, figures.workload), []).append((run, figures))
     if not groups:
         raise ConfigError(f"{folder}: holds no run")
-    return [_group(kind, name, found) for (kind, name), found in groups.items()]
+    return [_group(kind, name, found, runs) for (kind, name), found in groups.items()]
 
 
-def _group(kind: str, name: str, found: Sequence[tuple[Path, RunFigures]]) -> Group:
+def _group(kind: str, name: str, found: Sequence[tuple[Run, RunFigures]], beside: Sequence[Run]) -> Group:
     before: RunFigures | None = None
     entries = []
-    for path, run in found:
-        entries.append(Entry(run=run, path=path, changed=tuple(_changed(before, run)) if before else ()))
-        before = run
-    trend, problem = _trend([run for _, run in found])
+    for run, figures in found:
+        entries.append(
+            Entry(
+                run=figures,
+                path=run.path,
+                changed=tuple(_changed(before, figures)) if before else (),
+                why=_why(run),
+                related=related_runs(run, beside),
+            )
+        )
+        before = figures
+    trend, problem = _trend([figures for _, figures in found])
     return Group(kind=kind, name=name, entries=tuple(entries), trend=trend, trend_problem=problem)
+
+
+def _why(run: Run) -> str:
+    """Return the first finding that kept a run from passing, and how many more there are."""
+    verdict = sum_up(run)
+    if verdict.outcome is Outcome.PASS:
+        return ""
+    found = verdict.failed or verdict.undecided
+    if not found:
+        return verdict.sentence
+    more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+    return one_line(f"{found[0].rule} {found[0].subject}: {found[0].observed}", 220) + more
 
 
 def _changed(before: RunFigures, run: RunFigures) -> Iterator[str]:
@@ -156,8 +181,14 @@ def render_lines(groups: Sequence[Group]) -> Iterator[str]:
             cells = "".join(f" {_cell(entry.run, name):>9}" for name in SHOWN) if has_figures else ""
             outcome = f"{SIGNS[entry.outcome]} {entry.outcome}"
             yield f"  {entry.started}  {outcome:<14}{cells}"
+            if entry.why:
+                yield f"      {one_line(entry.why)}"
             for text in entry.changed:
                 yield f"      ◆ {one_line(text, 200)}"
+            for one in entry.related:
+                nodes = one_line(", ".join(one.nodes), 60)
+                title = f"{SIGNS[one.outcome]} {one_line(one.title, 60)}"
+                yield f"      ↔ {title} {one.run_id} ({nodes}): {one.when}"
         if group.trend_text:
             yield f"  {one_line(group.trend_text, 400)}"
         yield ""
@@ -180,11 +211,19 @@ def history_document(groups: Sequence[Group]) -> JsonObject:
                 "workload": group.name,
                 "trend": group.trend_text,
                 "trend_outcome": None if group.trend is None else group.trend.outcome.value,
-                "runs": [
-                    figures_to_json(entry.run) | {"path": str(entry.path), "changed": list(entry.changed)}
-                    for entry in group.entries
-                ],
+                "runs": [figures_to_json(entry.run) | _entry_document(entry) for entry in group.entries],
             }
             for group in groups
+        ],
+    }
+
+
+def _entry_document(entry: Entry) -> JsonObject:
+    return {
+        "path": str(entry.path),
+        "changed": list(entry.changed),
+        "why": entry.why,
+        "related": [
+            asdict(one) | {"path": str(one.path), "outcome": one.outcome.value, "nodes": list(one.nodes)}
         ],
     }

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from markupsafe import Markup
+from pathlib import Path
 
 from probes.json_types import JsonObject
+from probes.outcome import Outcome
 from reports.figure_kind import KINDS
 from reports.history import Group
-from reports.html import content_policy, embed_json, report_environment, template_text
+from reports.page import render_page
 from reports.text import plain
-from reports.verdict import SIGNS
 
 
-def render_history(groups: Sequence[Group], *, folder: str) -> str:
-    """Return the whole page."""
-    scripts = (template_text("vendor/uplot/uPlot.iife.min.js"), template_text("templates/history.js"))
-    style = template_text("vendor/uplot/uPlot.min.css") + template_text("templates/report.css")
-    return (
-        report_environment()
-        .get_template("history.html.j2")
-        .render(
-            groups=groups,
-            folder=folder,
-            shown=shown_figures,
-            signs=SIGNS,
-            kinds=KINDS,
-            charts=embed_json({"groups": [_charts(group) for group in groups]}),
-            scripts=[Markup(script) for script in scripts],  # noqa: S704  (our own files)
-            style=Markup(style),  # noqa: S704
-            policy=content_policy(scripts, style),
-        )
+def render_history(groups: Sequence[Group], *, folder: str, page: Path) -> str:
+    """Return the whole page, which will lie at ``page``."""
+    entries = sorted((e for group in groups for e in group.entries), key=lambda e: e.run.started_ns)
+    return render_page(
+        "history.html.j2",
+        script="templates/history.js",
+        charts={"groups": [_charts(group) for group in groups]},
+        groups=groups,
+        folder=folder,
+        page=page,
+        first=entries[0].started,
+        last=entries[-1].started,
+        counts={outcome: sum(e.outcome is outcome for e in entries) for outcome in Outcome},
+        shown=shown_figures,
+        kinds=KINDS,
     )
 
 
@@ -52,6 +48,7 @@ def _charts(group: Group) -> JsonObject:
         "panels": [
             {
                 "title": f"{title}, {KINDS[names[0]].unit}",
+                "least": 0.01 if KINDS[names[0]].is_share else 1e-9,  # of the scale: all zero is a line at 0
                 "series": [
                     {
                         "label": name.rpartition("_")[2] if len(names) > 1 else name,

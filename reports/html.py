@@ -13,7 +13,9 @@ import base64
 import functools
 import hashlib
 import json
+import os
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup, escape
@@ -78,6 +80,8 @@ def report_environment() -> jinja2.Environment:
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str)
     environment.filters["describe"] = describe
     environment.filters["coded"] = coded
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["report_of"] = lambda found, page: report_link(found.path, page=page)
     environment.filters["spec_text"] = spec_text
     environment.filters["tojson_short"] = lambda value: one_line(json.dumps(value, default=str), 300)
     return environment
@@ -103,6 +107,15 @@ def outcome_word(finding: Finding) -> str:
     return finding.outcome.value if finding.outcome is not None else "not applicable"
 
 
+def report_link(run: Path, *, page: Path) -> str:
+    """Return the address of a run's report from a page elsewhere; empty: there is none to follow.
+
+    It is relative, so that runs and page may move together.
+    """
+    report = run.resolve() / "report.html"
+    return quote(os.path.relpath(report, page.resolve().parent)) if report.exists() else ""
+
+
 @functools.cache
 def template_text(name: str) -> str:
     """Return a file of ours that goes into a page as it is."""
@@ -112,8 +125,9 @@ def template_text(name: str) -> str:
 def content_policy(scripts: tuple[str, ...], style: str) -> str:
     """Return the content policy that lets exactly these scripts and styles run, and no request leave."""
     allowed = " ".join(f"'{_digest(script)}'" for script in scripts)
+    script_src = f"script-src {allowed}; " if scripts else ""
     return (
-        f"default-src 'none'; script-src {allowed}; style-src '{_digest(style)}'; img-src data:; "
+        f"default-src 'none'; {script_src}style-src '{_digest(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 

@@ -410,6 +410,14 @@ def load_bases(paths: Sequence[Path], run: RunFigures) -> list[RunFigures]:
     return found
 
 
+def folders_of(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return by id the folders of the runs that these paths name or hold; those of a baseline have none."""
+    folders = [path for path in paths if path.is_dir()]
+    runs = [run for path in folders if not (path / "run.json").exists() for run in runs_in(path)]
+    runs += [load_run(path) for path in folders if (path / "run.json").exists()]
+    return {run.header.id: run.path for run in runs}
+
+
 def runs_in(folder: Path, *, most: int | None = None) -> list[Run]:
     """Return the runs of a folder that can be opened, the oldest first; of many the latest ``most``."""
     runs = []

@@ -42,7 +42,7 @@
       holder.className = "plot";
       figure.append(caption, legend, holder);
       place.append(figure);
-      const high = Math.max(...panel.series.flatMap(series => series.v.filter(value => value != null)), 1e-9);
+      const high = Math.max(...panel.series.flatMap(series => series.v.filter(value => value != null)), panel.least);
       charts.push(new uPlot({
         width: widthOf(holder), height: 140, padding: [6, 14, 0, 0],
         cursor: { sync: { key: "history-" + place.dataset.group }, drag: { x: false, y: false }, y: false },

@@ -108,7 +108,9 @@ def test_the_page_draws_every_metric_and_runs_nothing_of_a_targets(tmp_path: Pat
         record_run(tmp_path / "runs", seed, CALM, spec=spec)
     judged(tmp_path / "runs", [finding(hostile, hostile, Outcome.FAIL, hostile)], spec={"title": hostile})
     page_file = tmp_path / "history.html"
-    page_file.write_text(render_history(build_history(tmp_path / "runs", last=9), folder=hostile))
+    page_file.write_text(
+        render_history(build_history(tmp_path / "runs", last=9), folder=hostile, page=page_file)
+    )
     seen: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
