@@ -225,5 +225,6 @@ def _entry_document(entry: Entry) -> JsonObject:
         "why": entry.why,
         "related": [
             asdict(one) | {"path": str(one.path), "outcome": one.outcome.value, "nodes": list(one.nodes)}
+            for one in entry.related
         ],
     }
