@@ -164,7 +164,7 @@ def _fault_row(faults: Sequence[Entry]) -> tuple[str, ...]:
         return ("fault", "none yet", "")
     shown = (pending or faults)[-1]
     others = f", {len(pending) - 1} more" if len(pending) > 1 else ""
-    return ("fault", f"{shown.fault} {shown.subject}", f"{'injected' if pending else 'undone'}{others}")
+    return ("fault", f"{shown.fault} {shown.subject}", f"{shown.state.replace('_', ' ')}{others}")
 
 
 def _guard_row(name: str, look: Look) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for missing, tests in sorted(left_out.items()):
         package = "" if missing == _CLUSTER else f" (Debian: {_PACKAGES.get(missing, missing)})"
         terminalreporter.line(f"left out on this machine: {len(tests)} tests need {missing}{package}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _results_keep_their_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hold the result of every run that a test has made, of whatever kind, against the published schema."""
+    yield
+    from tests.reports.results import complaints_under
+
+    assert complaints_under(tmp_path_factory.getbasetemp()) == {}
 
 
 @pytest.hookimpl(trylast=True)

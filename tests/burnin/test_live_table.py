@@ -9,6 +9,7 @@ from rich.console import Console
 from burnin.live_table import HEADERS, DeviceTable
 from burnin.node.order import Order, StageOrder
 from probes.event import SAMPLE, Event
+from reports.exporter import render_page
 from reports.live import Progress
 from tests.twins.nvml import uuid
 
@@ -112,3 +113,35 @@ def test_eight_gpus_fit_into_80_columns_and_24_lines() -> None:
     assert len(lines) < 24
     assert "…" not in "".join(lines)
     assert sum("1712 TFLOPS" in line and "1200" in line and "brake" in line for line in lines) == 8
+
+
+def test_prometheus_is_told_the_same_in_base_units_and_nothing_that_no_sensor_says() -> None:
+    table = _table(FakeClock(), gpus=2)
+    _note(table, SAMPLE, "matmul", device=uuid(0), tflops=712.5)
+    sensors = {"power_w": 698.5, "temperature_c": 71, "sm_clock_mhz": 1605.0, "event_reasons": 0x44}
+    _note(table, SAMPLE, "gpu", gpu=uuid(0), **sensors)
+    _note(table, "worker.died", device=uuid(1), stage="matmul")
+    page = render_page(table.figures()).decode().splitlines()
+
+    assert sorted(line for line in page if not line.startswith("#")) == [
+        'overproof_burnin_compute_flops{device="GPU 0"} 7.125e+14',
+        'overproof_burnin_errors_total{device="GPU 0"} 0.0',
+        'overproof_burnin_errors_total{device="GPU 1"} 1.0',
+        'overproof_burnin_held_back{device="GPU 0",reason="heat"} 1.0',
+        "overproof_burnin_left_seconds 180.0",
+        'overproof_burnin_power_watts{device="GPU 0"} 698.5',
+        'overproof_burnin_sm_clock_hertz{device="GPU 0"} 1.605e+09',
+        'overproof_burnin_stage{device="GPU 0",stage="matmul"} 1.0',
+        'overproof_burnin_stage{device="GPU 1",stage="died"} 1.0',
+        'overproof_burnin_temperature_celsius{device="GPU 0"} 71.0',
+    ]
+
+
+def test_a_rate_that_is_no_longer_measured_is_not_served_any_more() -> None:
+    table = _table(FakeClock(), gpus=1)
+    _note(table, SAMPLE, "bandwidth", device=uuid(0), gbps=2.0)
+    before = render_page(table.figures())
+    _note(table, "worker.done", device=uuid(0), stage="bandwidth")
+
+    assert b'overproof_burnin_copy_bytes_per_second{device="GPU 0"} 2e+09' in before
+    assert b"overproof_burnin_copy_bytes_per_second" not in render_page(table.figures())

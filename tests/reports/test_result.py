@@ -16,7 +16,7 @@ from reports.result import ResultSpec, result_document
 from reports.run import load_run
 from tests.reports.hostile import TEXTS
 from tests.reports.recorded import finding, game_day, judged
-from tests.reports.results import complaints
+from tests.reports.results import complaints, complaints_under
 
 # What the first version promised: none of these may go, or come to mean something else.
 FIRST = {
@@ -99,3 +99,14 @@ def test_the_file_beside_the_record_is_the_document_and_strict_json(tmp_path: Pa
     assert document["run"] == str(load_run(path.parent).path)
     assert [f["subject"] for f in document["findings"]] == TEXTS or len(document["findings"]) == len(TEXTS)
     assert complaints(document) == []
+
+
+def test_a_run_whose_result_breaks_the_schema_is_found_among_others(tmp_path: Path) -> None:
+    for name in ("good", "bad"):
+        publish(game_day(tmp_path / name))
+    [bad] = tmp_path.glob("bad/2*/result.json")
+    bad.write_text(bad.read_text().replace('"outcome":"fail"', '"outcome":"failed"', 1))
+
+    assert complaints_under(tmp_path).keys() == {str(bad)}
+    bad.write_text(bad.read_text().replace('"outcome":"failed"', '"outcome":"fail"', 1))
+    assert complaints_under(tmp_path) == {}
