@@ -26,6 +26,8 @@ OUR_MODULES: dict[str, Kind] = {
     "experiments.hosts.actions": HOSTS,
     "experiments.training.actions": TRAINING,
     "experiments.kube.actions": KUBERNETES,
+    "experiments.kube.node_actions": KUBERNETES,
+    "experiments.kube.network_actions": KUBERNETES,
 }
 
 

@@ -50,6 +50,20 @@ class DeadManSpec(Spec):
     python: str = Field(default="python3", description="Its interpreter.")
 
 
+class ClocksSpec(Spec):
+    """Settings of the cluster's controllers, in seconds; absent: as its ConfigMap says, else the defaults."""
+
+    node_monitor_grace_s: float | None = Field(
+        default=None, gt=0, description="Silence after which a node is not ready (50 by default)."
+    )
+    node_monitor_period_s: float | None = Field(
+        default=None, gt=0, description="How often that is looked at (5 by default)."
+    )
+    node_eviction_rate_per_s: float | None = Field(
+        default=None, gt=0, description="Nodes a second that are given up (0.1 by default)."
+    )
+
+
 class KubernetesSpec(Spec):
     """A Kubernetes cluster; which one answers is shown in the plan, and holds for the whole day."""
 
@@ -62,11 +76,21 @@ class KubernetesSpec(Spec):
     dead_man: DeadManSpec | None = Field(
         default=None, description="Undoes in the cluster without us; absent: nobody does."
     )
+    nodes: tuple[str | HostSpec, ...] = Field(
+        default=(),
+        description="Nodes that are reached over SSH too, for faults of nodes: names as SSH knows them, or"
+        " more about each; its name is the node's.",
+    )
+    clocks: ClocksSpec = Field(
+        default_factory=ClocksSpec, description="The platform's clocks that its API does not show."
+    )
 
     def to_cluster(self) -> Cluster:
         """Return the cluster."""
         dead_man = None if self.dead_man is None else DeadMan(**self.dead_man.model_dump())
-        return Cluster(**(self.model_dump() | {"dead_man": dead_man}))
+        nodes = tuple(Host(name=node) if isinstance(node, str) else node.to_host() for node in self.nodes)
+        clocks = tuple(self.clocks.model_dump(exclude_none=True).items())
+        return Cluster(**(self.model_dump() | {"dead_man": dead_man, "nodes": nodes, "clocks": clocks}))
 
 
 class TargetSpec(Spec):

@@ -21,6 +21,7 @@ from experiments.guard import judge_guards
 from experiments.harm import find_harm
 from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
 from experiments.hosts.reaccept_judging import judge_reaccepted
+from experiments.kube.clocks_judging import judge_split
 from experiments.kube.judging import judge_other_pods, judge_workloads_whole
 from experiments.kube.samples import KUBE_SERIES
 from experiments.kube.seen import KUBE_SEEN
@@ -111,6 +112,7 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
         findings += [judge_recovery(seen)] if seen.has_traffic else []
     if seen.times is not None and (seen.training is None or seen.target_kind == HOSTS):
         findings += [judge_redundancy(seen), judge_collateral(seen)]
+        findings += _of_clocks(seen, seen.times) if seen.target_kind == KUBERNETES else []
     if seen.target not in (LAB, TRAINING):
         hypothesis = judge_hypothesis(seen.journal, subject=seen.victims_subject)
         is_shown = seen.has_traffic or seen.training is not None
@@ -127,6 +129,13 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
         folder=seen.reaccept_folder,
     )
     return [*findings, judge_client(seen)] if seen.has_traffic else findings
+
+
+def _of_clocks(seen: Evidence, times: Times) -> list[Finding]:
+    """Tell the platform's time from the application's, where nodes were lost."""
+    return judge_split(
+        times, seen.samples, seen.faults, subject=seen.victims_subject, recovery_s=seen.recovery_s
+    )
 
 
 def _of_training(seen: Evidence, training: TrainingSeen) -> list[Finding]:

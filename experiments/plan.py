@@ -37,6 +37,7 @@ HARMLESS = frozenset(
     | {"hosts_answer", "process_runs", "faults_healed"}
     | {"replicas_ready", "service_serves", "nodes_schedulable", "no_pods_wait"}
 )
+OF_NODES = ("node.", "zone.")  # begins the faults of a cluster whose victims are nodes
 REACCEPT = "reaccept"  # as the owner of a host names the burn-in after a fault
 HASH_CHARS_MIN = 12  # of a hash that somebody types
 
@@ -206,6 +207,7 @@ def _resolve_on_hosts(activity: JsonObject, experiment: Experiment, seed: int) -
 
 def _resolve_on_cluster(experiment: Experiment, seed: int) -> tuple[JsonObject, list[Target]]:
     from experiments.kube.aim import Aim, aiming_at  # with the client, which others need not wait for
+    from experiments.kube.clocks import check_recovery
 
     cluster = experiment.target.kubernetes
     assert cluster is not None
@@ -219,6 +221,8 @@ def _resolve_on_cluster(experiment: Experiment, seed: int) -> tuple[JsonObject, 
         arguments, found = _what_it_hits(activity, experiment, aiming_at(aim))
         name = str(activity["name"])
         targets += [_on_cluster(name, arguments, f, c, experiment.max_share) for f, c in found]
+        for _, captured in found:
+            check_recovery(captured, experiment.recovery_s)
     return where, targets + [_declared(action, experiment) for action in foreign_actions(experiment.document)]
 
 
@@ -413,7 +417,7 @@ def faults_by_host(plan: Plan) -> dict[str, list[str]]:
 
 def faults_and_nodes(plan: Plan) -> tuple[list[str], list[str]]:
     """Return the faults of a plan on a cluster, and the nodes that they would hit."""
-    nodes = [str(v["name"]) for t in plan.targets if t.fault.startswith("node.") for v in t.victims]
+    nodes = [str(v["name"]) for t in plan.targets if t.fault.startswith(OF_NODES) for v in t.victims]
     return [target.fault for target in plan.targets if target.fault != DECLARED], nodes
 
 
@@ -484,7 +488,7 @@ def render_plan(plan: Plan, conditions: Sequence[Condition], warnings: Sequence[
 def _cluster_lines(target: Target) -> list[str]:
     ends = "healed by the platform" if target.ends_by == PLATFORM else "undone by us"
     who = ", ".join(f"{victim['name']} ({victim['what']})" for victim in target.victims)
-    kind = "nodes" if target.fault.startswith("node.") else "pods"
+    kind = "nodes" if target.fault.startswith(OF_NODES) else "pods"
     lines = [f"  {target.action}: {target.fault} on {who}; selected by {target.selector}"]
     lines.append(f"    {target.at_once} of {target.replicas} {kind} at once ({target.share:.0%}); {ends}")
     return [*lines, *(f"    {carried}" for carried in target.carries)]

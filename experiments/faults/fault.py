@@ -42,6 +42,13 @@ FAULTS = {
     "node.drain": "experiments.kube.faults:NODE_DRAIN",
     "deployment.bad-rollout": "experiments.kube.faults:DEPLOYMENT_BAD_ROLLOUT",
     "deployment.scale": "experiments.kube.faults:DEPLOYMENT_SCALE",
+    "node.kubelet-stop": "experiments.kube.nodes:KUBELET_STOP",
+    "node.network-cut": "experiments.kube.nodes:NETWORK_CUT",
+    "pods.partition": "experiments.kube.network:PARTITION",
+    "dns.away": "experiments.kube.network:DNS_AWAY",
+    "zone.cut": "experiments.kube.nodes:ZONE_CUT",
+    "node.delete": "experiments.kube.node_objects:DELETE",
+    "node.out-of-service": "experiments.kube.node_objects:GIVEN_UP",
 }
 PLATFORM: Final = "platform"
 UNDO: Final = "undo"

@@ -41,6 +41,7 @@ from probes.outcome import Outcome
 
 NO_SUCH_IMAGE = "overproof.invalid/no-such-image:0"  # .invalid is no domain, by RFC 2606
 NOT_HEALED = "fault.not_healed"
+_AGAIN_S = 3.0  # between two tries to undo
 
 
 def pod_kill(
@@ -255,14 +256,19 @@ def _inject(name: str, captured: JsonObject) -> JsonObject:
     return inject_fault(load_fault(name), captured, record_folder())
 
 
-def undo_faults() -> JsonObject:
+def undo_faults(within_s: float = 0.0) -> JsonObject:
     """Undo whatever this experiment has left on the cluster, and see that it is restored.
+
+    Where something cannot be, it is tried again for so long: a node that is cut off comes back by its timer.
 
     Raises:
         TargetError: something could not be restored.
     """
-    undone = undo_pending(record_folder(), by="rollback")
-    if failed := [u for u in undone if not u.is_restored]:
+    deadline, undone = time.monotonic() + within_s, undo_pending(record_folder(), by="rollback")
+    while (failed := [u for u in undone if not u.is_restored]) and time.monotonic() < deadline:
+        time.sleep(_AGAIN_S)
+        undone = [u for u in undone if u.is_restored] + undo_pending(record_folder(), by="rollback")
+    if failed:
         raise TargetError("; ".join(f"{u.entry.subject}: not restored: {u.did}" for u in failed))
     return {"undone": [{"subject": u.entry.subject, "did": u.did} for u in undone]}
 

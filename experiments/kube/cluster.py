@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from experiments.hosts.host import Host, host_from_json
 from probes.json_types import JsonObject
 from probes.kubernetes_api import Identity
 
@@ -38,16 +39,21 @@ class Cluster:
     context: str = ""
     kubeconfig: str = ""
     dead_man: DeadMan | None = None  # None: nobody in the cluster undoes without us
+    nodes: tuple[Host, ...] = ()  # that are reached over SSH too, each by its node's name
+    clocks: tuple[tuple[str, float], ...] = ()  # of the platform, as the experiment states them
 
     def to_json(self) -> JsonObject:
         """Return it as plain JSON, for plan and ledger."""
-        return asdict(self) | {"namespaces": list(self.namespaces)}
+        plain = {"namespaces": list(self.namespaces), "clocks": dict(self.clocks)}
+        return asdict(self) | plain | {"nodes": [host.to_json() for host in self.nodes]}
 
 
 def cluster_from_json(row: JsonObject) -> Cluster:
     """Return the cluster that ``to_json`` wrote."""
     dead_man = DeadMan(**row["dead_man"]) if row.get("dead_man") else None
-    return Cluster(**(row | {"namespaces": tuple(row["namespaces"]), "dead_man": dead_man}))
+    made = {"namespaces": tuple(row["namespaces"]), "dead_man": dead_man}
+    made |= {"nodes": tuple(host_from_json(each) for each in row.get("nodes", ()))}
+    return Cluster(**(row | made | {"clocks": tuple((row.get("clocks") or {}).items())}))
 
 
 def is_allowed(labels: JsonObject | None) -> bool:

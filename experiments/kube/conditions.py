@@ -19,11 +19,28 @@ _NEEDS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "pod.evict": (("create", "pods/eviction", ""),),
     "node.cordon": (("patch", "nodes", ""),),
     "node.drain": (("patch", "nodes", ""), ("create", "pods/eviction", "")),
+    "pods.partition": (
+        ("patch", "pods", ""),
+        ("get", "pods/proxy", ""),
+        ("create", "networkpolicies", "networking.k8s.io"),
+        ("delete", "networkpolicies", "networking.k8s.io"),
+    ),
+    "node.delete": (("delete", "nodes", ""), ("patch", "nodes", "")),
+    "node.out-of-service": (("patch", "nodes", ""),),
     "deployment.bad-rollout": (("patch", "deployments", "apps"),),
     "deployment.scale": (("patch", "deployments", "apps"),),
 }
 
 _OF_LOCK = (("create", ""), ("get", LOCK), ("patch", LOCK), ("delete", LOCK))  # one cannot be made by name
+
+# Which fault of hosts each of those is that are carried out on the node itself.
+HOST_FAULTS = {
+    "node.kubelet-stop": "service.stop",
+    "node.network-cut": "link.down",
+    "node.delete": "service.stop",
+    "node.out-of-service": "service.stop",
+    "zone.cut": "link.down",
+}
 
 
 def look_at_cluster(cluster: Cluster, faults: Sequence[str], nodes: Sequence[str]) -> list[Condition]:
@@ -32,7 +49,8 @@ def look_at_cluster(cluster: Cluster, faults: Sequence[str], nodes: Sequence[str
         client = connect(cluster)
         rights = _rights(client, cluster, faults)
         others = _others(client, cluster)
-        return [*_marked(client, cluster, nodes), *rights, *others, *_undone_without_us(client, cluster)]
+        ends = [*_undone_without_us(client, cluster), *_on_hosts(cluster, faults, nodes)]
+        return [*_marked(client, cluster, nodes), *rights, *others, *ends]
     except TargetError as error:
         return [Condition(name="cluster answers", is_met=False, observed=str(error))]
 
@@ -51,6 +69,16 @@ def _others(client: KubeClient, cluster: Cluster) -> Iterator[Condition]:
         yield Condition(
             name=f"no other game day in {space}", is_met=not why, observed=why or "none, and none can come"
         )
+
+
+def _on_hosts(cluster: Cluster, faults: Sequence[str], nodes: Sequence[str]) -> list[Condition]:
+    """Look at the hosts of the nodes, where a fault is carried out there: their owners say so on them."""
+    wanted = [HOST_FAULTS[fault] for fault in faults if fault in HOST_FAULTS]
+    if not wanted:
+        return []
+    from experiments.hosts.conditions import look_at_hosts  # with paramiko: others need not wait for it
+
+    return look_at_hosts(cluster.nodes, dict.fromkeys(nodes, wanted))
 
 
 def _undone_without_us(client: KubeClient, cluster: Cluster) -> Iterator[Condition]:

@@ -172,7 +172,7 @@ def undo_changes(captured: JsonObject) -> Undoing:
     )
 
 
-def _changed(captured: JsonObject) -> Verification:
+def changed(captured: JsonObject) -> Verification:
     """See that every change is there."""
     return see_changes(_steps(captured), ClientApi(client=client_of(captured)))
 
@@ -217,8 +217,8 @@ def drain(captured: JsonObject) -> None:
 
 def verify_drained(captured: JsonObject) -> Verification:
     """See that the node is cordoned and empty but for what stays on every node."""
-    changed = _changed(captured)
-    gone = verify_gone(captured) if captured["hit_pods"] else changed
+    made = changed(captured)
+    gone = verify_gone(captured) if captured["hit_pods"] else made
     client = client_of(captured)
     left = [
         name_of(pod)
@@ -226,12 +226,10 @@ def verify_drained(captured: JsonObject) -> Verification:
         for pod in pods_on(client, str(victim["name"]))
         if not is_of_daemon(pod) and not is_mirror(pod) and not is_leaving(pod)
     ]
-    is_empty = changed.is_verified and gone.is_verified and not left
+    is_empty = made.is_verified and gone.is_verified and not left
     said = f"left on it: {', '.join(left)}" if left else f"{len(captured['hit_pods'])} pods evicted"
     why = "" if gone.is_verified else f"; {gone.observed}"
-    return Verification(
-        is_verified=is_empty, observed=f"{changed.observed}; {said}{_refusals(captured)}{why}"
-    )
+    return Verification(is_verified=is_empty, observed=f"{made.observed}; {said}{_refusals(captured)}{why}")
 
 
 def undo_drain(captured: JsonObject) -> Undoing:
@@ -356,7 +354,7 @@ NODE_CORDON = _fault(
     "node.cordon",
     recheck=recheck_node,
     inject=make_changes,
-    verify=_changed,
+    verify=changed,
     undo=undo_changes,
     covers=("planned-restart",),
     needs=(A_NODE,),

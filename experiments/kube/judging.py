@@ -89,7 +89,7 @@ def judge_other_pods(faults: Sequence[FaultSeen], seen: Mapping[str, JsonObject]
     """Every pod and node that was not hit is the same at the end, and as well as before."""
     before, after = seen.get(BEFORE) or {}, seen.get(AFTER) or {}
     is_seen = all(state.get(kind) is not None for state in (before, after) for kind in ("pods", "nodes"))
-    bad = [*_of_pods(faults, before, after), *_of_nodes(before, after)] if is_seen else []
+    bad = [*_of_pods(faults, before, after), *_of_nodes(faults, before, after)] if is_seen else []
     outcome = Outcome.INCONCLUSIVE if not is_seen else Outcome.FAIL if bad else Outcome.PASS
     unseen = "; ".join(str(s["observed"]) for s in (before, after) if s.get("pods") is None and s)
     return Finding(
@@ -125,11 +125,18 @@ def _of_pods(faults: Sequence[FaultSeen], before: JsonObject, after: JsonObject)
     return bad
 
 
-def _of_nodes(before: JsonObject, after: JsonObject) -> list[str]:
+def _of_nodes(faults: Sequence[FaultSeen], before: JsonObject, after: JsonObject) -> list[str]:
     now = {str(row["uid"]): row for row in after["nodes"]}
+    made_anew = {
+        str(victim["name"])
+        for fault in faults
+        if fault.captured["kube_fault"] == "node.delete"
+        for victim in fault.victims
+    }
+    again = {str(row["name"]): row for row in after["nodes"] if row["name"] in made_anew}
     bad = []
     for row in before["nodes"]:
-        found = now.get(row["uid"])
+        found = now.get(row["uid"]) or again.get(row["name"])
         if found is None:
             bad.append(f"node {row['name']} is gone")
             continue

@@ -44,6 +44,12 @@ def condition_of(found: JsonObject, kind: str) -> JsonObject:
     return next((each for each in conditions if each["type"] == kind), {})
 
 
+def has_started(pod: JsonObject) -> bool:
+    """Say whether its containers run: from then on it is up to what runs in them."""
+    states = [each.get("state") or {} for each in (pod.get("status") or {}).get("containerStatuses") or []]
+    return bool(states) and all("running" in state for state in states)
+
+
 def controller_of(found: JsonObject) -> JsonObject | None:
     """Return the reference to what would replace it; None: nobody does."""
     owners = found["metadata"].get("ownerReferences") or []

@@ -88,6 +88,10 @@ class KubeSampler:
                         self._known_nodes[str(change["object"]["metadata"]["name"])] = change["object"]
                         self._nodes_seen_ns = time.time_ns()
                         self._write()
+                    elif change["type"] == "DELETED":
+                        self._known_nodes.pop(str(change["object"]["metadata"]["name"]), None)
+                        self._nodes_seen_ns = time.time_ns()
+                        self._write()
                 self._nodes_seen_ns = time.time_ns()
         except ApiRefused as error:
             if error.status != 410:  # the version is too old: listed anew
@@ -127,6 +131,7 @@ class KubeSampler:
                 | {"ready": seen["ready"], "wanted": seen["wanted"]}
                 | {"waits_for": seen["waits_for"], "uids": " ".join(seen["uids"])}
                 | {"containers": " ".join(seen["containers"])}
+                | {"made": " ".join(seen["made"]), "started": " ".join(seen["started"])}
             )
         for name in self._nodes:
             node = self._known_nodes.get(name)
@@ -136,6 +141,7 @@ class KubeSampler:
                 {"subject": f"{NODE}{name}", "is_serving": takes, "ready": int(is_ready), "wanted": 1}
                 | {"waits_for": "" if takes or not is_ready else "cordoned", "uids": ""}
                 | {"containers": ""}
+                | {"made": "", "started": ""}
             )
         return rows
 

@@ -60,3 +60,8 @@ def hit_ids(captured: JsonObject) -> set[str]:
     if "containers" in captured:
         return {str(row["id"]) for row in captured["containers"]}
     return {str(pod["uid"]) for pod in captured["hit_pods"]}
+
+
+def pods_in(row: JsonObject, which: str) -> set[str]:
+    """Return the pods of a workload that were there (``made``), or whose containers ran (``started``)."""
+    return set(str(row.get(which) or "").split())

@@ -12,6 +12,7 @@ from experiments.kube.client import KubeClient
 from experiments.kube.pods import (
     container_ids_of,
     controller_of,
+    has_started,
     is_finished,
     is_leaving,
     is_ready,
@@ -121,12 +122,15 @@ def count(workload: JsonObject, pods: Sequence[JsonObject], *, without: Collecti
     containers = sorted(each for pod in whole for each in container_ids_of(pod))
     waiting = sorted({waits_for(pod) for pod in own if not is_leaving(pod)} - {""})
     wanted = len(own) if workload["wanted"] is None else int(workload["wanted"])
+    staying = [pod for pod in own if not is_leaving(pod)]
     return {
         "ready": len(ready),
         "wanted": wanted,
         "uids": ready,
         "containers": containers,
         "waits_for": "; ".join(waiting),
+        "made": sorted(uid_of(pod) for pod in staying),
+        "started": sorted(uid_of(pod) for pod in staying if has_started(pod)),
     }
 
 

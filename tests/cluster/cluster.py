@@ -24,7 +24,7 @@ from tests.cluster.node import SOCKET
 from tests.cluster.pki import write_pki
 from tests.cluster.plan import CONTROL_PLANE, MARK, Clocks, Plan
 from tests.cluster.programs import find_programs
-from tests.cluster.readiness import nodes_ready
+from tests.cluster.readiness import nodes_ready, publish_clocks
 from tests.cluster.running import Hosts, processes_of, read_plan, run_quietly, write_plan
 
 _NETWORKS = range(100, 250)
@@ -115,6 +115,7 @@ def _start(plan: Plan, programs: dict[str, Path], *, deadline: float) -> None:
         for each in imports:
             each.result()
     _await(lambda: nodes_ready(plan) == plan.node_count, deadline, "not every node is ready")
+    publish_clocks(plan)
     # A kube-proxy on a host that is no node waits for one for half a minute before it routes anything.
     _await(lambda: _is_routed(plan), deadline, "services cannot be reached from this machine")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +25,7 @@ from probes.outcome import Outcome
 from reports.run import Run, load_run
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 from tests.cluster.workload import deploy, diagnosis, is_node_well, ready_pods, replica_that_answers
+from tests.processes import processes_with
 
 CATALOGUE = Path(__file__).parents[2] / "experiments" / "catalogue"
 DEPLOYMENT, SELECTOR = "endpoint", "app=endpoint"
@@ -138,6 +142,24 @@ def run_day(path: Path, *options: str) -> tuple[int, Run]:
     runs = sorted(each for each in out.glob("*-gameday-*") if not each.is_symlink())
     assert runs, done.stdout + done.stderr
     return done.returncode, load_run(runs[-1])
+
+
+def kill_in_the_middle(path: Path, is_broken: Callable[[], bool], *, timeout_s: float = 120) -> None:
+    """Start a game day, end all its processes by kill -9 once something is broken, and take its disk away."""
+    runs, said = path.parent / "runs", path.parent / "said"
+    command = [sys.executable, "-m", "overproof", "gameday", "run", str(path), "--out", str(runs)]
+    with said.open("w") as file:
+        controller = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        try:
+            assert wait_until(is_broken, timeout_s=timeout_s, interval_s=0.1), said.read_text()
+        finally:
+            controller.kill()
+            controller.wait()
+            for run in runs.glob("*-gameday-*"):
+                for pid, _ in processes_with(f"OVERPROOF_RUN={run.resolve()}"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(runs)
 
 
 def decided_day(path: Path, *, tries: int = 3) -> tuple[int, Run]:

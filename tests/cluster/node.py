@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.cluster.plan import CONTROL_PLANE, Node, Plan
 
 PAUSE_IMAGE = "overproof.test/pause:1"
 SOCKET = "/run/containerd/containerd.sock"
+BOOT_ID = "boot_id"  # each node is a machine of its own to whoever asks
 # A kubelet sets these for the whole machine unless they have this value; a node shows it files that do.
 _TUNABLES = {
     "vm/overcommit_memory": "1",
@@ -63,6 +65,7 @@ def write_node_scripts(plan: Plan, node: Node, programs: Mapping[str, Path]) -> 
     (folder / "kubelet.json").write_text(json.dumps(_kubelet_settings(plan, node), indent=1))
     for name, value in _TUNABLES.items():
         (folder / "tunables" / name.replace("/", ".")).write_text(f"{value}\n")
+    (folder / BOOT_ID).write_text(f"{uuid.uuid4()}\n")
     services = {
         "containerd": ["containerd", "--config", f"{folder}/containerd.toml"],
         "kubelet": _kubelet(plan, node, programs["kubelet"]),
@@ -105,6 +108,7 @@ def _machine(plan: Plan, node: Node) -> list[str]:
         f"mount --bind {folder}/lib /var/lib",
         mount_control_groups(),
         *tunables,
+        f"mount --bind {folder}/{BOOT_ID} /proc/sys/kernel/random/boot_id",
         "echo 1 > /proc/sys/net/ipv4/ip_forward",
     ]
 

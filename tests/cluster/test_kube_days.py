@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +20,7 @@ from tests.cluster.kube_days import (
     DEPLOYMENT,
     Service,
     decided_day,
+    kill_in_the_middle,
     lent_node,
     outcome_of,
     overproof,
@@ -37,7 +33,6 @@ from tests.cluster.kube_days import (
 from tests.cluster.plan import CONTROL_PLANE, KUBECONFIG_VARIABLE
 from tests.cluster.running import Hosts
 from tests.cluster.workload import diagnosis
-from tests.processes import processes_with
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -213,22 +208,7 @@ def test_a_drain_whose_controller_is_killed_with_its_disk_is_undone_by_the_dead_
         document["extensions"][0]["target"]["kubernetes"]["dead_man"] = dead_man
 
     path = write_day(tmp_path, "node-drain", service, watched)
-    runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "overproof", "gameday", "run", str(path), "--out", str(runs)]
-    with (tmp_path / "said").open("w") as said:
-        controller = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
-        try:
-            assert wait_until(lambda: is_cordoned(service, node), timeout_s=120), (
-                tmp_path / "said"
-            ).read_text()
-        finally:
-            controller.kill()
-            controller.wait()
-            for run in runs.glob("*-gameday-*"):
-                for pid, _ in processes_with(f"OVERPROOF_RUN={run.resolve()}"):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(runs)
+    kill_in_the_middle(path, lambda: is_cordoned(service, node))
     was_cordoned = is_cordoned(service, node)
 
     assert was_cordoned

@@ -60,6 +60,12 @@ def is_cordoned(kube: ClientApi, node: str) -> bool:
     return bool(found["spec"].get("unschedulable"))
 
 
+def is_well(kube: ClientApi, node: str) -> bool:
+    found = kube.ask("GET", f"/api/v1/nodes/{node}")[1]
+    is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in found["status"]["conditions"])
+    return is_ready and not found["spec"].get("taints")
+
+
 def pods_of(kube: ClientApi, place: Place) -> list[dict[str, Any]]:
     path = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=job-name%3D{place.name}"
     return list(kube.ask("GET", path)[1]["items"])
@@ -275,3 +281,23 @@ def test_an_api_that_is_away_from_the_dead_man_is_asked_until_it_is_back(
 
     assert not is_undone_without
     assert wait_until(lambda: not is_cordoned(kube, NODE), timeout_s=UNDONE_WITHIN_S, interval_s=0.2)
+
+
+def test_a_dead_man_whose_node_is_lost_comes_back_elsewhere_and_undoes(
+    kube: ClientApi, run: Path, hosts: Hosts
+) -> None:
+    place = place_of(run.name)
+    with a_controller(run, [NODE]) as child:
+        (pod,) = pods_of(kube, place)
+        node, first = pod["spec"]["nodeName"], holder_of(kube, place)
+        hosts.cut(node)
+        child.kill()
+    try:
+        is_undone = wait_until(lambda: not is_cordoned(kube, NODE), timeout_s=120, interval_s=0.5)
+        second = holder_of(kube, place)
+    finally:
+        hosts.mend(node)
+        assert wait_until(lambda: is_well(kube, node), timeout_s=60)
+
+    assert is_undone
+    assert second != first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ import yaml
 from experiments.catalogue_list import FOLDER, read_catalogue
 from experiments.experiment import load_experiment
 from experiments.faults.fault import FAULTS, PLATFORM, load_fault
-from experiments.kube import actions
+from experiments.kube import actions, network_actions, node_actions
 from experiments.kube.cluster import Cluster, cluster_from_json
 from experiments.plan import HARMLESS
 from probes.errors import ConfigError
 
+MODULES = (actions, node_actions, network_actions)
 FILES = sorted((FOLDER / "kubernetes").glob("*.yaml"))
 LISTED = {entry.path: entry for entry in read_catalogue()}
 OURS = [name for name, where in FAULTS.items() if where.startswith("experiments.kube.")]
@@ -37,7 +39,8 @@ def test_an_experiment_is_sound_and_breaks_what_its_name_says(path: Path) -> Non
 
 
 def test_every_fault_has_an_action_and_an_experiment() -> None:
-    functions = dict(inspect.getmembers(actions, inspect.isfunction))
+    every = [inspect.getmembers(module, inspect.isfunction) for module in MODULES]
+    functions = dict(chain(*every))
     acting = {name.replace(".", "_").replace("-", "_") for name in OURS}
 
     assert acting <= functions.keys()
