@@ -24,6 +24,7 @@ from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import Identity, cluster_from_json
 from experiments.kube.containers import capture_containers, hand_of
 from experiments.kube.deployments import capture_rollout, capture_scale
+from experiments.kube.device_plugin import GPU, GPU_OPERATORS_LABEL, capture_lost_plugin
 from experiments.kube.faults import await_back
 from experiments.kube.lock import check_lock
 from experiments.kube.marks import new_mark
@@ -185,8 +186,8 @@ def node_drain(
     grace_s: int | None = None,
     within_s: float = 120.0,
     pod_label_selector: str = "",
-) -> list[JsonObject]:
-    """Cordon nodes and evict what is on them, one node after the other.
+) -> JsonObject:
+    """Cordon nodes, all of them before the first pod has to go, and evict what is on them.
 
     Disruption budgets are asked again until ``within_s`` is over; pods of DaemonSets stay; a pod that would
     lose its ``emptyDir`` refuses the whole, unless ``delete_emptydir_data``. A node that somebody else had
@@ -200,16 +201,31 @@ def node_drain(
     check_namespaces(client, aim.cluster.namespaces)
     arguments: JsonObject = {"delete_emptydir_data": delete_emptydir_data, "grace_s": grace_s}
     arguments |= {"within_s": within_s}
-    captured = []
-    for row in chosen:
-        found, pods = check_node(client, str(row["metadata"]["name"]), aim.cluster.namespaces)
-        step = _cordon_step(found, aim)
-        captured.append(
-            capture_drain(
-                aim, client, identity, found, pods, others, arguments, at_once=len(chosen), step=step
-            )
-        )
-    return [_inject("node.drain", each) for each in captured]
+    spaces = aim.cluster.namespaces
+    found = [check_node(client, str(row["metadata"]["name"]), spaces) for row in chosen]
+    steps = [_cordon_step(node, aim) for node, _ in found]
+    captured = capture_drain(aim, client, identity, found, others, arguments, steps=steps)
+    return _inject("node.drain", captured)
+
+
+def device_plugin_lose(
+    node: str = "",
+    label_selector: str = "",
+    label: str = GPU_OPERATORS_LABEL,
+    value: str = "false",
+    resource: str = GPU,
+) -> JsonObject:
+    """Take the device plugin from one node, by the ``label`` that its DaemonSet chooses nodes by.
+
+    What runs on the node's GPUs runs on; none is given out any more, until the label is put back.
+    """
+    aim, client, identity = _aimed()
+    chosen, others = choose_nodes(client, aim, node=node, label_selector=label_selector, count=1)
+    captured = capture_lost_plugin(
+        aim, client, identity, chosen[0], [str(row["metadata"]["name"]) for row in others],
+        label=label, value=value, resource=resource,
+    )  # fmt: skip
+    return _inject("device-plugin.lose", captured)
 
 
 def deployment_bad_rollout(

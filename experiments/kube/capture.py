@@ -89,37 +89,45 @@ def capture_drain(
     aim: Aim,
     client: KubeClient,
     identity: Identity,
-    node: JsonObject,
-    pods: Sequence[JsonObject],
+    nodes: Sequence[tuple[JsonObject, list[JsonObject]]],
     others: Sequence[JsonObject],
     arguments: JsonObject,
     *,
-    at_once: int,
-    step: UndoStep,
+    steps: Sequence[UndoStep],
 ) -> JsonObject:
-    """Return what draining a node needs.
+    """Return what draining nodes, each with its pods, needs.
+
+    They are one fault: all are cordoned before the first pod goes, or pods would move from one to the next.
 
     Raises:
-        FaultRefused: a pod on it may not be evicted.
+        FaultRefused: a pod on one may not be evicted.
     """
-    moving = [pod for pod in pods if not is_of_daemon(pod) and not is_mirror(pod)]
-    reasons = [why_not_drained(pod, may_lose_data=bool(arguments["delete_emptydir_data"])) for pod in moving]
-    if reasons := [reason for reason in reasons if reason]:
-        raise FaultRefused(f"node {node['metadata']['name']}: {'; '.join(reasons)}")
-    staying = [name_of(pod) for pod in pods if pod not in moving]
-    carries = [f"evicted: {name_of(pod)}" for pod in moving] + [f"stays: {name}" for name in staying]
-    if node["spec"].get("unschedulable"):
-        carries.append("cordoned by somebody else already: it will be left so")
+    every = [pod for _, pods in nodes for pod in pods]
+    moving = [pod for pod in every if not is_of_daemon(pod) and not is_mirror(pod)]
+    may_lose_data = bool(arguments["delete_emptydir_data"])
+    reasons = [
+        f"node {node_of(pod)}: {why}"
+        for pod in moving
+        if (why := why_not_drained(pod, may_lose_data=may_lose_data))
+    ]
+    if reasons:
+        raise FaultRefused("; ".join(reasons))
+    carries = [f"evicted: {name_of(pod)}" for pod in moving]
+    carries += [f"stays: {name_of(pod)}" for pod in every if pod not in moving]
+    carries += [
+        f"{node['metadata']['name']}: cordoned by somebody else already: it will be left so"
+        for node, _ in nodes
+        if node["spec"].get("unschedulable")
+    ]
     captured = base_of(
         "node.drain",
         aim,
         identity,
-        victims=[node_victim(node)],
+        victims=[node_victim(node) for node, _ in nodes],
         others=[row["metadata"]["name"] for row in others],
         workloads=find_workloads(client, moving),
         hit=moving,
-        at_once=at_once,
-        steps=[step],
+        steps=steps,
         carries=carries + headroom(client, moving),
     )
     return captured | {"arguments": arguments}

@@ -15,10 +15,11 @@ _SHARED_TURN_S = 1.0  # where several namespaces are watched in turn
 
 
 class PodView:
-    """What is known of the pods of these namespaces."""
+    """What is known of the pods of these namespaces; of one node only, where that is named."""
 
-    def __init__(self, client: KubeClient, namespaces: Iterable[str]) -> None:
+    def __init__(self, client: KubeClient, namespaces: Iterable[str], *, node: str = "") -> None:
         self._client = client
+        self._query = {"fieldSelector": f"spec.nodeName={node}"} if node else {}
         self._paths = {name: f"/api/v1/namespaces/{name}/pods" for name in namespaces}
         self._versions: dict[str, str] = {}
         self._pods: dict[str, dict[str, JsonObject]] = {name: {} for name in self._paths}
@@ -60,7 +61,8 @@ class PodView:
         """Watch one namespace for a while; say whether ``told`` found it enough."""
         if name not in self._versions:
             self._list(name)
-        changes = self._client.watch(self._paths[name], self._versions[name], within_s=within_s)
+        path, version = self._paths[name], self._versions[name]
+        changes = self._client.watch(path, version, within_s=within_s, **self._query)
         try:
             for change in changes:
                 self._take(name, change)
@@ -76,8 +78,8 @@ class PodView:
         return told()
 
     def _list(self, name: str) -> None:
-        rows, self._versions[name] = self._client.listed_at(self._paths[name])
-        self._pods[name] = {uid_of(pod): pod for pod in rows}
+        rows, self._versions[name] = self._client.listed_at(self._paths[name], **self._query)
+        self._pods[name] = {uid_of(pod): _slim(pod) for pod in rows}
         self.seen_ns = time.time_ns()
 
     def _take(self, name: str, change: JsonObject) -> None:
@@ -87,4 +89,10 @@ class PodView:
         if change["type"] == "DELETED":
             self._pods[name].pop(uid_of(found), None)
         elif change["type"] in ("ADDED", "MODIFIED"):
-            self._pods[name][uid_of(found)] = found
+            self._pods[name][uid_of(found)] = _slim(found)
+
+
+def _slim(pod: JsonObject) -> JsonObject:
+    """Drop who wrote which field: a third of a pod, of no use to us, and kept for each of thousands."""
+    pod["metadata"].pop("managedFields", None)
+    return pod

@@ -29,7 +29,7 @@ from experiments.kube import actions
 from experiments.kube.aim import Aim, aiming_at
 from experiments.kube.choice import choose_nodes
 from experiments.kube.client import KubeClient, connect
-from experiments.kube.cluster import Cluster
+from experiments.kube.cluster import ALLOWED_LABEL, Cluster
 from probes.child import wait_until
 from probes.errors import TargetError
 from probes.json_types import JsonObject
@@ -200,6 +200,32 @@ def test_the_first_no_of_a_budget_breaks_the_stock_drain_and_is_asked_again_by_o
     assert is_left_cordoned
     assert "a disruption budget said no first" in str(done["verified"])
     assert not is_cordoned(service, node)
+
+
+def test_every_node_of_a_rack_is_cordoned_before_the_first_pod_has_to_go(
+    service: Service, aim: Aim, node: str, tmp_path: Path, budget: Callable[[int], None]
+) -> None:
+    other, before = lent_node(service, among=lambda name: name != node), uids(service, APP)
+    try:
+        (captured,) = planned(
+            "node_drain",
+            label_selector=f"{ALLOWED_LABEL}=allowed",
+            count=2,
+            delete_emptydir_data=True,
+            within_s=2,
+        )
+        with pytest.raises(TargetError, match="not let go within 2 s"):
+            inject_fault(load_fault("node.drain"), captured, tmp_path)
+        cordoned_meanwhile = cordoned(service)
+        undone = undo_pending(tmp_path, by="test")
+    finally:
+        take_back(service, other)
+
+    assert sorted(row["name"] for row in captured["victims"]) == sorted([node, other])
+    assert cordoned_meanwhile == sorted([node, other])
+    assert uids(service, APP) == before
+    assert [each.is_restored for each in undone] == [True]
+    assert cordoned(service) == []
 
 
 def test_a_pod_without_an_owner_breaks_the_stock_drain_and_is_named_by_ours(
