@@ -1,4 +1,4 @@
-"""``python -m tests.cluster up | down | status | programs | run COMMAND``: the cluster of the tests."""
+"""``python -m tests.cluster able | programs | up | down | status | run COMMAND``: the cluster of tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from probes.errors import Interrupted
 from probes.interrupt import interrupt_on_signals
-from tests.cluster.cluster import ClusterError, leftovers, remove_cluster, say, start_cluster
+from tests.cluster.cluster import ClusterError, check_machine, leftovers, remove_cluster, say, start_cluster
 from tests.cluster.host import NoControlGroupsError
 from tests.cluster.plan import KUBECONFIG_VARIABLE, cluster_folder
 from tests.cluster.programs import ProgramsMissingError, find_kwok, find_programs
@@ -45,6 +45,13 @@ def _status(folder: Path) -> int:
     return 0 if found else 1
 
 
+def _able(_: Path) -> int:
+    """Say whether a cluster can be had here, and exit by it: CI then runs its tests, or says why not."""
+    check_machine()
+    sys.stdout.write("a cluster can be started here\n")
+    return 0
+
+
 def _programs(_: Path) -> int:
     """Build what is not there yet, and say where each program is."""
     started = time.monotonic()
@@ -75,10 +82,10 @@ def _run_with(kubeconfig: str, command: list[str]) -> int:
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--folder", type=Path, default=cluster_folder(), help="Where it keeps its files.")
-    parser.add_argument("verb", choices=["up", "down", "status", "programs", "run"])
+    parser.add_argument("verb", choices=["able", "programs", "up", "down", "status", "run"])
     parser.add_argument("command", nargs=argparse.REMAINDER, help="What run runs while the cluster is up.")
     options = parser.parse_args()
-    verbs = {"up": _up, "down": _down, "status": _status, "programs": _programs}
+    verbs = {"up": _up, "down": _down, "status": _status, "programs": _programs, "able": _able}
     interrupt_on_signals()
     try:
         if options.verb == "run":

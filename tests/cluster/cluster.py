@@ -23,7 +23,7 @@ from tests.cluster.images import write_images
 from tests.cluster.node import SOCKET
 from tests.cluster.pki import write_pki
 from tests.cluster.plan import CONTROL_PLANE, MARK, Clocks, Plan
-from tests.cluster.programs import find_programs
+from tests.cluster.programs import check_programs, find_programs
 from tests.cluster.readiness import nodes_ready, publish_clocks
 from tests.cluster.running import Hosts, processes_of, read_plan, run_quietly, write_plan
 
@@ -43,6 +43,20 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_machine() -> None:
+    """See that this machine can hold a cluster, whether its programs are built or not.
+
+    Raises:
+        ClusterError: we are not root.
+        ProgramsMissingError: a Debian package, or the compiler for what is to be built, is missing.
+        NoControlGroupsError: the machine's control groups are of the other version.
+    """
+    if os.geteuid() != 0:
+        raise ClusterError("the cluster's hosts are namespaces: root is needed")
+    hierarchies()
+    check_programs()
+
+
 def start_cluster(
     folder: Path, *, node_count: int = 3, clocks: Clocks | None = None, timeout_s: float = 180
 ) -> Plan:
@@ -53,9 +67,7 @@ def start_cluster(
         ProgramsMissingError: a program is missing and could not be built.
         NoControlGroupsError: the machine's control groups are of the other version.
     """
-    if os.geteuid() != 0:
-        raise ClusterError("the cluster's hosts are namespaces: root is needed")
-    hierarchies()
+    check_machine()
     programs = find_programs()
     with locked(folder):
         plan = read_plan(folder)
