@@ -37,7 +37,7 @@ HARMLESS = frozenset(
     | {"hosts_answer", "process_runs", "faults_healed"}
     | {"replicas_ready", "service_serves", "nodes_schedulable", "no_pods_wait"}
 )
-OF_NODES = ("node.", "zone.")  # begins the faults of a cluster whose victims are nodes
+OF_NODES = ("node.", "zone.", "device-plugin.")  # begins the faults of a cluster whose victims are nodes
 REACCEPT = "reaccept"  # as the owner of a host names the burn-in after a fault
 HASH_CHARS_MIN = 12  # of a hash that somebody types
 

@@ -186,8 +186,8 @@ def node_drain(
     grace_s: int | None = None,
     within_s: float = 120.0,
     pod_label_selector: str = "",
-) -> JsonObject:
-    """Cordon nodes, all of them before the first pod has to go, and evict what is on them.
+) -> list[JsonObject]:
+    """Cordon nodes and evict what is on them, one node after the other.
 
     Disruption budgets are asked again until ``within_s`` is over; pods of DaemonSets stay; a pod that would
     lose its ``emptyDir`` refuses the whole, unless ``delete_emptydir_data``. A node that somebody else had
@@ -201,11 +201,16 @@ def node_drain(
     check_namespaces(client, aim.cluster.namespaces)
     arguments: JsonObject = {"delete_emptydir_data": delete_emptydir_data, "grace_s": grace_s}
     arguments |= {"within_s": within_s}
-    spaces = aim.cluster.namespaces
-    found = [check_node(client, str(row["metadata"]["name"]), spaces) for row in chosen]
-    steps = [_cordon_step(node, aim) for node, _ in found]
-    captured = capture_drain(aim, client, identity, found, others, arguments, steps=steps)
-    return _inject("node.drain", captured)
+    captured = []
+    for row in chosen:
+        found, pods = check_node(client, str(row["metadata"]["name"]), aim.cluster.namespaces)
+        step = _cordon_step(found, aim)
+        captured.append(
+            capture_drain(
+                aim, client, identity, found, pods, others, arguments, at_once=len(chosen), step=step
+            )
+        )
+    return [_inject("node.drain", each) for each in captured]
 
 
 def device_plugin_lose(

@@ -19,6 +19,7 @@ _NEEDS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "pod.evict": (("create", "pods/eviction", ""),),
     "node.cordon": (("patch", "nodes", ""),),
     "node.drain": (("patch", "nodes", ""), ("create", "pods/eviction", "")),
+    "device-plugin.lose": (("patch", "nodes", ""),),
     "pods.partition": (
         ("patch", "pods", ""),
         ("get", "pods/proxy", ""),

@@ -158,7 +158,7 @@ def judge_gpus(nodes: Sequence[JsonObject], *, resource: str, per_node_min: int 
     rows = {
         str(node["metadata"]["name"]): {
             "capacity": _of(node, "capacity", resource),
-            "allocatable": _of(node, "allocatable", resource),
+            "allocatable": allocatable_of(node, resource),
         }
         for node in nodes
         if per_node_min is not None or _has(node, resource)
@@ -174,6 +174,11 @@ def judge_gpus(nodes: Sequence[JsonObject], *, resource: str, per_node_min: int 
     if not rows:
         return finding(Outcome.INCONCLUSIVE, f"no node has {resource}", nodes=rows)
     return finding(Outcome.FAIL if bad else Outcome.PASS, said, nodes=rows, total=total)
+
+
+def allocatable_of(node: JsonObject, resource: str) -> int:
+    """Return how many of a resource a node can give out."""
+    return _of(node, "allocatable", resource)
 
 
 def _of(node: JsonObject, what: str, resource: str) -> int:

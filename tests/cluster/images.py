@@ -17,6 +17,7 @@ from tests.cluster.node import PAUSE_IMAGE
 from tests.cluster.plan import cache_folder
 
 ENDPOINT_IMAGE = "overproof.test/endpoint:1"
+DEVICE_PLUGIN_IMAGE = "overproof.test/device-plugin:1"
 File = tuple[Path, str]  # a file here, and its place in the image
 _PROJECT = Path(__file__).parents[2]
 _PACKAGES = ("probes", "loadtests")  # what the simulated endpoint is made of
@@ -34,6 +35,12 @@ def write_images(programs: Mapping[str, Path]) -> list[Path]:
     pause = ([(programs["pause"], "/pause")], {"Entrypoint": ["/pause"]})
     endpoint = (_endpoint_files(), _endpoint_settings())
     return [_image(folder, PAUSE_IMAGE, *pause), _image(folder, ENDPOINT_IMAGE, *endpoint)]
+
+
+def write_device_plugin(program: Path) -> Path:
+    """Return the archive of the image of the device plugin, which only the tests of it need."""
+    files = [(program, "/device-plugin")]
+    return _image(cache_folder() / "images", DEVICE_PLUGIN_IMAGE, files, {"Entrypoint": ["/device-plugin"]})
 
 
 def _image(folder: Path, name: str, files: Sequence[File], settings: Mapping[str, object]) -> Path:
