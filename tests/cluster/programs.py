@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tests.cluster.plan import cache_folder
@@ -51,7 +51,7 @@ def find_programs() -> dict[str, Path]:
     Raises:
         ProgramsMissingError: a Debian package is missing, or there is no Go, or the build fails.
     """
-    _check_system()
+    check_programs()
     return _found(_PACKAGES, _MODULE)
 
 
@@ -88,9 +88,23 @@ def missing_packages() -> list[str]:
     return sorted(missing)
 
 
-def _check_system() -> None:
+def check_programs() -> None:
+    """See that every program is here or can be built.
+
+    Raises:
+        ProgramsMissingError: a Debian package is missing, or there is no Go where something has to be built.
+    """
     if missing := missing_packages():
         raise ProgramsMissingError(f"please install these Debian packages: {' '.join(missing)}")
+    if not all(map(_find, _PACKAGES)):
+        _go(_PACKAGES)
+
+
+def _go(names: Iterable[str]) -> str:
+    go = shutil.which("go")
+    if go is None:
+        raise ProgramsMissingError(f"Go is needed to build {', '.join(names)}; or set KUBEBUILDER_ASSETS")
+    return go
 
 
 def _find(name: str) -> Path | None:
@@ -102,9 +116,7 @@ def _find(name: str) -> Path | None:
 
 
 def _built(packages: Mapping[str, str], module: Path) -> dict[str, Path]:
-    go = shutil.which("go")
-    if go is None:
-        raise ProgramsMissingError(f"Go is needed to build {', '.join(packages)}; or set KUBEBUILDER_ASSETS")
+    go = _go(packages)
     folder = cache_folder() / "kubernetes" / _key(go, module)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
