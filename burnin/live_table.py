@@ -62,7 +62,8 @@ class DeviceTable:
     def _devices(self, event: Event) -> None:
         for index, device in enumerate(event.data["devices"]):
             name = str(device["name"])
-            self._lines[name] = _Line(label=f"GPU {index}" if name.startswith("GPU-") else name)
+            label = f"GPU {index}" if name.startswith("GPU-") else name
+            self._lines[name] = _Line(label=label, stage=self._stage)
 
     def _started(self, event: Event) -> None:
         self._stage, self._stage_at = str(event.data["stage"]), self._clock()

@@ -25,7 +25,7 @@ from reports.live_traffic import LOOK_EVERY_S, LiveTraffic
 from reports.record import SERIES_FOLDER
 from reports.traffic_table import traffic_rows
 
-HEADERS = ("game day", "last 10 s", "since the start")
+HEADERS = ("game day", "now, or last 10 s", "since the start")
 GUARDED_PHASES = ("before", "during")
 
 

@@ -31,6 +31,7 @@ _SIGNS = {
     "inconclusive": ("?", "yellow"),
     "fail": ("✗", "red"),
 }
+_MARKS = {"✓": "green", "✗": "red"}  # colours of cells that begin so
 _FOLDED = ("done", "pass", "waiting")  # states whose steps share a line where there is no room for one each
 _NO_SCREEN = ("", "dumb", "unknown")  # values of TERM of what cannot draw in place
 
@@ -127,7 +128,7 @@ class Progress:
             side: Literal["left", "right"] = "left" if index < self._left_columns else "right"
             table.add_column(header, justify=side, no_wrap=True, overflow="ellipsis", min_width=width)
         for row in shown:
-            table.add_row(*(Text(one_line(cell)) for cell in row))
+            table.add_row(*(Text(one_line(cell), style=_MARKS.get(cell[:1], "")) for cell in row))
         if len(rows) > len(shown):
             table.add_row(Text(f"and {len(rows) - len(shown)} more", style="dim"))
         return table

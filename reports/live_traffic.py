@@ -146,7 +146,9 @@ class LiveTraffic:
             now.merge(stretch)
         whole.merge(self._past)
         whole.merge(now)
-        clients, merged = read_latest(self._run), read_merged(self._run)
+        # Once the record is sealed these files are gone: what they said last still stands.
+        clients = read_latest(self._run) or self._figures.clients
+        merged = read_merged(self._run) or self._figures.merged
         return TrafficFigures(
             now=_span(now),
             whole=_with_reported(_span(whole), merged),

@@ -145,3 +145,11 @@ def test_a_rate_that_is_no_longer_measured_is_not_served_any_more() -> None:
 
     assert b'overproof_burnin_copy_bytes_per_second{device="GPU 0"} 2e+09' in before
     assert b"overproof_burnin_copy_bytes_per_second" not in render_page(table.figures())
+
+
+def test_devices_that_are_found_in_the_middle_of_a_stage_are_in_it() -> None:
+    table = DeviceTable(ORDER, clock=FakeClock())
+    _note(table, "stage.started", stage="preflight", length_s=0.0)
+    _note(table, "inventory", device_kind="cuda", devices=[{"name": uuid(0)}])
+
+    assert table.rows()[0][:2] == ("GPU 0", "preflight")

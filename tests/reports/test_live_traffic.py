@@ -129,6 +129,22 @@ def test_a_line_that_is_being_written_and_a_garbled_one_do_no_harm(tmp_path: Pat
     assert live.figures().whole.ended == 1
 
 
+def test_the_last_figures_stay_when_the_record_is_sealed(tmp_path: Path) -> None:
+    now = FakeNow()
+    live = follow(tmp_path, now)
+    write_requests(tmp_path, [request(T0, 0, 0)])
+    client_row(tmp_path, 1, arrivals=1, ended=1)
+    now.ns = T0 + SECOND
+    before = live.figures()
+    for part in tmp_path.rglob("*.ndjson"):
+        part.unlink()
+    now.ns += 2 * SECOND
+    after = live.figures()
+
+    assert before.has_begun
+    assert (after.merged, after.clients, after.whole) == (before.merged, before.clients, before.whole)
+
+
 def test_nothing_there_is_no_figure_and_an_empty_page() -> None:
     nowhere = LiveTraffic(Path("/nonexistent"))
 
