@@ -40,6 +40,7 @@ FAULTS = {
     "container.hang": "experiments.kube.containers:CONTAINER_HANG",
     "node.cordon": "experiments.kube.faults:NODE_CORDON",
     "node.drain": "experiments.kube.faults:NODE_DRAIN",
+    "node.pressure": "experiments.kube.pressure:NODE_PRESSURE",
     "device-plugin.lose": "experiments.kube.device_plugin:DEVICE_PLUGIN_LOSE",
     "deployment.bad-rollout": "experiments.kube.faults:DEPLOYMENT_BAD_ROLLOUT",
     "deployment.scale": "experiments.kube.faults:DEPLOYMENT_SCALE",

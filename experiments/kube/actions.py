@@ -31,6 +31,7 @@ from experiments.kube.marks import new_mark
 from experiments.kube.observed import node_state
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import is_leaving, name_of, waits_for
+from experiments.kube.pressure import capture_pressure
 from experiments.kube.undo_steps import UndoStep, make_step
 from experiments.kube.workloads import DEPLOYMENT, path_of, pods_of, see_whole, wanted_of
 from experiments.ledger import Entry, read_ledger
@@ -186,8 +187,8 @@ def node_drain(
     grace_s: int | None = None,
     within_s: float = 120.0,
     pod_label_selector: str = "",
-) -> list[JsonObject]:
-    """Cordon nodes and evict what is on them, one node after the other.
+) -> JsonObject:
+    """Cordon nodes, all of them before the first pod has to go, and evict what is on them.
 
     Disruption budgets are asked again until ``within_s`` is over; pods of DaemonSets stay; a pod that would
     lose its ``emptyDir`` refuses the whole, unless ``delete_emptydir_data``. A node that somebody else had
@@ -201,16 +202,31 @@ def node_drain(
     check_namespaces(client, aim.cluster.namespaces)
     arguments: JsonObject = {"delete_emptydir_data": delete_emptydir_data, "grace_s": grace_s}
     arguments |= {"within_s": within_s}
-    captured = []
-    for row in chosen:
-        found, pods = check_node(client, str(row["metadata"]["name"]), aim.cluster.namespaces)
-        step = _cordon_step(found, aim)
-        captured.append(
-            capture_drain(
-                aim, client, identity, found, pods, others, arguments, at_once=len(chosen), step=step
-            )
-        )
-    return [_inject("node.drain", each) for each in captured]
+    spaces = aim.cluster.namespaces
+    found = [check_node(client, str(row["metadata"]["name"]), spaces) for row in chosen]
+    steps = [_cordon_step(node, aim) for node, _ in found]
+    captured = capture_drain(aim, client, identity, found, others, arguments, steps=steps)
+    return _inject("node.drain", captured)
+
+
+def node_pressure(
+    node: str = "",
+    label_selector: str = "",
+    cores: int = 0,
+    memory_mib: int = 0,
+    disk_mib: int = 0,
+    for_s: float = 300.0,
+    hand: JsonObject | None = None,
+) -> JsonObject:
+    """Take processor, memory and disk of one node, by a pod on it that ends by itself after ``for_s``."""
+    aim, client, identity = _aimed()
+    chosen, others = choose_nodes(client, aim, node=node, label_selector=label_selector, count=1)
+    captured = capture_pressure(
+        aim, client, identity, chosen[0], [str(row["metadata"]["name"]) for row in others],
+        wanted={"cores": cores, "memory_mib": memory_mib, "disk_mib": disk_mib}, for_s=for_s,
+        hand=hand_of(aim.cluster, hand),
+    )  # fmt: skip
+    return _inject("node.pressure", captured)
 
 
 def device_plugin_lose(

@@ -63,7 +63,7 @@ def capture_containers(
         FaultRefused: a pod has none of that name, or it does not run.
     """
     hit = [_container_of(pod, container) for pod in chosen]
-    _check_hand(client, hand)
+    check_hand(client, hand)
     captured = capture_pods(fault, aim, client, identity, chosen, others, {"for_s": for_s})
     for victim, row in zip(captured["victims"], hit, strict=True):
         victim["identity"] = row["id"]
@@ -76,7 +76,12 @@ def capture_containers(
     return captured
 
 
-def _check_hand(client: KubeClient, hand: Hand) -> None:
+def check_hand(client: KubeClient, hand: Hand) -> None:
+    """See that hands can be started.
+
+    Raises:
+        FaultRefused: their namespace is not there, or RBAC does not let us.
+    """
     if read_or_none(client, namespace_path(hand.namespace)) is None:
         raise FaultRefused(
             f"namespace {hand.namespace}: there is none; hands are started there: "
@@ -147,7 +152,7 @@ def _word(client: KubeClient, captured: JsonObject, number: int, verb: str) -> J
     """Have a hand do what ends by itself; return the states that it saw then, and remove it."""
     at, name = _hand(captured), f"{_name(captured, number, verb)}-{secrets.token_hex(2)}"
     try:
-        return dict(reach(client, at, name, verb, captured["containers"][number]).states)
+        return reach(client, at, name, verb, captured["containers"][number]).states
     finally:
         with contextlib.suppress(TargetError):  # it is ended anyway, and goes by itself
             remove(client, at, name)
@@ -169,7 +174,7 @@ def _hit(captured: JsonObject, verb: str) -> None:
     for number, row in enumerate(captured["containers"]):
         name, for_s = _name(captured, number, verb), float(captured["arguments"]["for_s"])
         words.append(reach(client, at, name, verb, row, for_s=for_s))
-    captured["states"] = [dict(word.states) for word in words]
+    captured["states"] = [word.states for word in words]
     captured["t_hit_ns"] = min(word.not_before_ns for word in words)
 
 

@@ -1,8 +1,8 @@
 """A node loses its device plugin: its GPUs cannot be given out any more, and what runs on them runs on.
 
 By the node's label that the plugin's DaemonSet chooses its nodes by: another value ends the plugin's pod on
-that node alone, and the former one brings it again. So it is a change of one field, undone as any other, by the
-dead-man too.
+that node alone, and the former one brings it again. So it is a change of one field, undone as any other, by
+the dead-man too.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ kubelet of its node, so that undoing works while the cluster's controllers do no
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from experiments.kube import hand
@@ -47,8 +46,13 @@ class Hand:
 class Word:
     """What a hand has said."""
 
-    states: Mapping[str, str]  # of the container's processes, by pid on the node: T is stopped
+    said: JsonObject
     not_before_ns: int  # by our clock, when it had not yet been said
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Of the container's processes, by pid on the node: T is stopped."""
+        return dict(self.said["states"])
 
 
 def reach(
@@ -59,18 +63,28 @@ def reach(
     Raises:
         TargetError: it cannot be started, or says nothing in time.
     """
+    return start(client, at, pod_object(at, name, verb, target, for_s=for_s))
+
+
+def start(client: KubeClient, at: Hand, body: JsonObject) -> Word:
+    """Start a pod that does something on its node, and return what it says first.
+
+    Raises:
+        TargetError: it cannot be started, or says nothing in time.
+    """
+    name, node = body["metadata"]["name"], body["spec"]["nodeName"]
     before_ns = time.time_ns()
-    client.ask("POST", at.pods, body=pod_object(at, name, verb, target, for_s=for_s))
+    client.ask("POST", at.pods, body=body)
     deadline = time.monotonic() + at.within_s
     while True:
         asked_ns = time.time_ns()
         pod = client.ask("GET", f"{at.pods}/{name}")
         said = _log(client, at, pod)
-        if "states" in said:
-            return Word(states=said["states"], not_before_ns=before_ns)
+        if "did" in said:
+            return Word(said=said, not_before_ns=before_ns)
         before_ns = asked_ns
         if time.monotonic() > deadline or _phase(pod) == "Failed":
-            raise TargetError(f"hand {at.namespace}/{name} on {target['node']}: {_why(pod, said)}")
+            raise TargetError(f"hand {at.namespace}/{name} on {node}: {_why(pod, said)}")
         time.sleep(_POLL_S)
 
 
@@ -118,9 +132,16 @@ def pod_object(at: Hand, name: str, verb: str, target: JsonObject, *, for_s: flo
             "capabilities": {"drop": ["ALL"], "add": ["KILL"]},
         },
     }
+    more = {"hostPID": True}
+    return pod_on(at, name, str(target["node"]), container, for_s=for_s, label=verb, more=more)
+
+
+def pod_on(
+    at: Hand, name: str, node: str, container: JsonObject, *, for_s: float, label: str, more: JsonObject
+) -> JsonObject:
+    """Return a pod on a node that ends by itself, at last by its kubelet."""
     spec = {
-        "nodeName": target["node"],
-        "hostPID": True,
+        "nodeName": node,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Never",
@@ -129,5 +150,5 @@ def pod_object(at: Hand, name: str, verb: str, target: JsonObject, *, for_s: flo
         "tolerations": [{"operator": "Exists"}],  # the node may be cordoned or sick
         "containers": [container],
     }
-    meta = {"name": name, "namespace": at.namespace, "labels": {LABEL: verb}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+    meta = {"name": name, "namespace": at.namespace, "labels": {LABEL: label}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec | more}

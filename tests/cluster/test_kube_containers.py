@@ -22,7 +22,16 @@ from probes.child import wait_until
 from probes.json_types import JsonObject
 from tests.cluster.dead_man import api_of, apply
 from tests.cluster.images import ENDPOINT_IMAGE
-from tests.cluster.kube_days import Service, decided_day, outcome_of, run_day, told, write_day
+from tests.cluster.kube_days import (
+    Service,
+    decided_day,
+    lent_node,
+    outcome_of,
+    run_day,
+    take_back,
+    told,
+    write_day,
+)
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 from tests.cluster.test_kube_faults import planned
 
@@ -158,6 +167,28 @@ def test_a_container_that_is_not_the_planned_one_any_more_is_not_hit(
         inject_fault(load_fault("container.kill"), captured, tmp_path)
     with pytest.raises(FaultRefused, match="no container engine runs in it"):
         planned("container_kill", label_selector=SELECTOR, container="engine")
+    assert restarts_of(service) == before
+
+
+def test_a_node_is_pressed_by_a_pod_that_goes_when_it_is_undone(
+    service: Service, aim: Aim, tmp_path: Path
+) -> None:
+    node, before = lent_node(service), restarts_of(service)
+    wanted = {"cores": 1, "memory_mib": 32, "disk_mib": 8}
+    try:
+        (captured,) = planned("node_pressure", node=node, hand=HAND, for_s=120, **wanted)
+        inject_fault(load_fault("node.pressure"), captured, tmp_path)
+        pressing = hands_left(service)
+        (undone,) = undo_pending(tmp_path, by="test")
+        with pytest.raises(FaultRefused, match="at most 90% may be taken"):
+            planned("node_pressure", node=node, hand=HAND, memory_mib=1 << 30)
+    finally:
+        take_back(service, node)
+
+    assert captured["taken"] == {"did": "press"} | wanted
+    assert len(pressing) == 1
+    assert undone.is_restored
+    assert hands_left(service) == []
     assert restarts_of(service) == before
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.kube import hand
+from experiments.kube import press as press_module
 from experiments.kube.hand import CONTINUE, HANG, KILL, LOOK, main, pids_of, states_of
 from experiments.kube.hand_pod import Hand, pod_object
 from probes.child import process_state, wait_until
@@ -111,3 +112,26 @@ def test_its_pod_is_on_that_node_and_has_one_right_there() -> None:
     assert spec["automountServiceAccountToken"] is False
     assert spec["activeDeadlineSeconds"] > 30
     assert container["command"][-3:] == [HANG, CONTAINER, "30"]
+
+
+def press(folder: Path, *, for_s: float) -> subprocess.Popen[str]:
+    source = Path(press_module.__file__).read_text()
+    words = [sys.executable, "-I", "-S", "-c", source, "1", "4", "2", str(folder), str(for_s)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("how", ["its time is over", "its pod is ended"])
+def test_what_presses_on_a_node_lets_go_of_all_when(how: str, tmp_path: Path) -> None:
+    with press(tmp_path, for_s=2 if how == "its time is over" else 60) as pressing:
+        assert pressing.stdout is not None
+        said = json.loads(pressing.stdout.readline())
+        filled = (tmp_path / "filling").stat().st_size
+        (burning,) = Path(f"/proc/{pressing.pid}/task/{pressing.pid}/children").read_text().split()
+        if how == "its pod is ended":
+            pressing.send_signal(signal.SIGTERM)
+
+    assert said == {"did": "press", "cores": 1, "memory_mib": 4, "disk_mib": 2}
+    assert filled == 2 << 20
+    assert pressing.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    assert not Path("/proc", burning).exists()
