@@ -254,7 +254,7 @@ def faults_page() -> str:
     entries = read_catalogue()
     parts = [
         "# Faults and experiments\n",
-        "`overproof gameday catalogue` prints the experiments; the [guide](../gameday.md) says how they run.\n",
+        "`overproof gameday catalogue` prints the experiments; how they run: [guide](../gameday.md).\n",
         "## Faults\n",
     ]
     faults = [load_fault(name) for name in FAULTS]

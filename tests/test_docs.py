@@ -12,7 +12,8 @@ from pathlib import Path
 import typer.main
 
 import overproof
-from probes.slo import METRICS
+from probes.outcome import Outcome
+from probes.slo import METRICS, decide
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("burnin", "loadtests", "experiments", "probes", "reports")
@@ -59,14 +60,15 @@ def _commands(text: str) -> Iterator[str]:
     """Yield each line of a code block that is a command of ours; one with … or $( is no command to type."""
     for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
-            command = line.removeprefix("$ ").partition("  #")[0].strip()
+            command = line.removeprefix("$ ").partition("  #")[0].partition(" &")[0].strip()
             if command.startswith("overproof ") and not line.startswith("  ") and "…" not in command:
                 yield command
 
 
-def test_every_command_in_readme_and_game_day_guide_is_one_that_there_is() -> None:
+def test_every_command_in_readme_and_guides_is_one_that_there_is() -> None:
     overproof.mount()
-    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/gameday.md")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
     commands = [command for text in texts for command in _commands(text)]
 
     assert len(commands) > 20
@@ -112,3 +114,16 @@ def test_every_example_file_named_in_readme_and_docs_exists() -> None:
     }
 
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_numbers_of_requests_in_the_explanation_are_those_that_the_rule_wants() -> None:
+    text = (ROOT / "docs" / "explanation" / "verdicts.md").read_text(encoding="utf-8")
+    told = {
+        int(share): int(count) for share, count in re.findall(r"^\| p(\d+) \| (\d+) \|$", text, re.MULTILINE)
+    }
+
+    assert set(told) == {90, 95, 99}
+    for share, count in told.items():
+        objective = share / 100
+        assert decide(0, count, objective=objective, confidence=0.95) is Outcome.PASS
+        assert decide(0, count - 1, objective=objective, confidence=0.95) is Outcome.INCONCLUSIVE
