@@ -85,6 +85,7 @@ def node_out_of_service(
 def _lose(
     name: str, arguments: JsonObject, node: str, label_selector: str, count: int | None, undo_after_s: float
 ) -> JsonObject:
+    from experiments.kube.node_objects import out_of_service_step  # with paramiko: others need not wait
     from experiments.kube.nodes import capture_loss
 
     aim = aim_now()
@@ -92,7 +93,10 @@ def _lose(
     if name == "zone.cut":
         count = len(client.listed("/api/v1/nodes", labelSelector=label_selector))
     chosen, others = choose_nodes(client, aim, node=node, label_selector=label_selector, count=count)
-    captured = capture_loss(name, aim, client, identity, chosen, others, arguments, undo_after_s=undo_after_s)
+    steps = [out_of_service_step(row, aim.run) for row in chosen] if name == "node.out-of-service" else []
+    captured = capture_loss(
+        name, aim, client, identity, chosen, others, arguments, undo_after_s=undo_after_s, steps=steps
+    )
     return inject(name, captured)
 
 

@@ -22,6 +22,7 @@ from experiments.kube.cluster import Cluster
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from tests.cluster.kube_days import (
+    CATALOGUE,
     DEPLOYMENT,
     Service,
     decided_day,
@@ -71,6 +72,8 @@ def losing(document: JsonObject, node: str, *, undo_after_s: float, recovery_s: 
     (extension,) = document["extensions"]
     extension["target"]["kubernetes"]["nodes"] = [node]
     extension["recovery_s"] = recovery_s
+    if "cut" in action["name"]:
+        extension["workload"] = str(CATALOGUE / "workloads" / "impatient-chat.yaml")
 
 
 def test_a_node_whose_kubelet_stops_is_lost_and_the_day_tells_platform_from_application(
@@ -161,6 +164,10 @@ def planned(action: str, **arguments: object) -> JsonObject:
     return captured
 
 
+def taints_of(service: Service, node: str) -> list[str]:
+    return [taint.key for taint in service.core.read_node(node).spec.taints or []]
+
+
 @pytest.mark.usefixtures("aim")
 def test_a_node_that_was_deleted_is_registered_again_with_all_that_it_had(
     service: Service, node: str, tmp_path: Path
@@ -197,27 +204,19 @@ def test_a_pod_of_a_statefulset_on_a_lost_node_is_made_elsewhere_once_that_is_ou
     apps.delete_namespaced_deployment(DEPLOYMENT, service.namespace)
     service.await_ready(0)
     spec = {"serviceName": "one", "selector": {"matchLabels": {"app": DEPLOYMENT}}, "template": template}
-    service.core.patch_node(node, {"metadata": {"labels": {"gameday.test/first": "1"}}})
-    preferred = {
-        "weight": 1,
-        "preference": {"matchExpressions": [{"key": "gameday.test/first", "operator": "Exists"}]},
-    }
-    template.spec.affinity = {
-        "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}
-    }
     apps.create_namespaced_stateful_set(
-        service.namespace, {"metadata": {"name": "one"}, "spec": spec | {"replicas": 1}}
+        service.namespace, {"metadata": {"name": "one"}, "spec": spec | {"replicas": 3}}
     )
-    service.await_ready(1)
-    was_on = service.ready()
+    service.await_ready(3)
+    (lost,) = [pod for pod, on in service.ready().items() if on == node]
 
     captured = planned("node_out_of_service", node=node, undo_after_s=200)
     inject_fault(load_fault("node.out-of-service"), captured, tmp_path)
-    is_elsewhere = wait_until(lambda: service.ready().get("one-0") not in (node, None), timeout_s=60)
+    is_tainted = "node.kubernetes.io/out-of-service" in taints_of(service, node)
+    is_elsewhere = wait_until(lambda: service.ready().get(lost) not in (node, None), timeout_s=60)
     undone = undo_pending(tmp_path, by="test")
-    service.core.patch_node(node, {"metadata": {"labels": {"gameday.test/first": None}}})
 
-    assert was_on == {"one-0": node}
+    assert is_tainted
     assert is_elsewhere
     assert [each.is_restored for each in undone] == [True], undone[0].did
     assert is_node_well(service.api, node)
