@@ -40,13 +40,15 @@ def pass_gate(
     within_s: float,
     device: str,
     program: tuple[str, ...] | None = None,
+    duration_s: float | None = None,
     seeded: tuple[str, ...] = (),
 ) -> Passage:
     """Run the burn-in in a process of its own and wait no longer than that. Raises nothing."""
     arguments = ("burnin", "run", "--profile", "gate", "--device", device, "--out", str(out), "--json")
+    length = () if duration_s is None else ("--duration-s", str(duration_s))
     faults = [word for text in seeded for word in ("--seed-fault", text)]
     try:
-        command = [*(program or python_module(MODULE)), *arguments, *faults]
+        command = [*(program or python_module(MODULE)), *arguments, *length, *faults]
         child = start_child([sys.executable, "-P", "-c", _DIES_WITH_US, *command])
     except OSError as error:
         return Passage(outcome="broken", said=f"overproof could not be started: {error.strerror}")

@@ -96,6 +96,9 @@ def gate(
     out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("/var/tmp/overproof"),  # noqa: S108
     within_s: Annotated[float, typer.Option(min=1, help="Seconds, at most, until the job goes on.")] = 180.0,
     device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    duration_s: Annotated[
+        float | None, typer.Option(min=4, help="Seconds of load, instead of the profile's 45.")
+    ] = None,
     enforce: Annotated[
         bool, typer.Option("--enforce", help="Exit with 1 on a FAIL; without it always with 0.")
     ] = False,
@@ -107,7 +110,9 @@ def gate(
     from burnin.gate import Passage, exit_code, pass_gate, tell
 
     try:
-        passage = pass_gate(out, within_s=within_s, device=device, seeded=tuple(seed_fault or ()))
+        passage = pass_gate(
+            out, within_s=within_s, device=device, duration_s=duration_s, seeded=tuple(seed_fault or ())
+        )
     except Exception as error:  # a bug of ours must not keep a job from its node
         passage = Passage(outcome="broken", said=f"{type(error).__name__}: {error}")
     tell(passage)

@@ -38,7 +38,7 @@ def at_home(pod: JsonObject, *, runs: Path | None = None, more: Sequence[str] = 
         container |= {"image": ENDPOINT_IMAGE, "imagePullPolicy": "Never", "workingDir": "/"}
         container.setdefault("command", [f"{sys.prefix}/bin/python", "-P", "-m", "overproof"])
         container["args"] = [*container["args"], *more]
-        container.pop("resources", None)  # no node of the tests has as much
+        container["resources"] = {"requests": {"cpu": "500m"}}  # no node of the tests has as much as is asked
         found = {"PATH": f"{sys.prefix}/bin:/usr/bin", "PYTHONPATH": str(PROJECT)}
         container.setdefault("env", []).extend({"name": key, "value": text} for key, text in found.items())
         for number, path in enumerate(_folders()):

@@ -27,7 +27,9 @@ SEEDED = ("--seed-fault", "matmul:nan@cpu:0")
 
 def gated(node: str, core: int, *more: str) -> JsonObject:
     """Return the shipped pod on a node, on one core, with a job that says that it ran."""
-    spec = at_home(shipped("burnin/gate", "Pod")["spec"], more=("--device", "cpu", *more))
+    spec = at_home(
+        shipped("burnin/gate", "Pod")["spec"], more=("--device", "cpu", "--duration-s", "8", *more)
+    )
     (gate,) = spec["initContainers"]
     gate["command"] = ["taskset", "-c", str(core), *gate["command"]]
     (job,) = spec["containers"]

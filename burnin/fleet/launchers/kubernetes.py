@@ -120,7 +120,8 @@ def _container(host: Host, jobs: ClusterJobs) -> JsonObject:
         "stdin": True,
         "stdinOnce": True,
         "tty": False,
-        "resources": {"limits": limits, "requests": limits},
+        # A core for each worker: starved by somebody's pods, it would look stalled, and the node bad.
+        "resources": {"limits": limits, "requests": {"cpu": str(max(1, host.expected.gpus or 0)), **limits}},
         # Memory that adapters reach is locked; nothing else beyond an ordinary container.
         "securityContext": {"capabilities": {"add": ["IPC_LOCK"]}, "privileged": False},
         "volumeMounts": [
