@@ -144,8 +144,8 @@ def judged(path: Path, url: str) -> tuple[int, Finding]:
 def test_a_spike_brings_replicas_and_its_end_takes_them_back(
     api: client.ApiClient, place: tuple[str, ...], scaled: str, tmp_path: Path
 ) -> None:
-    expect = {"scale_up": {"to_min": 2, "within_s": 50}, "release": {"to_max": 1, "within_s": 50}}
-    path = spike(tmp_path, at_s=15, for_s=60, duration_s=140, expect=expect)
+    expect = {"scale_up": {"to_min": 2, "within_s": 45}, "release": {"to_max": 1, "within_s": 45}}
+    path = spike(tmp_path, at_s=8, for_s=50, duration_s=110, expect=expect)
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(judged, path, scaled)

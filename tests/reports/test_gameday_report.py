@@ -30,6 +30,21 @@ def sheet_of(run: Run) -> GamedaySheet:
     return sheet
 
 
+def test_what_a_probe_observed_is_a_step_and_what_an_action_gave_back_is_none(tmp_path: Path) -> None:
+    tight = {"outcome": "fail", "observed": "chat: 0 may go, 2 healthy of at least 2"}
+    probe = {"type": "probe", "name": "budgets allow", "output": tight}
+    dumb = {"type": "probe", "name": "is there", "output": True}
+    action = {"type": "action", "name": "kill", "output": tight}
+    kind = "chaos.activity.completed"
+    run = record_day(tmp_path, happenings=[(18.0, kind, probe), (18.1, kind, dumb), (18.2, kind, action)])
+
+    told = [step for step in sheet_of(run).steps if step.what.startswith("probe")]
+
+    assert [(step.what, step.detail, step.mark) for step in told] == [
+        ("probe: budgets allow", tight["observed"], "harm")
+    ]
+
+
 def test_each_step_has_its_time_of_day_and_its_seconds_from_the_injection(tmp_path: Path) -> None:
     by = "the site's alert Down"
     run = record_day(tmp_path, happenings=[(18.9, "t_detect", {"by": by})])
