@@ -35,6 +35,7 @@ ASK_S = 3.0  # that a pod is given to answer
 DNS_GONE_S, DNS_BACK_S = 40.0, 60.0
 PARTITION_LABEL = "overproof.dev/partition"
 _DIRECTIONS = {"ingress": ["Ingress"], "egress": ["Egress"], "both": ["Ingress", "Egress"]}
+_MARK_CHARS = 50  # a name has 63 at most
 _SILENT = (502, 503, 504)  # what the API says where it could not reach a pod
 
 
@@ -68,13 +69,13 @@ def capture_partition(
     captured = base_of(
         "pods.partition", aim, identity, victims=victims,
         others=[name_of(pod) for pod in others], workloads=find_workloads(client, chosen), hit=chosen,
-        steps=_label_steps(chosen, mark),
+        steps=label_steps(chosen, mark),
     )  # fmt: skip
     arguments = {"port": port, "direction": direction}
-    return captured | {"arguments": arguments, "policies": _policies(chosen, mark, direction)}
+    return captured | {"arguments": arguments, "policies": policies_for(chosen, mark, direction)}
 
 
-def _label_steps(chosen: Sequence[JsonObject], mark: str) -> list[UndoStep]:
+def label_steps(chosen: Sequence[JsonObject], mark: str) -> list[UndoStep]:
     """Return what takes the label off these very pods: without it no policy is about them any more."""
     steps = []
     for pod in chosen:
@@ -85,7 +86,7 @@ def _label_steps(chosen: Sequence[JsonObject], mark: str) -> list[UndoStep]:
     return steps
 
 
-def _policies(chosen: Sequence[JsonObject], mark: str, direction: str) -> list[JsonObject]:
+def policies_for(chosen: Sequence[JsonObject], mark: str, direction: str) -> list[JsonObject]:
     """Return a policy for each namespace, about the label; its name is ours alone."""
     found = []
     for space in sorted({str(pod["metadata"]["namespace"]) for pod in chosen}):
@@ -93,7 +94,8 @@ def _policies(chosen: Sequence[JsonObject], mark: str, direction: str) -> list[J
             "podSelector": {"matchLabels": {PARTITION_LABEL: mark[-12:].strip("-._")}},
             "policyTypes": _DIRECTIONS[direction],
         }
-        meta = {"name": f"overproof-{mark}"[:63].strip("-._").lower(), "namespace": space}
+        # Its end is what no other change has.
+        meta = {"name": f"overproof-{mark[-_MARK_CHARS:].strip('-._').lower()}", "namespace": space}
         kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
         found.append(kind | {"metadata": meta, "spec": spec})
     return found
