@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,23 @@ def hosts() -> Hosts:
     return Hosts(plan=plan)
 
 
-@pytest.fixture
-def namespace(api: client.ApiClient) -> Iterator[str]:
+@contextmanager
+def _made(api: client.ApiClient) -> Iterator[str]:
     name = f"test-{secrets.token_hex(3)}"
     core = client.CoreV1Api(api)
     core.create_namespace({"metadata": {"name": name}})
     yield name
     core.delete_namespace(name)
+
+
+@pytest.fixture
+def namespace(api: client.ApiClient) -> Iterator[str]:
+    with _made(api) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def shared_namespace(api: client.ApiClient) -> Iterator[str]:
+    """One for all tests of a file, each of which leaves in it what it found."""
+    with _made(api) as name:
+        yield name

@@ -17,9 +17,9 @@ from tests.cluster.plan import KUBECONFIG_VARIABLE
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
-@pytest.fixture
-def service(api: client.ApiClient, namespace: str) -> Service:
-    return serve(api, namespace, replicas=1)
+@pytest.fixture(scope="module")
+def service(api: client.ApiClient, shared_namespace: str) -> Service:
+    return serve(api, shared_namespace, replicas=1)
 
 
 def kubeconfig(folder: Path, *, token: str = "", server: str = "") -> str:

@@ -29,9 +29,22 @@ from tests.cluster.plan import KUBECONFIG_VARIABLE
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
+@pytest.fixture(scope="module")
+def one_service(api: client.ApiClient, shared_namespace: str) -> Service:
+    return serve(api, shared_namespace)
+
+
 @pytest.fixture
-def service(api: client.ApiClient, namespace: str) -> Service:
-    return serve(api, namespace)
+def service(one_service: Service) -> Iterator[Service]:
+    """The service of all these tests, whole, and with nothing beside it that a test has made."""
+    one_service.await_ready()
+    yield one_service
+    space, core = one_service.namespace, one_service.core
+    client.PolicyV1Api(one_service.api).delete_collection_namespaced_pod_disruption_budget(space)
+    client.AppsV1Api(one_service.api).delete_collection_namespaced_daemon_set(space)
+    others = {"label_selector": f"app notin ({DEPLOYMENT})"}
+    core.delete_collection_namespaced_pod(space, **others)
+    assert wait_until(lambda: not core.list_namespaced_pod(space, **others).items, timeout_s=30)
 
 
 @pytest.fixture
@@ -108,12 +121,17 @@ def test_a_drain_without_a_node_is_refused_where_the_stock_action_takes_every_no
         planned("node_drain")
 
 
-def test_shared_memory_refuses_a_drain_unless_it_may_be_lost(
-    service: Service, aim: Aim, node: str, tmp_path: Path
-) -> None:
-    memory = {"spec": {"template": {"spec": mounts_memory("shm")}}}
-    client.AppsV1Api(service.api).patch_namespaced_deployment(DEPLOYMENT, service.namespace, memory)
-    apps = client.AppsV1Api(service.api)
+@pytest.fixture
+def shared_memory(service: Service) -> Iterator[None]:
+    """Meanwhile each pod mounts memory."""
+    mount_memory(service, mounts_memory("shm"))
+    yield
+    mount_memory(service, {"volumes": [{"name": "shm", "$patch": "delete"}]})
+
+
+def mount_memory(service: Service, change: JsonObject) -> None:
+    apps, body = client.AppsV1Api(service.api), {"spec": {"template": {"spec": change}}}
+    apps.patch_namespaced_deployment(DEPLOYMENT, service.namespace, body)
 
     def is_rolled_out() -> bool:
         found = apps.read_namespaced_deployment(DEPLOYMENT, service.namespace)
@@ -121,20 +139,22 @@ def test_shared_memory_refuses_a_drain_unless_it_may_be_lost(
         return bool(is_heard and status.updated_replicas == status.ready_replicas == status.replicas == 3)
 
     assert wait_until(is_rolled_out, timeout_s=60)
-    take_back(service, node)
-    place = lent_node(service)
 
+
+@pytest.mark.usefixtures("shared_memory")
+def test_shared_memory_refuses_a_drain_unless_it_may_be_lost(
+    service: Service, aim: Aim, node: str, tmp_path: Path
+) -> None:
     with pytest.raises(FaultRefused, match="would lose its emptyDir shm"):
-        planned("node_drain", node=place)
-    assert not is_cordoned(service, place)
-    inject(tmp_path, "node_drain", node=place, delete_emptydir_data=True)
-    moved = place not in service.ready().values()
+        planned("node_drain", node=node)
+    assert not is_cordoned(service, node)
+    inject(tmp_path, "node_drain", node=node, delete_emptydir_data=True)
+    moved = node not in service.ready().values()
     undone = undo_pending(tmp_path, by="test")
-    take_back(service, place)
 
     assert moved  # the stock drain passes over every such pod, and is green
     assert [each.is_restored for each in undone] == [True]
-    assert not is_cordoned(service, place)
+    assert not is_cordoned(service, node)
 
 
 def test_pods_of_a_daemon_set_stay_whatever_they_mount(
