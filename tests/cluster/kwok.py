@@ -25,6 +25,7 @@ _LEASE_S = 240  # kwok renews it in a quarter: a thousand nodes then ask 17 time
 _SILENT_S = 200
 _AT_ONCE = 8
 _START_S = 120.0
+_PATIENCE_S = 120.0  # with an API that is busy making thousands of pods
 
 
 @contextmanager
@@ -94,8 +95,8 @@ def make_services(client: KubeClient, namespace: str, *, count: int, replicas: i
     deployments = f"/apis/apps/v1/namespaces/{namespace}/deployments"
     for number in range(count):
         name = f"chat-{number:02d}"
-        client.ask("POST", budgets, body=_budget(name))
-        client.ask("POST", deployments, body=_deployment(name, replicas))
+        client.ask("POST", budgets, body=_budget(name), within_s=_PATIENCE_S)
+        client.ask("POST", deployments, body=_deployment(name, replicas), within_s=_PATIENCE_S)
 
     def ready() -> int:
         rows = client.listed(deployments)
