@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from itertools import accumulate
 
 from probes.finding import Finding
 from probes.outcome import Outcome
@@ -40,17 +41,13 @@ def render_junit(run: Run) -> str:
 def _bounded(run: Run) -> tuple[list[Finding], list[ElementTree.Element]]:
     """Return the findings kept, and their cases: up to what parsers take, what did not pass first."""
     names: dict[str, int] = {}
-    cases = [(finding, _case(run, finding, names)) for finding in run.findings]
-    if len(cases) <= CASES_MAX and sum(_bytes(case) for _, case in cases) <= BYTES_MAX:
-        return list(run.findings), [case for _, case in cases]
-    cases.sort(key=lambda pair: pair[0].outcome in (Outcome.PASS, None) or pair[0].waiver is not None)
-    kept, room = [], BYTES_MAX
-    for finding, case in cases[:CASES_MAX]:
-        room -= _bytes(case)
-        if room < 0:
-            break
-        kept.append((finding, case))
-    return [finding for finding, _ in kept], [case for _, case in kept]
+    cases = ((finding, _case(run, finding, names)) for finding in run.findings)
+    sized = [(finding, case, _bytes(case)) for finding, case in cases]
+    if len(sized) > CASES_MAX or sum(size for *_, size in sized) > BYTES_MAX:
+        sized.sort(key=lambda row: row[0].outcome in (Outcome.PASS, None) or row[0].waiver is not None)
+        sizes = accumulate(size for *_, size in sized)
+        sized = [row for row, total in zip(sized[:CASES_MAX], sizes, strict=False) if total <= BYTES_MAX]
+    return [finding for finding, *_ in sized], [case for _, case, _ in sized]
 
 
 def _bytes(case: ElementTree.Element) -> int:

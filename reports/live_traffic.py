@@ -27,8 +27,8 @@ from reports.record import REQUESTS_FOLDER, SERIES_FOLDER
 
 NOW_S = 10.0  # what "now" looks back on
 LOOK_EVERY_S = 1.0
-# Of each load process, a look: what comes faster than this is shown by its newest rows.
-BYTES_MAX = 4 * 1024 * 1024
+# Of all load processes, a look: a tenth of a second of CPU time. What comes faster is shown by the newest.
+BYTES_MAX = 1024 * 1024
 TTFT = "ttft_ms"
 SPREADS = (TTFT, ITL)
 PERCENTS = (50, 90, 99)
@@ -160,8 +160,10 @@ class LiveTraffic:
 
     def _take_rows(self) -> None:
         by_second: dict[int, list[Request]] = {}
-        for path in sorted((self._run / REQUESTS_FOLDER).glob("*.ndjson")):
-            for row in self._parts.setdefault(path, Tail(path)).read(bytes_max=self._bytes_max):
+        paths = sorted((self._run / REQUESTS_FOLDER).glob("*.ndjson"))
+        for path in paths:
+            part = self._parts.setdefault(path, Tail(path))
+            for row in part.read(bytes_max=self._bytes_max // len(paths)):
                 try:
                     request = request_from_json(row)
                 except TypeError:  # a row of another version lacks what we need
