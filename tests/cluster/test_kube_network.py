@@ -70,7 +70,7 @@ def test_a_network_that_does_not_enforce_policies_leaves_the_day_undecided_and_n
     service: Service, tmp_path: Path
 ) -> None:
     def change(document: JsonObject) -> None:
-        document["extensions"][0]["recovery_s"] = 20
+        del document["method"][0]["pauses"]
 
     status, run = decided_day(write_day(tmp_path, "pods-partition", service, change), tries=1)
 
