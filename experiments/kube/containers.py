@@ -23,12 +23,13 @@ from experiments.kube.faults import A_CLUSTER, BACK_S, await_back, client_of, re
 from experiments.kube.hand import CONTINUE, HANG, KILL, LOOK
 from experiments.kube.hand_pod import Hand, reach, remove
 from experiments.kube.pod_view import PodView
-from experiments.kube.pods import container_ids_of, name_of, node_of, uid_of
+from experiments.kube.pods import container_ids_of, is_ready, name_of, node_of, uid_of
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 
 STOPPED = "T"
 GONE_S = 30.0  # until a container that was killed is seen to have ended
+HAND_NEEDS = (("create", "pods"), ("get", "pods"), ("delete", "pods"), ("get", "pods/log"))  # verb, resource
 _HANDS = "a namespace whose pods may see the processes of their node"
 
 
@@ -87,8 +88,7 @@ def check_hand(client: KubeClient, hand: Hand) -> None:
             f"namespace {hand.namespace}: there is none; hands are started there: "
             "kubectl apply -f experiments/kube/manifests/"
         )
-    needs = [("create", "pods"), ("get", "pods"), ("delete", "pods"), ("get", "pods/log")]
-    if missing := [f"{v} {r}" for v, r in needs if not client.may(v, r, namespace=hand.namespace)]:
+    if missing := [f"{v} {r}" for v, r in HAND_NEEDS if not client.may(v, r, namespace=hand.namespace)]:
         raise FaultRefused(
             f"RBAC of the cluster does not let us {', '.join(missing)} in {hand.namespace}, where hands are"
             " started"
@@ -138,6 +138,11 @@ def recheck_containers(captured: JsonObject) -> None:
 def _runs(client: KubeClient, row: JsonObject) -> bool:
     pod = read_or_none(client, f"/api/v1/namespaces/{row['namespace']}/pods/{row['pod']}")
     return pod is not None and uid_of(pod) == row["uid"] and row["id"] in container_ids_of(pod)
+
+
+def _is_well(client: KubeClient, row: JsonObject) -> bool:
+    pod = read_or_none(client, f"/api/v1/namespaces/{row['namespace']}/pods/{row['pod']}")
+    return pod is not None and is_ready(pod)
 
 
 def _hand(captured: JsonObject) -> Hand:
@@ -236,8 +241,9 @@ def undo_hung(captured: JsonObject) -> Undoing:
     client = client_of(captured)
     did, has_acted = [], False
     for number, row in enumerate(captured["containers"]):
-        was_hit = _was_hit(client, captured, number)
-        if _runs(client, row) and was_hit:
+        # A hand may be gone by force; what is not ready then may be stopped still.
+        is_suspect = _was_hit(client, captured, number) or not _is_well(client, row)
+        if _runs(client, row) and is_suspect:
             did.append(_let_go(client, captured, number))
             has_acted = True
         remove(client, _hand(captured), _name(captured, number, HANG))

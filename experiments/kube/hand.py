@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from string import hexdigits
 
 LOOK, KILL, HANG, CONTINUE = "look", "kill", "hang", "continue"
 _STOPPED = "T"
@@ -90,7 +91,7 @@ def _hang(container: str, for_s: float) -> None:
 def main(words: list[str]) -> int:
     """Do as told: ``look``, ``kill``, ``hang`` or ``continue``, a container's id, and for how long."""
     verb, container, for_s = words[0], words[1], float(words[2])
-    if len(container) < 32:  # of so short a name others might be too
+    if len(container) < 32 or not set(container) <= set(hexdigits):  # others might be called so too
         sys.stderr.write(f"container {container!r}: wanted its whole id\n")
         return 2
     if verb == HANG:

@@ -49,7 +49,9 @@ def shared(api: client.ApiClient) -> Iterator[Service]:
     apply(api_of(os.environ[KUBECONFIG_VARIABLE]), "namespace")
     kube = connect(Cluster(namespaces=(), kubeconfig=os.environ[KUBECONFIG_VARIABLE]))
     try:
-        state = put_up(kube, ServicePlan(image=ENDPOINT_IMAGE, namespace=name, python=PYTHON), within_s=120)
+        # It loads, as a model does; else too little traffic meets the gap.
+        plan = ServicePlan(image=ENDPOINT_IMAGE, namespace=name, python=PYTHON, load_s=5)
+        state = put_up(kube, plan, within_s=120)
         yield Service(api=api, namespace=name, url=state["url"])
     finally:
         client.CoreV1Api(api).delete_namespace(name)

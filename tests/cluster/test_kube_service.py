@@ -28,6 +28,7 @@ from tests.cluster.kube_days import overproof
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 from tests.cluster.pod_metrics import serving_pod_metrics
 from tests.cluster.running import Hosts
+from tests.cluster.test_kube_access import kubeconfig
 from tests.cluster.workload import replica_that_answers
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -96,6 +97,27 @@ def test_a_namespace_of_somebody_else_is_neither_filled_nor_removed(
     assert "not a lab of ours" in down.stderr
     assert client.CoreV1Api(api).list_namespaced_pod(namespace).items == []
     assert client.CoreV1Api(api).read_namespace(namespace).metadata.deletion_timestamp is None
+
+
+def test_who_may_only_look_is_told_so_before_anything_is_made(
+    api: client.ApiClient, namespace: str, place: tuple[str, ...], tmp_path: Path
+) -> None:
+    core, rights = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
+    core.create_namespaced_service_account(namespace, {"metadata": {"name": "looker"}})
+    subject = {"kind": "ServiceAccount", "name": "looker", "namespace": namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    binding = {"metadata": {"name": namespace}, "roleRef": role, "subjects": [subject]}
+    rights.create_cluster_role_binding(binding)
+    try:
+        token = core.create_namespaced_service_account_token("looker", namespace, {}).status.token
+        theirs = ("--kube", "--kubeconfig", kubeconfig(tmp_path, token=token), *place[3:])
+        up = lab("up", *theirs, *IMAGE, "--yes")
+    finally:
+        rights.delete_cluster_role_binding(namespace)
+
+    assert up.returncode == 2, up.stderr
+    assert "RBAC of the cluster does not let us patch namespaces; nothing is touched" in up.stderr
+    assert place[-1] not in {each.metadata.name for each in core.list_namespace().items}
 
 
 SCALED = {  # as shipped, on figures small enough for this machine and at the pace of its shortened clocks

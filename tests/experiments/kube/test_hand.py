@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from experiments.kube import hand
 from experiments.kube import press as press_module
+from experiments.kube.containers import HAND_NEEDS
 from experiments.kube.hand import CONTINUE, HANG, KILL, LOOK, main, pids_of, states_of
 from experiments.kube.hand_pod import Hand, pod_object
 from probes.child import process_state, wait_until
@@ -42,8 +44,11 @@ def test_processes_of_a_container_are_known_by_their_control_group_and_no_other_
     assert states_of([7, 8, 10], proc=tmp_path) == {"7": "T", "8": "S"}
 
 
-def test_a_short_name_is_refused_since_it_would_fit_others(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([KILL, "ab", "0"]) == 2
+@pytest.mark.parametrize("name", ["ab", "kubepods" * 8])
+def test_what_is_no_whole_id_is_refused_since_it_would_fit_others(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([KILL, name, "0"]) == 2
     assert "whole id" in capsys.readouterr().err
 
 
@@ -135,3 +140,12 @@ def test_what_presses_on_a_node_lets_go_of_all_when(how: str, tmp_path: Path) ->
     assert pressing.returncode == 0
     assert list(tmp_path.iterdir()) == []
     assert not Path("/proc", burning).exists()
+
+
+def test_the_shipped_role_grants_what_hands_need_and_no_more() -> None:
+    path = Path(hand.__file__).parent / "manifests" / "container-faults.yaml"
+    role = yaml.safe_load(path.read_text())
+
+    granted = {(verb, kind) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]}
+
+    assert granted == set(HAND_NEEDS)
