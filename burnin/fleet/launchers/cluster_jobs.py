@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import secrets
 import sys
 import threading
 import time
@@ -49,7 +50,7 @@ class KubernetesLauncher:
         self._time_limit_s = time_limit_s
         self._path = f"/apis/batch/v1/namespaces/{jobs.namespace}/jobs"
         self._pods = PodWatch(client, jobs.namespace, self._run)
-        self._number = itertools.count(1)
+        self._attempt, self._number = secrets.token_hex(4), itertools.count(1)
         self._lock = threading.Lock()
         self._channels: dict[str, AttachedChannel | None] = {}  # by Job; None: its program has not begun
         self._is_closed = False
@@ -64,7 +65,7 @@ class KubernetesLauncher:
         began = time.monotonic()
         if why := self._why_unusable(host):
             raise TargetError(f"{host.name}: {why}")
-        job = job_name(host.name, f"{self._run}/{next(self._number)}")
+        job = job_name(host.name, f"{self._run}/{self._attempt}/{next(self._number)}")
         limit_s = within_s + BEGIN_GRACE_S
         manifest = job_manifest(host, self._settings, run=self._run, job=job, time_limit_s=limit_s)
         self._note(job, host)
