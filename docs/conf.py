@@ -18,6 +18,8 @@ exclude_patterns = ["ci"]
 nitpicky = True
 # Links to a heading, as [text](page.md#the-heading); one that does not exist is a warning, so an error.
 myst_heading_anchors = 4
+# The colours of a dialect that Pygments does not know, such as DuckDB's SQL, are no mistake of a page.
+suppress_warnings = ["misc.highlighting_failure"]
 html_theme = "furo"
 html_title = "overproof"
 html_copy_source = False
