@@ -45,8 +45,8 @@ class Certified:
     reason: str
 
 
-def certify(run: Run, *, out: Path | None = None) -> Certified:
-    """Write the certificate of a run into its folder, or into ``out``, if the node passed.
+def certify(run: Run, *, out: Path | None = None, page: Path | None = None) -> Certified:
+    """Write the certificate of a run into its folder, into ``out`` or as ``page``, if the node passed.
 
     The record is judged anew: what stands in its findings is not taken on trust.
 
@@ -60,9 +60,9 @@ def certify(run: Run, *, out: Path | None = None) -> Certified:
     if refusal is not None:
         return refusal
     certificate = build_certificate(run, findings)
-    path = (out or run.path) / f"{_stem(run)}.html"
+    path = page or (out or run.path) / f"{_stem(run.header.host)}.html"
     try:
-        write_atomically(path.with_name(f"{_stem(run)}.sha256"), sums_text(certificate.files))
+        write_atomically(path.with_name(f"{_stem(run.header.host)}.sha256"), sums_text(certificate.files))
         linked = replace(certificate, report=report_link(run.path, page=path))
         write_atomically(path, render_certificate(linked))
     except OSError as error:
@@ -70,9 +70,9 @@ def certify(run: Run, *, out: Path | None = None) -> Certified:
     return Certified(outcome=Outcome.PASS, path=path, reason="")
 
 
-def _stem(run: Run) -> str:
-    """Return the name of the certificate without its ending."""
-    return CERTIFICATE_PREFIX + re.sub(r"[^\w.-]", "_", run.header.host)
+def _stem(host: str) -> str:
+    """Return the name of a host's certificate without its ending."""
+    return CERTIFICATE_PREFIX + re.sub(r"[^\w.-]", "_", host)
 
 
 def _refusal(run: Run, findings: Sequence[Finding]) -> Certified | None:
@@ -119,7 +119,7 @@ def build_certificate(run: Run, findings: Sequence[Finding]) -> Certificate:
         versions=tuple(_versions(evidence)),
         files=files,
         digest=digest_of(files),
-        command=f"sha256sum -c {_stem(run)}.sha256",
+        command=f"sha256sum -c {_stem(run.header.host)}.sha256",
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from burnin.fleet.commands import add_commands
+from probes.errors import ConfigError
 from probes.outcome import Outcome
 
 app = typer.Typer(
@@ -118,8 +120,6 @@ def run(
     start_within_s: Annotated[
         float, typer.Option(min=1, help="Seconds for a host to log us in, and for its shell to begin.")
     ] = 90.0,
-    out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
-    seed: Annotated[int, typer.Option(help="Seed of every operand and of every seeded fault.")] = 1,
     metrics_port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="Serve this run's figures to Prometheus on loopback; 0: any."),
@@ -127,6 +127,8 @@ def run(
     metrics_listen: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where --metrics-port is served, instead of loopback.")
     ] = "127.0.0.1",
+    out: Annotated[Path, typer.Option(help="Folder that receives the run.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Seed of every operand and of every seeded fault.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
     seed_fault: Annotated[
@@ -136,16 +138,15 @@ def run(
     """Load each device of this machine or of a fleet, check every result, judge devices and sensors."""
     from burnin.burn import BurnRequest, run_burnin
     from burnin.node.seeding import parse_seeded_fault
+    from reports.exporter import MetricsPage
     from reports.terminal import print_result
 
-    from reports.exporter import MetricsPage
     if lifeline:
         from probes.child import stop_with_parent
 
         stop_with_parent()
     if simulate is not None:
         from burnin.fleet.simulation.run import run_simulation
-        from probes.errors import ConfigError
 
         if fleet is not None or resume is not None:
             raise ConfigError("--simulate: such a fleet is made up; leave FLEET and --resume out")
@@ -169,8 +170,8 @@ def run(
         is_self_test=self_test,
         with_vendor_tools=with_vendor_tools,
         with_bundle=bundle,
-        out=out,
         metrics=MetricsPage(port=metrics_port, listen=metrics_listen),
+        out=out,
         seed=seed,
         is_quiet=as_json,
         seeded_faults=tuple(parse_seeded_fault(text) for text in seed_fault or ()),
@@ -197,6 +198,8 @@ def run(
         )
         print_result(recorded, as_json=as_json)
         return recorded.outcome
+    if find_spec("torch") is None:
+        raise ConfigError("a burn-in needs torch: pip install 'overproof[burnin]'")
     recorded = run_burnin(request)
     if self_test:
         from burnin.self_test import render_self_test
@@ -215,6 +218,10 @@ def certify(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the certificate, instead of the run's own.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="File of the certificate, or of a list of a fleet's."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Write a one-page certificate for each node that passed; refuse, with the reason, for others."""
@@ -226,12 +233,14 @@ def certify(
 
     recorded = load_run(run)
     if recorded.header.kind == "fleet":
-        from burnin.fleet.certify_fleet import certify_fleet, render_certified_fleet
+        from burnin.fleet.certify_fleet import certify_fleet, render_certified_fleet, write_list
 
         fleet = certify_fleet(recorded, out=out)
+        if html is not None:
+            write_list(recorded, fleet, page=html)
         sys.stdout.write(render_certified_fleet(fleet, as_json=as_json))
         return fleet.outcome
-    certified = certify_run(recorded, out=out)
+    certified = certify_run(recorded, out=out, page=html)
     if certified.path is None:
         sys.stderr.write(f"overproof: no certificate: {certified.reason}\n")
     sys.stdout.write(render_certified(certified, as_json=as_json))

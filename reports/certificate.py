@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import jinja2
 from markupsafe import Markup
 
 from reports.fleet_files import FILES as FLEET_FILES
-from reports.html import content_policy
+from reports.html import content_policy, relative_link, report_link
+from reports.page import render_page
 from reports.run import Run
 from reports.text import plain
 
@@ -98,6 +100,19 @@ def render_certificate(certificate: Certificate) -> str:
         c=certificate,
         style=Markup(style),  # noqa: S704  (our own file)
         policy=content_policy((), style),
+    )
+
+
+def render_certificates(
+    run: Run, *, written: Mapping[str, Path], refused: Mapping[str, str], page: Path
+) -> str:
+    """Return the page that leads to the certificates of a fleet's hosts, and tells why others have none."""
+    return render_page(
+        "certificates.html.j2",
+        run=run,
+        report=report_link(run.path, page=page),
+        written={host: relative_link(path, page=page) for host, path in written.items()},
+        refused=refused,
     )
 
 

@@ -113,7 +113,12 @@ def report_link(run: Path, *, page: Path) -> str:
     It is relative, so that runs and page may move together.
     """
     report = run.resolve() / "report.html"
-    return quote(os.path.relpath(report, page.resolve().parent)) if report.exists() else ""
+    return relative_link(report, page=page) if report.exists() else ""
+
+
+def relative_link(file: Path, *, page: Path) -> str:
+    """Return the address of a file from a page elsewhere."""
+    return quote(os.path.relpath(file.resolve(), page.resolve().parent))
 
 
 @functools.cache

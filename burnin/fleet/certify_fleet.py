@@ -10,10 +10,11 @@ from burnin.certify import certify
 from burnin.fleet.judging import judge_fleet
 from probes.errors import ConfigError
 from probes.outcome import Outcome, worst
-from reports.certificate import CERTIFICATE_PREFIX, record_digests, sums_text
+from reports.certificate import CERTIFICATE_PREFIX, record_digests, render_certificates, sums_text
 from reports.fleet_sheet import is_simulated
 from reports.fleet_tables import FleetTables
 from reports.fleet_verdicts import HostVerdict, read_verdicts
+from reports.page import write_page
 from reports.record import write_atomically
 from reports.run import Run, load_run
 from reports.session import judge_completeness
@@ -31,6 +32,7 @@ class CertifiedFleet:
     folder: Path
     written: tuple[str, ...]  # hosts
     refused: dict[str, str]  # host -> why
+    pages: dict[str, Path]  # host -> its certificate
 
 
 def certify_fleet(run: Run, *, out: Path | None = None) -> CertifiedFleet:
@@ -46,26 +48,27 @@ def certify_fleet(run: Run, *, out: Path | None = None) -> CertifiedFleet:
     with FleetTables(run) as tables:
         recorded = {v.host: v.outcome for v in read_verdicts(run, tables)}
         verdicts = read_verdicts(run, tables, findings)
-    written, refused = [], {}
+    pages: dict[str, Path] = {}
+    refused: dict[str, str] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for verdict in verdicts:
-            why = _certify_host(run, verdict, recorded.get(verdict.host), folder)
-            if why is None:
-                written.append(verdict.host)
+            came = _certify_host(run, verdict, recorded.get(verdict.host), folder)
+            if isinstance(came, Path):
+                pages[verdict.host] = came
             else:
-                refused[verdict.host] = why
+                refused[verdict.host] = came
         write_atomically(folder / SUMS, sums_text(record_digests(run)))
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
     outcome = worst(verdict.outcome for verdict in verdicts)
     if refused and outcome is Outcome.PASS:
         outcome = Outcome.INCONCLUSIVE
-    return CertifiedFleet(outcome=outcome, folder=folder, written=tuple(written), refused=refused)
+    return CertifiedFleet(outcome=outcome, folder=folder, written=tuple(pages), refused=refused, pages=pages)
 
 
-def _certify_host(run: Run, verdict: HostVerdict, recorded: Outcome | None, folder: Path) -> str | None:
-    """Write the certificate of one host; return why there is none."""
+def _certify_host(run: Run, verdict: HostVerdict, recorded: Outcome | None, folder: Path) -> Path | str:
+    """Write the certificate of one host; return where it is, or why there is none."""
     if verdict.outcome is not Outcome.PASS:
         first = f": {verdict.because[0].rule}: {verdict.because[0].observed:.160}" if verdict.because else ""
         return f"{verdict.outcome}{first}"
@@ -78,7 +81,12 @@ def _certify_host(run: Run, verdict: HostVerdict, recorded: Outcome | None, fold
         certified = certify(load_run(own), out=folder)
     except ConfigError as error:
         return str(error)
-    return None if certified.path is not None else certified.reason
+    return certified.path or certified.reason
+
+
+def write_list(run: Run, certified: CertifiedFleet, *, page: Path) -> None:
+    """Write one page that leads to every certificate, and says why the other hosts have none."""
+    write_page(page, render_certificates(run, written=certified.pages, refused=certified.refused, page=page))
 
 
 def render_certified_fleet(certified: CertifiedFleet, *, as_json: bool) -> str:

@@ -47,6 +47,19 @@ def test_a_node_that_passed_gets_a_page_with_serials_detectors_and_digests(tmp_p
     assert "script" not in page.replace("description", "")
 
 
+def test_the_certificate_lies_where_it_is_asked_for_its_digests_beside_it_and_leads_to_the_report(
+    tmp_path: Path,
+) -> None:
+    run = _judged(Node(), tmp_path / "runs")
+    (run.path / "report.html").write_text("a report")
+
+    certified = certify(run, page=tmp_path / "for-the-customer.html")
+
+    assert certified.path == tmp_path / "for-the-customer.html"
+    assert f'href="runs/{run.path.name}/report.html"' in certified.path.read_text()
+    assert len(list(tmp_path.glob("certificate-*.sha256"))) == 1
+
+
 def test_the_digests_are_those_of_the_record_and_tell_when_it_is_changed(tmp_path: Path) -> None:
     run = _judged(Node(), tmp_path)
     certified = certify(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -98,6 +99,19 @@ def test_each_host_that_passed_gets_a_certificate_and_the_whole_record_its_diges
         timeout=60,
     )
     assert checked.returncode == 0
+
+
+def test_a_list_leads_to_every_certificate_and_says_why_the_others_have_none(tmp_path: Path) -> None:
+    run = _fleet_with_records(tmp_path / "runs", Node())
+    page = tmp_path / "list.html"
+
+    code = overproof.run_command(["burnin", "certify", str(run.path), "--html", str(page)])
+    links = re.findall(r'<li><a href="([^"]+)">gpu00001</a>', page.read_text())
+
+    assert code == 3
+    assert [(page.parent / link).exists() for link in links] == [True]
+    assert "1 of 2 hosts are certified" in page.read_text()
+    assert re.search(r"gpu00002</th><td[^>]*>.*not a run folder", page.read_text())
 
 
 def test_a_host_whose_own_record_fails_today_gets_none_whatever_the_fleet_wrote(tmp_path: Path) -> None:
