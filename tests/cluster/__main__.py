@@ -14,7 +14,7 @@ from probes.interrupt import interrupt_on_signals
 from tests.cluster.cluster import ClusterError, check_machine, leftovers, remove_cluster, say, start_cluster
 from tests.cluster.host import NoControlGroupsError
 from tests.cluster.plan import KUBECONFIG_VARIABLE, cluster_folder
-from tests.cluster.programs import ProgramsMissingError, find_kwok, find_programs
+from tests.cluster.programs import ProgramsMissingError, find_device_plugin, find_kwok, find_programs
 
 
 def _up(folder: Path) -> int:
@@ -55,7 +55,7 @@ def _able(_: Path) -> int:
 def _programs(_: Path) -> int:
     """Build what is not there yet, and say where each program is."""
     started = time.monotonic()
-    found = find_programs() | {"kwok": find_kwok()}
+    found = find_programs() | {"kwok": find_kwok(), "device-plugin": find_device_plugin()}
     for name, path in found.items():
         sys.stdout.write(f"{name} {path}\n")
     say(f"{len(found)} programs there after {time.monotonic() - started:.0f} s")

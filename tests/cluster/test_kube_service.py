@@ -158,8 +158,9 @@ def spike(folder: Path, *, at_s: int, for_s: int, duration_s: int, expect: JsonO
 def judged(path: Path, url: str) -> tuple[int, Finding]:
     """Run the load; return its exit code and what came of the autoscaler."""
     done = overproof("load", "run", path, "--endpoint", url, "--out", path.parent / "runs")
-    (folder,) = [each for each in (path.parent / "runs").glob("*-load-*") if not each.is_symlink()]
-    (found,) = [f for f in load_run(folder).findings if f.rule == "autoscale"]
+    folders = [each for each in (path.parent / "runs").glob("*-load-*") if not each.is_symlink()]
+    assert len(folders) == 1, done.stderr
+    (found,) = [f for f in load_run(folders[0]).findings if f.rule == "autoscale"]
     return done.returncode, found
 
 
@@ -167,7 +168,7 @@ def test_a_spike_brings_replicas_and_its_end_takes_them_back(
     api: client.ApiClient, place: tuple[str, ...], scaled: str, tmp_path: Path
 ) -> None:
     expect = {"scale_up": {"to_min": 2, "within_s": 45}, "release": {"to_max": 1, "within_s": 45}}
-    path = spike(tmp_path, at_s=8, for_s=50, duration_s=110, expect=expect)
+    path = spike(tmp_path, at_s=8, for_s=53, duration_s=115, expect=expect)
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(judged, path, scaled)
