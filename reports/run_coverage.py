@@ -9,9 +9,12 @@ from probes.detectors import detectors
 from probes.failure_categories import failure_categories
 from probes.finding import Finding
 from probes.outcome import Outcome
+from reports.gameday_sheet import GAMEDAY
 from reports.run import Run
 
-_SIGNS = {"found": "✗", "not found": "✓", "undecided": "?"}
+SIGNS_OF_IT, NO_SIGN, UNDECIDED = "signs of it", "no sign", "undecided"
+_MARKS = {SIGNS_OF_IT: "✗", NO_SIGN: "✓", UNDECIDED: "?"}
+_OUTCOMES = {SIGNS_OF_IT: "fail", NO_SIGN: "pass", UNDECIDED: "inconclusive"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +24,17 @@ class LookedFor:
     category: str
     title: str
     rules: tuple[str, ...]
-    word: str  # "found", "not found" or "undecided"
+    word: str  # what they came to together
 
     @property
-    def sign(self) -> str:
+    def mark(self) -> str:
         """The mark beside the word."""
-        return _SIGNS[self.word]
+        return _MARKS[self.word]
+
+    @property
+    def ink(self) -> str:
+        """The outcome whose ink the word has."""
+        return _OUTCOMES[self.word]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +46,12 @@ class RunCoverage:
 
 
 def read_coverage(run: Run) -> RunCoverage | None:
-    """Return what a run looked for; None: no rule of its kind is declared, or nobody has judged it."""
+    """Return what a run looked for; None: no rule of its kind is declared, or nobody has judged it.
+
+    A game day breaks one thing on purpose: that it was noticed says nothing of the others that its rules find.
+    """
     job = detectors().jobs.get(run.header.kind)
-    if job is None or not run.findings:
+    if job is None or not run.findings or run.header.kind == GAMEDAY:
         return None
     judged = [finding for finding in run.findings if finding.outcome is not None and finding.waiver is None]
     looked_for, missing = [], []
@@ -56,9 +67,10 @@ def read_coverage(run: Run) -> RunCoverage | None:
 def _looked_for(
     category: str, title: str, about: list[Finding], has_found: Callable[[Finding, str], bool]
 ) -> LookedFor:
-    word = "not found" if any(finding.outcome is Outcome.PASS for finding in about) else "undecided"
+    """Sum up what rules said; one that looks for several categories does not say which of them it saw."""
+    word = UNDECIDED if any(finding.outcome is Outcome.INCONCLUSIVE for finding in about) else NO_SIGN
     if any(has_found(finding, category) for finding in about):
-        word = "found"
+        word = SIGNS_OF_IT
     return LookedFor(
         category=category,
         title=title,

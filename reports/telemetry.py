@@ -43,21 +43,25 @@ _TITLES = {
     "busy_tflops": "Matrix products while the device was busy",
     "busy_pct": "Share of time that the device was busy",
     "busbw_gbps": "All-reduce bus bandwidth",
-    "gbps": "Transfer rate",
     "temperature_c": "Temperature",
     "memory_temperature_c": "Memory temperature",
     "power_w": "Power",
+    "power_max_w": "Highest power in each second",
     "sm_clock_mhz": "SM clock",
+    "sm_clock_min_mhz": "Lowest SM clock in each second",
     "held_pct": "Clocks held back, share of each second",
     "power_limit_w": "Power limit",
     "memory_clock_mhz": "Memory clock",
     "util_pct": "Utilisation",
+    "temperature_margin_c": "Margin to the temperature at which clocks fall",
     "busy_ms_max": "Longest time that the load client did not look",
     "cpu_pct": "CPU time of the load client",
     "load_1min": "Load average of the host",
     "cpu_pressure_pct": "CPU pressure of the host",
     "memory_available_bytes": "Memory available on the host",
 }
+# In words, of figures that nobody looks for first.
+_WORDS = {"gbps": "Transfer rate"}
 _UNITS = {
     "tflops": "TFLOPS", "gflops": "GFLOPS", "gbps": "GB/s", "c": "°C", "w": "W", "mhz": "MHz", "pct": "%",
     "ms": "ms", "us": "µs", "ns": "ns", "s": "s", "bytes": "GB", "mib": "MiB", "j": "J",
@@ -198,7 +202,7 @@ def _panel(
     words = column.replace("_", " ")
     return Panel(
         name=f"{name}.{column}",
-        title=_TITLES.get(column) or f"{words[:1].upper()}{words[1:]} ({name})",
+        title=_TITLES.get(column) or f"{_WORDS.get(column, words[:1].upper() + words[1:])} ({name})",
         unit=_UNITS.get(_suffix(column), ""),
         series=tuple(
             Series(

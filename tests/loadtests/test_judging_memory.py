@@ -77,18 +77,24 @@ def made_run(folder: Path, count: int) -> Path:
     """Record a run of so many requests, without sending them."""
     with create_run(folder, kind="load", spec=SPEC | {"duration_s": count / 1000}, seed=1) as writer:
         writer.event("controller", FINISHED)
+    part_of_requests(writer.path, ROWS.format(count=count))
+    return writer.path
+
+
+def part_of_requests(folder: Path, rows: str) -> None:
+    """Write the rows of a query as the part of worker 0; the fields that it lacks have their defaults."""
     with duckdb.connect() as connection:
-        given = {str(row[0]) for row in connection.execute(f"DESCRIBE {ROWS.format(count=1)}").fetchall()}
+        given = {str(row[0]) for row in connection.execute(f"DESCRIBE {rows}").fetchall()}
     columns = ", ".join(
         f"CAST({name if name in given else _default(name)} AS {kind}) AS {name}"
         for name, kind in REQUEST_COLUMNS.items()
     )
-    part = writer.path / "requests" / "worker-0.parquet"
+    part = folder / "requests" / "worker-0.parquet"
     with duckdb.connect() as connection:
-        connection.execute(
-            f"COPY (SELECT {columns} FROM ({ROWS.format(count=count)})) TO '{part}' ({PARQUET})"
-        )
-    return writer.path
+        connection.execute("SET threads = 2")
+        connection.execute("SET enable_progress_bar = false")
+        connection.execute("SET memory_limit = '2GB'")
+        connection.execute(f"COPY (SELECT {columns} FROM ({rows})) TO '{part}' ({PARQUET})")
 
 
 def _default(name: str) -> str:
