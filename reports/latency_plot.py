@@ -14,6 +14,7 @@ from markupsafe import Markup
 from reports.request_figures import CLASSES_PER_DECADE, Latency, class_begin
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _BAR = 760, 8, 8, 66, 40
+_DECADE_MIN = -1  # 0.1 ms: what is less, such as the gap of two tokens in one packet, stands at the edge
 _MARKS = ("max", "p99", "p95", "p50")
 
 
@@ -23,7 +24,8 @@ def latency_plot(latencies: Sequence[Latency]) -> Markup:
         return Markup("")
     first = min(latency.classes[0][0] for latency in latencies)
     last = max(latency.classes[-1][0] for latency in latencies) + 1
-    begin, end = math.floor(first / CLASSES_PER_DECADE), math.ceil(last / CLASSES_PER_DECADE)
+    begin = max(_DECADE_MIN, math.floor(first / CLASSES_PER_DECADE))
+    end = math.ceil(last / CLASSES_PER_DECADE)
     scale = _Scale(begin, max(end, begin + 1))
     height = _ROW * len(latencies) + 30
     rows = Markup("").join(_row(latency, scale, place) for place, latency in enumerate(latencies))
@@ -57,7 +59,10 @@ def _axis(scale: _Scale, height: int) -> Markup:
         )
         parts.append(
             Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-                f"{x:.1f}", height - 6, anchor, _time(10.0**decade)
+                f"{x:.1f}",
+                height - 6,
+                anchor,
+                ("≤ " if decade == _DECADE_MIN else "") + _time(10.0**decade),
             )
         )
     return Markup("").join(parts)
@@ -80,7 +85,7 @@ def _row(latency: Latency, scale: _Scale, place: int) -> Markup:
         Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}"/>').format(
             f"{(x := scale.at(class_begin(number))):.1f}",
             f"{base - (tall := max(1.0, _BAR * math.sqrt(count / most))):.1f}",
-            f"{max(1.0, scale.at(class_begin(number + 1)) - x - 0.6):.1f}",
+            f"{max(1.5, scale.at(class_begin(number + 1)) - x - 0.6):.1f}",
             f"{tall:.1f}",
         )
         for number, count in latency.classes

@@ -46,9 +46,9 @@ class RunCoverage:
 
 
 def read_coverage(run: Run) -> RunCoverage | None:
-    """Return what a run looked for; None: no rule of its kind is declared, or nobody has judged it.
+    """Return what a run looked for; None: its kind declares no rule, or nobody has judged it.
 
-    A game day breaks one thing on purpose: that it was noticed says nothing of the others that its rules find.
+    A game day breaks one thing on purpose: that it was noticed says nothing of what else its rules find.
     """
     job = detectors().jobs.get(run.header.kind)
     if job is None or not run.findings or run.header.kind == GAMEDAY:
@@ -67,7 +67,7 @@ def read_coverage(run: Run) -> RunCoverage | None:
 def _looked_for(
     category: str, title: str, about: list[Finding], has_found: Callable[[Finding, str], bool]
 ) -> LookedFor:
-    """Sum up what rules said; one that looks for several categories does not say which of them it saw."""
+    """Sum up what rules said; one that looks for several categories does not say which one it saw."""
     word = UNDECIDED if any(finding.outcome is Outcome.INCONCLUSIVE for finding in about) else NO_SIGN
     if any(has_found(finding, category) for finding in about):
         word = SIGNS_OF_IT

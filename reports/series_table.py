@@ -15,6 +15,7 @@ import duckdb
 
 from probes.errors import RecordError
 from reports.record import SERIES_FOLDER
+from reports.request_table import line_length
 from reports.run import Run
 from reports.table import survey
 
@@ -76,7 +77,7 @@ def _open(connection: duckdb.DuckDBPyConnection, part: Path) -> dict[str, str]:
         if not columns:
             return {}
         listed = ", ".join(f"{quoted(name)}: '{kind}'" for name, kind in columns.items())
-        options = "format='newline_delimited', ignore_errors=true"
+        options = f"format='newline_delimited', ignore_errors=true, {line_length(part)}"
         source = f"read_json({_literal(part)}, {options}, columns={{{listed}}})"
     connection.execute(f"CREATE VIEW rows AS SELECT * FROM {source}")  # noqa: S608
     return {str(row[0]): str(row[1]) for row in connection.execute("DESCRIBE rows").fetchall()}

@@ -15,7 +15,7 @@ from probes.json_types import JsonObject
 from probes.request import Request, request_from_json
 from probes.request_columns import ROWS_AT_ONCE, RequestColumns, batches_of, to_columns
 from reports.record import REQUESTS_FOLDER, SERIES_FOLDER
-from reports.request_table import PARQUET, REQUEST_COLUMNS
+from reports.request_table import PARQUET, REQUEST_COLUMNS, line_length
 from reports.run import Run, read_ndjson
 
 _INT64 = range(-(2**63), 2**63)
@@ -31,7 +31,6 @@ _SCALARS = {
     frozenset({"VARCHAR"}): "VARCHAR",
 }
 _LIST = "[]"
-_LINE_BYTES = 2**24  # DuckDB reserves a multiple of it for each thread; a part with longer lines needs more
 _SPAN_SLACK_NS = 60 * 10**9  # a sample may be written a little before or after what it belongs to
 
 
@@ -96,7 +95,7 @@ def _convert(part: Path, target: Path, columns: dict[str, str]) -> None:
     """Convert with stated column types: DuckDB's guesses would turn a name like 2026-11-21 into a date."""
     # A torn line reads as nothing but NULL, and so does a row of nulls, which says nothing either.
     somewhere = " OR ".join(f"{_identifier(name)} IS NOT NULL" for name in columns)
-    options = f"ignore_errors=true, columns=?, maximum_object_size={max(_LINE_BYTES, _longest_line(part))}"
+    options = f"ignore_errors=true, columns=?, {line_length(part)}"
     rows = f"read_json(?, format='newline_delimited', {options})"
     # Names and path stand quoted in the text: DuckDB takes them as parameters nowhere.
     parquet = f"{_literal(target)} ({PARQUET})"
@@ -105,11 +104,6 @@ def _convert(part: Path, target: Path, columns: dict[str, str]) -> None:
         connection.execute("SET threads = 1")  # each takes as much memory, and two were no faster
         connection.execute("SET enable_progress_bar = false")  # it would go to stdout
         connection.execute(copy, [str(part), columns])
-
-
-def _longest_line(part: Path) -> int:
-    with part.open("rb") as file:
-        return max(map(len, file), default=0)
 
 
 def _check(sealed: Path, rows: int) -> None:

@@ -28,9 +28,9 @@ def gpu_node(out: Path, *, seconds: int = 90) -> Run:
                 writer.sample("gpu", {"t_ns": t0 + second * SECOND, "gpu": uuid, **_sensed(n, second)})
         for n in range(4):
             for second in range(20, 40, 4):
-                tflops = 700.0 - 40 * (n == 2)
-                row: JsonObject = {"t_ns": t0 + second * SECOND, "device": f"cuda:{n}", "format": "bf16"}
-                writer.sample("matmul", row | {"phase": "alone", "tflops": tflops})
+                row: JsonObject = {"t_ns": t0 + second * SECOND, "device": f"cuda:{n}", "phase": "alone"}
+                for dtype, usual in (("bf16", 700.0), ("fp8", 1400.0)):
+                    writer.sample("matmul", row | {"format": dtype, "tflops": usual - 40 * (n == 2)})
             for other in range(n + 1, 4):
                 both: JsonObject = {"t_ns": t0 + 50 * SECOND, "phase": "alone"}
                 for receiver in (n, other):

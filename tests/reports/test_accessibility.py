@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from burnin.fleet.judging import judge_fleet
 from reports.publish import publish
-from reports.run import Run, load_run
-from reports.session import rejudge
-from tests.burnin.fleet.fleet_record import FleetRecord, fails
-from tests.reports.load_runs import Truth, record_run
-from tests.reports.nodes import gpu_node
-from tests.reports.recorded import game_day
+from tests.reports.every_kind import KINDS, record
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.needs("chromium")
-KINDS = ("burnin", "load", "gameday", "fleet")
 GRAVE = ("serious", "critical")
 
 
@@ -39,24 +32,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    runs = {kind: _record(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
+    runs = {kind: record(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
     for run in runs.values():
         publish(run)
     return {kind: run.path / "report.html" for kind, run in runs.items()}
-
-
-def _record(kind: str, out: Path) -> Run:
-    if kind == "burnin":
-        return gpu_node(out)
-    if kind == "load":
-        return record_run(out, 3, Truth(failed_share=0.05))
-    if kind == "gameday":
-        return game_day(out)
-    record = FleetRecord(hosts=4, outcome={"gpu00002": "fail"})
-    record.findings = [fails("gpu00002")]
-    run = record.write(out)
-    rejudge(run, judge_fleet)
-    return load_run(run.path)
 
 
 def grave_findings(browser: Browser, page: Path, *, width: int = 1280, **options: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ from probes.outcome import Outcome
 from reports.publish import publish
 from reports.record import create_run
 from reports.run import Run, load_run
+from tests.reports.every_kind import KINDS, record
 from tests.reports.hostile import TEXTS
-from tests.reports.recorded import finding, game_day
+from tests.reports.nodes import gpu_node
+from tests.reports.recorded import finding, game_day, request, write_requests
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -74,6 +76,49 @@ def test_the_report_asks_the_network_for_nothing_and_complains_of_nothing(opened
 
     assert [url for url in opened.requests if not url.endswith("/report.html")] == []
     assert opened.complaints == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_so_does_every_kind_of_report(kind: str, browser: Browser, tmp_path: Path) -> None:
+    run = record(kind, tmp_path)
+    publish(run)
+    opened = open_report(browser, run)
+    opened.page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    opened.page.wait_for_load_state("networkidle")
+
+    assert [url for url in opened.requests if not url.endswith("/report.html")] == []
+    assert opened.complaints == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    opened.page.close()
+
+
+def test_a_script_that_got_into_the_page_would_not_run(browser: Browser, run: Run, tmp_path: Path) -> None:
+    """The second line of defence, tried by putting one there, as no target can."""
+    text = (run.path / "report.html").read_text()
+    inserted = "<script>window.hurt = 1</script><img src=x onerror='window.hurt = 1'>"
+    copy = Run(path=tmp_path, header=run.header)
+    (tmp_path / "report.html").write_text(text.replace("<main>", "<main>" + inserted))
+    opened = open_report(browser, copy)
+
+    assert opened.page.evaluate("window.hurt") is None
+    assert any("Content Security Policy" in said for said in opened.complaints)
+    opened.page.close()
+
+
+def test_lines_of_one_chart_differ_without_their_colour(browser: Browser, tmp_path: Path) -> None:
+    """In the legend, where dash and width stand beside each name."""
+    run = gpu_node(tmp_path)
+    publish(run)
+    opened = open_report(browser, run)
+    strokes = opened.page.evaluate(
+        """[...document.querySelectorAll('.legend')].map(
+            legend => [...legend.querySelectorAll('.swatch line')].map(
+                line => line.getAttribute('stroke-dasharray') + ' ' + line.getAttribute('stroke-width')))"""
+    )
+    opened.page.close()
+
+    assert max(map(len, strokes)) >= 8
+    assert all(len(set(each)) == len(each) for each in strokes)
 
 
 def test_outcome_what_decided_and_the_first_chart_are_on_the_first_screen(opened: Opened) -> None:
@@ -226,7 +271,22 @@ def test_hostile_texts_do_nothing_in_the_browser(browser: Browser, tmp_path: Pat
             )
         writer.write_findings(rows)
 
-    for each in (run, load_run(writer.path)):
+    with create_run(tmp_path / "burnin", kind="burnin", spec={}, seed=0) as burn_in:
+        burn_in.event("agent", "inventory", devices=[{"name": text, "model": text} for text in TEXTS])
+        for text in TEXTS:
+            sample = {"t_ns": burn_in.header.started_ns, "device": text, "format": text, "tflops": 1.0}
+            burn_in.sample("matmul", sample)
+            ends = {"link": f"{text}-{TEXTS[0]}", "receiver": TEXTS[0], "gbps": 1.0}
+            burn_in.sample("links", {"t_ns": burn_in.header.started_ns, **ends})
+        burn_in.write_findings(rows)
+    with create_run(tmp_path / "load", kind="load", spec={}, seed=0) as load:
+        failed = [request(load.header.started_ns, k, k, error=text) for k, text in enumerate(TEXTS)]
+        write_requests(load.path, [replace(row, error_detail=row.error or "") for row in failed])
+        named = [replace(row, endpoint_name=row.error, endpoint=row.error or "") for row in failed]
+        write_requests(load.path, named)
+        load.write_findings(rows)
+
+    for each in (run, *(load_run(one.path) for one in (writer, burn_in, load))):
         publish(each)
         opened = open_report(browser, each)
         opened.page.mouse.move(300, 600)
