@@ -94,7 +94,7 @@ def test_a_node_that_is_cut_off_is_lost_and_comes_back_by_the_timer_on_it(
     service: Service, node: str, tmp_path: Path
 ) -> None:
     def change(document: JsonObject) -> None:
-        losing(document, node, undo_after_s=60)
+        losing(document, node, undo_after_s=45)
 
     status, run = decided_day(write_day(tmp_path, "node-network-cut", service, change))
 
@@ -128,7 +128,7 @@ def test_a_node_that_is_cut_off_by_a_controller_that_is_killed_with_its_disk_is_
     service: Service, node: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     def change(document: JsonObject) -> None:
-        losing(document, node, undo_after_s=45)
+        losing(document, node, undo_after_s=35)
 
     path = write_day(tmp_path, "node-network-cut", service, change)
     kill_in_the_middle(path, lambda: not is_node_ready(service.api, node))
