@@ -77,7 +77,9 @@ METRICS = {
         LiveMetric("overproof_load_promise_good_ratio", ("promise", "span"), "Share that keeps the promise."),
         LiveMetric("overproof_load_promise_wanted_ratio", ("promise",), "Share that the promise wants."),
         LiveMetric("overproof_gameday_phase", ("phase",), "1 for the phase of the game day."),
-        LiveMetric("overproof_gameday_fault", ("fault", "subject"), "1 while a fault may be there, 0 once undone."),
+        LiveMetric(
+            "overproof_gameday_fault", ("fault", "subject"), "1 while a fault may be there, 0 once undone."
+        ),
         LiveMetric("overproof_gameday_replicas_ready", ("service",), "Replicas that serve."),
         LiveMetric("overproof_gameday_replicas_wanted", ("service",), "Replicas that there should be."),
         LiveMetric("overproof_gameday_training_steps_total", (), "Steps that the training job has made."),
