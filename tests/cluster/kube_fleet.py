@@ -21,7 +21,8 @@ from tests.cluster.running import Hosts
 _CTR = ("ctr", "--address", SOCKET, "--namespace", "k8s.io", "images")
 # Torch is too large for an image; the hosts of this cluster share the machine's files.
 HOST_PATHS = ["/usr", sys.base_prefix, sys.prefix]
-SHORT = ("--device", "cpu", "--profile", "gate", "--duration-s", "4")
+SHORT = ("--device", "cpu", "--duration-s", "4")
+PLAN = "profile: gate\ncpu_devices: 1\n"  # one core in all: beside them the cluster itself has to go on
 
 
 def image_by_digest(hosts: Hosts) -> str:
@@ -46,14 +47,11 @@ def write_fleet(folder: Path, image: str, namespace: str, names: list[str]) -> P
             "permission": "listed",
             "gpus": 0,
             "python": f"{sys.prefix}/bin/python",
-            "wrapper": [
-                "taskset",
-                "-c",
-                "0",
-            ],  # one device a node, and room beside them for the cluster itself
+            "wrapper": ["taskset", "-c", "0"],
         },
         "groups": [{"hosts": names}],
     }
+    (folder / "plan.yaml").write_text(PLAN)
     path = folder / "fleet.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
@@ -61,7 +59,7 @@ def write_fleet(folder: Path, image: str, namespace: str, names: list[str]) -> P
 
 def fleet_command(fleet: Path, *options: str) -> list[str]:
     """Return the words that burn a fleet in, on the CPU and for as short as can be."""
-    out = ["--out", str(fleet.parent / "runs")]
+    out = ["--plan", str(fleet.parent / "plan.yaml"), "--out", str(fleet.parent / "runs")]
     return [sys.executable, "-m", "overproof", "burnin", "run", str(fleet), *SHORT, *out, *options]
 
 

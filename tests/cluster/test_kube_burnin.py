@@ -13,6 +13,7 @@ from kubernetes import client
 from probes.child import wait_until
 from reports.run import load_run
 from tests.cluster.kube_accounts import grant, kubeconfig_of
+from tests.cluster.kube_days import overproof
 from tests.cluster.kube_fleet import (
     burning,
     fleet_command,
@@ -42,10 +43,16 @@ def image(hosts: Hosts) -> str:
 
 @pytest.fixture(autouse=True)
 def rights(api: client.ApiClient) -> Iterator[None]:
-    """The shipped rights; whatever a test leaves is gone before the next."""
+    """The shipped rights, and no Job that another test or somebody else has left."""
     grant("0-namespace", "burnin/rights")
+    clear(api)
     yield
+    clear(api)
+
+
+def clear(api: client.ApiClient) -> None:
     client.BatchV1Api(api).delete_collection_namespaced_job(SPACE, propagation_policy="Background")
+    assert wait_until(lambda: not jobs(api), timeout_s=30)
 
 
 @pytest.fixture
@@ -128,25 +135,27 @@ def test_an_eviction_and_a_lost_node_are_named_while_the_other_node_finishes(
     assert wait_until(lambda: not pods_of_burnins(api, SPACE), timeout_s=60)
 
 
-def test_nothing_runs_on_after_kill_9_of_the_controller_and_what_is_left_ends_by_itself(
+def test_nothing_runs_on_after_kill_9_of_the_controller_and_resume_completes_the_run(
     api: client.ApiClient, hosts: Hosts, image: str, tmp_path: Path, as_administrator: None
 ) -> None:
     fleet = write_fleet(tmp_path, image, SPACE, NODES[:2])
 
-    with burning(fleet, "--no-network", "--duration-s", "60") as running:
+    with burning(fleet, "--no-network") as running:
         assert wait_until(is_burning(fleet, *NODES[:2]), timeout_s=90), (tmp_path / "said").read_text()
         before = agents(hosts, *NODES[:2])
         running.kill()
         running.wait(timeout=10)
         is_gone = wait_until(lambda: not agents(hosts, *NODES[:2]), timeout_s=LEAVE_WITHIN_S)
 
-    left = jobs(api)
+    left, before_resume = jobs(api), run_of(fleet)
     assert len(before) >= 2
     assert is_gone
     assert len(left) == 2
     assert all(job.spec.active_deadline_seconds and job.spec.ttl_seconds_after_finished for job in left)
     assert wait_until(lambda: all(not job.status.active for job in jobs(api)), timeout_s=30)
-    assert run_of(fleet).state == "interrupted"
+    assert before_resume.state == "interrupted"
+    resumed = overproof("burnin", "run", "--resume", before_resume.path, timeout_s=150)
+    assert states(run_of(fleet)) == dict.fromkeys(NODES[:2], ("finished", "")), resumed.stderr
 
 
 def test_an_image_that_cannot_be_had_is_told_by_what_the_node_said(
