@@ -20,7 +20,9 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    workload: Annotated[Path, typer.Argument(help="YAML file of the workload.")],
+    workload: Annotated[
+        Path, typer.Argument(help="YAML file of the workload, or the name of one of ours: demo.")
+    ],
     endpoint: Annotated[
         str | None, typer.Option(help="Address to load; without one the built-in simulated endpoint.")
     ] = None,

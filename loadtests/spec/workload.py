@@ -338,12 +338,16 @@ class Workload:
         return len(self.endpoints) > 1
 
 
+_WORKLOADS = Path(__file__).parent.parent / "workloads"
+
+
 def load_workload(path: Path) -> WorkloadSpec:
-    """Read and check a workload file.
+    """Read and check a workload file; a bare name such as ``demo`` may be one that comes with overproof.
 
     Raises:
         ConfigError: it is not one; the message names file, line, key, value, and what would be right.
     """
+    path = _shipped(path)
     spec = load_spec(path, WorkloadSpec)
     data, folder = spec.model_dump(exclude_unset=True), path.resolve().parent
     keys = [key for key in ("arrivals", "prompt", "classes", "baseline") if key in data]
@@ -359,6 +363,12 @@ def load_workload(path: Path) -> WorkloadSpec:
             "endpoints": tuple(_with_ca_file(endpoint, folder) for endpoint in spec.endpoints),
         }
     )
+
+
+def _shipped(path: Path) -> Path:
+    """Return the file of ours that a bare name means where no file here has that name."""
+    ours = _WORKLOADS / f"{path}.yaml"
+    return ours if path.name == str(path) and not path.exists() and ours.exists() else path
 
 
 def _with_ca_file(endpoint: _Endpoint, folder: Path) -> _Endpoint:

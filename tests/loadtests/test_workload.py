@@ -160,3 +160,18 @@ def test_several_kinds_of_prompts_survive_the_way_to_the_load_process() -> None:
     assert WorkloadSpec.model_validate(spec.model_dump(mode="json")) == spec
     with pytest.raises(ValidationError, match="prompt or classes"):
         WorkloadSpec.model_validate(document | {"classes": [kind], "prompt": kind["prompt"]})
+
+
+def test_a_bare_name_means_a_workload_of_ours_unless_a_file_here_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert load_workload(Path("demo")).name == "demo"
+    with pytest.raises(ConfigError, match="nonesuch: cannot be read"):
+        load_workload(Path("nonesuch"))
+    with pytest.raises(ConfigError, match="folder/demo: cannot be read"):
+        load_workload(Path("folder/demo"))
+
+    (tmp_path / "demo").write_text((Path(loadtests.__file__).parent / "workloads" / "chat.yaml").read_text())
+    assert load_workload(Path("demo")).name == "chat"
