@@ -47,6 +47,11 @@ def _draw(rows: list[JsonObject], column: str, title: str) -> Markup:
         for x, y, row in points
     )
     base = _HEIGHT - _BOTTOM
+    ticks = "".join(
+        f'<text x="{_LEFT + (_WIDTH - _LEFT - 8) * share:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">'
+        f"{right * share:.3g}</text>"
+        for share in (0, 0.25, 0.5, 0.75)
+    )
     return Markup(  # noqa: S704  (numbers and escaped text)
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'width="{_WIDTH}" font-size="11" fill="currentColor"><title>{escape(title)} over requests/s</title>'
@@ -55,7 +60,7 @@ def _draw(rows: list[JsonObject], column: str, title: str) -> Markup:
         f'<text x="{_LEFT - 6}" y="14" text-anchor="end">{top:.4g}</text>'
         f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">0</text>'
         f'<text x="{_WIDTH - 8}" y="{_HEIGHT - 8}" text-anchor="end">{right:.4g} requests/s</text>'
-        "</svg></figure>"
+        f"{ticks}</svg></figure>"
     )
 
 
