@@ -14,6 +14,7 @@ from experiments.kube.pods import condition_of, is_leaving, name_of, restarts_of
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 
+_PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 _NAMED_MAX = 5  # of what is not well
 _RUNNING, _DONE, _FAILED, _WAITING = "running", "succeeded", "failed", "waits"
 # What the state of a training job is called where, by kind: conditions that are true, the last word first.
@@ -198,6 +199,20 @@ def node_state(node: JsonObject | None) -> str:
     if condition_of(node, "Ready").get("status") != "True":
         return "not ready"
     return "cordoned" if node["spec"].get("unschedulable") else "ready"
+
+
+def node_trouble(node: JsonObject) -> str:
+    """Say what is wrong with a node that is ready: cordoned, short of something, or without devices to give.
+
+    One device of several that is broken may be so for weeks; that none can be given out is news.
+    """
+    if node["spec"].get("unschedulable"):
+        return "cordoned"
+    short = [kind for kind in _PRESSURES if condition_of(node, kind).get("status") == "True"]
+    capacity = (node.get("status") or {}).get("capacity") or {}
+    devices = [each for each in capacity if "/" in each and int(capacity[each]) > 0]
+    short += [f"gives out no {each}" for each in devices if allocatable_of(node, each) == 0]
+    return ", ".join(short)
 
 
 def job_state(kind: str, job: JsonObject) -> JsonObject:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from experiments.kube.client import ApiRefused, KubeClient, connect
 from experiments.kube.cluster import Cluster
+from experiments.kube.observed import node_trouble
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import condition_of
 from experiments.kube.samples import KUBE_SERIES, NODE, workload_subject
@@ -136,10 +137,11 @@ class KubeSampler:
         for name in self._nodes:
             node = self._known_nodes.get(name)
             is_ready = node is not None and condition_of(node, "Ready").get("status") == "True"
-            takes = bool(is_ready and node is not None and not node["spec"].get("unschedulable"))
+            trouble = "" if node is None else node_trouble(node)
             rows.append(
-                {"subject": f"{NODE}{name}", "is_serving": takes, "ready": int(is_ready), "wanted": 1}
-                | {"waits_for": "" if takes or not is_ready else "cordoned", "uids": ""}
+                {"subject": f"{NODE}{name}", "ready": int(is_ready), "wanted": 1}
+                | {"is_serving": is_ready and not trouble}
+                | {"waits_for": trouble if is_ready else "", "uids": ""}
                 | {"containers": ""}
                 | {"made": "", "started": ""}
             )

@@ -37,8 +37,8 @@ def find_whole(
 
 def nodes_awaited(captured: JsonObject) -> list[str]:
     """Return the nodes that have to take pods again before a fault is over: of a cordon, not of a drain."""
-    is_cordon = captured["kube_fault"] == "node.cordon"
-    return [str(victim["name"]) for victim in captured["victims"]] if is_cordon else []
+    is_awaited = captured["kube_fault"] in ("node.cordon", "node.pressure", "device-plugin.lose")
+    return [str(victim["name"]) for victim in captured["victims"]] if is_awaited else []
 
 
 def by_time(rows: Iterable[JsonObject], since_ns: int) -> list[tuple[int, dict[str, JsonObject]]]:

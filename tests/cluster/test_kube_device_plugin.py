@@ -17,6 +17,7 @@ from experiments.kube.aim import Aim, aiming_at
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_VALUE, Cluster
 from experiments.kube.observations import gpus_allocatable
+from experiments.kube.observed import node_trouble
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from tests.cluster.images import DEVICE_PLUGIN_IMAGE, ENDPOINT_IMAGE, write_device_plugin
@@ -107,6 +108,7 @@ def test_without_its_plugin_a_node_gives_out_nothing_and_what_runs_runs_on(
     (captured,) = planned("device_plugin_lose", node=NODE, label=LABEL, resource=RESOURCE)
     inject_fault(load_fault("device-plugin.lose"), captured, tmp_path)
     lost = given_out(within_s=0)
+    trouble = node_trouble(connect(aim.cluster).ask("GET", f"/api/v1/nodes/{NODE}"))
     core.create_namespaced_pod(namespace, asking_pod("during"))
     waits = wait_until(lambda: no_pods_wait()["outcome"] == "fail", timeout_s=20)
     waiting = no_pods_wait()
@@ -116,6 +118,7 @@ def test_without_its_plugin_a_node_gives_out_nothing_and_what_runs_runs_on(
     assert ran
     assert any("before, which has" in said for said in captured["carries"])
     assert (lost["outcome"], lost["nodes"][NODE]["allocatable"]) == ("fail", 0)
+    assert trouble == f"gives out no {RESOURCE}"  # by which a day notices it
     assert waits
     assert f"Insufficient {RESOURCE}" in waiting["waiting"][f"{namespace}/during"]
     assert still == "Running"

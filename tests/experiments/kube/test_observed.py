@@ -12,6 +12,7 @@ from experiments.kube.observed import (
     judge_restarts,
     judge_warnings,
     node_state,
+    node_trouble,
 )
 from probes.json_types import JsonObject
 from tests.experiments.kube.objects import pod
@@ -122,6 +123,21 @@ def test_a_node_that_is_cordoned_or_about_to_go_takes_no_pods() -> None:
     assert node_state(plain | {"metadata": {"deletionTimestamp": "x"}}) == "is being deleted"
     assert node_state(plain | {"status": {}}) == "not ready"
     assert node_state(None) == "is not there"
+
+
+@pytest.mark.parametrize(
+    ("status", "cordoned", "said"),
+    [
+        ({"capacity": {GPU: "8", "cpu": "64"}, "allocatable": {GPU: "7", "cpu": "0"}}, False, ""),
+        ({"capacity": {GPU: "8"}, "allocatable": {GPU: "0"}}, False, f"gives out no {GPU}"),
+        ({"capacity": {GPU: "0"}, "allocatable": {GPU: "0"}}, False, ""),
+        ({"conditions": [{"type": "MemoryPressure", "status": "True"}]}, False, "MemoryPressure"),
+        ({"conditions": [{"type": "MemoryPressure", "status": "False"}]}, False, ""),
+        ({}, True, "cordoned"),
+    ],
+)
+def test_a_node_in_trouble_says_which(status: JsonObject, cordoned: bool, said: str) -> None:
+    assert node_trouble({"spec": {"unschedulable": cordoned}, "status": status}) == said
 
 
 def true(*types: str) -> list[JsonObject]:
