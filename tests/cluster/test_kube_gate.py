@@ -125,11 +125,11 @@ def test_a_night_leaves_a_busy_node_alone_and_taints_an_idle_one_that_fails(
         bare = {"metadata": {"annotations": {ANNOTATION: None}}, "spec": {"taints": None}}
         core.patch_node("node-1", bare)
 
-    assert code == 1
     assert {host: state for host, (state, _) in states(run).items()} == {
         "node-1": "finished",
         busy_node: "unpermitted",
-    }
+    }, states(run)
+    assert code == 1, [f"{f.rule} {f.subject}: {f.outcome}: {f.observed}" for f in run.findings]
     assert [taint.key for taint in node.spec.taints or ()] == [TAINT]
     assert "exact" in node.metadata.annotations[ANNOTATION]
     assert not busy.spec.taints
