@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up what they need in .venv first; from the second time on that takes no time.
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs test-cluster cluster-programs cluster-up cluster-down check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-load-queue study-gameday study-gameday-days study-coverage format
+.PHONY: help demo test docs pictures test-cluster cluster-programs cluster-up cluster-down check bench study-find-max study-find-max-steps study-load-repeats study-fleet-kill study-fleet-outliers study-burnin study-compare study-load study-load-queue study-gameday study-gameday-days study-coverage format
 
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
@@ -10,6 +10,7 @@ help:
 	@echo "make cluster-up    the same cluster, left running; make cluster-down removes it whole"
 	@echo "make check   format, lint, types, import directions"
 	@echo "make docs    the documents as a site, in build/site"
+	@echo "make pictures  those in docs/pictures, from real short runs; six minutes"
 	@echo "make bench   measured figures, beside what a user would use instead"
 	@echo "make study-burnin  seeded faults, healthy nodes: through the burn-in's rules, and in whole runs; 20 minutes"
 	@echo "make study-fleet-kill  kill the controller of a fleet 20 times; cut wires, sleeping shells (root)"
@@ -70,6 +71,10 @@ check:
 docs:
 	@.ci/setup dev
 	@.venv/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+
+pictures:
+	@.ci/setup dev
+	@.venv/bin/python docs/make_pictures.py
 
 bench:
 	@.ci/setup dev

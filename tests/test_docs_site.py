@@ -122,3 +122,13 @@ def test_the_makefile_builds_with_the_same_words() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
 
     assert "-m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site" in text
+
+
+def test_the_pictures_are_small_and_fetch_nothing() -> None:
+    pictures = sorted((DOCS / "pictures").iterdir())
+    drawn = [path.read_text(encoding="utf-8") for path in pictures if path.suffix == ".svg"]
+
+    assert len(pictures) >= 12
+    assert {path.suffix for path in pictures} == {".webp", ".svg"}
+    assert sum(path.stat().st_size for path in pictures) < 3_000_000
+    assert [svg for svg in drawn if re.search(r"(?:url\(|@import |href=)[\"']?(?:https?:)?//", svg)] == []
