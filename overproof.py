@@ -320,7 +320,7 @@ def mount() -> None:
         "gameday": "experiments.cli",
     }.items():
         app.add_typer(importlib.import_module(module).app, name=name)
-    app.add_typer(importlib.import_module("experiments.lab_cli").app, name="lab")
+    app.add_typer(importlib.import_module("experiments.lab.cli").app, name="lab")
 
 
 def main() -> None:

@@ -10,15 +10,15 @@ import os
 import time
 from pathlib import Path
 
+from experiments.chaos.run_context import OUT, known_record_folder, record_folder, seed_or_drawn
+from experiments.chaos.run_context import RUN_VARIABLE as RUN_VARIABLE
+from experiments.chaos.run_context import SEED_VARIABLE as SEED_VARIABLE
 from experiments.faults.fault import PLATFORM, load_fault
 from experiments.faults.replica import KILL
 from experiments.faults.victims import capture_victims, processes_of
-from experiments.injection import inject_fault, undo_pending
-from experiments.lab_control import FOLDER_NAME, Lab, Process, read_lab
-from experiments.ledger import read_ledger
-from experiments.run_context import OUT, known_record_folder, record_folder, seed_or_drawn
-from experiments.run_context import RUN_VARIABLE as RUN_VARIABLE
-from experiments.run_context import SEED_VARIABLE as SEED_VARIABLE
+from experiments.injecting.injection import inject_fault, undo_pending
+from experiments.injecting.ledger import read_ledger
+from experiments.lab.control import FOLDER_NAME, Lab, Process, read_lab
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import wrap
 
-from experiments.declared import ACTIONS_MODULE, LAB, NAMED, OUR_MODULES, is_foreign, module_of
+from experiments.declared.fault import ACTIONS_MODULE, LAB, NAMED, OUR_MODULES, is_foreign, module_of
 from experiments.experiment import NAME, PLAIN_RECOVERY_S
 from experiments.faults.fault import FAULTS, Fault, load_fault
 from probes.json_types import JsonObject

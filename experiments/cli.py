@@ -71,11 +71,11 @@ def show_plan(
     """Show what a run would hit, what it may cost, whether it may run now, and the hash for `run --plan`."""
     from dataclasses import asdict
 
-    from experiments.declared import TRAINING
+    from experiments.declared.fault import TRAINING
     from experiments.experiment import load_experiment
     from experiments.gameday import target_folder
     from experiments.inline_secrets import warnings_about
-    from experiments.lab_control import FOLDER_NAME
+    from experiments.lab.control import FOLDER_NAME
     from experiments.plan import look_at_conditions, render_plan, resolve_plan
     from experiments.training.job_folder import FOLDER_NAME as JOB_FOLDER_NAME
 
@@ -170,8 +170,8 @@ def undo(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Put back whatever a game day has left, also after kill -9; harmless when there is nothing."""
-    from experiments.injection import undo_pending
-    from experiments.ledger import ledger_folders
+    from experiments.injecting.injection import undo_pending
+    from experiments.injecting.ledger import ledger_folders
 
     if from_cluster is not None and run is not None:
         raise ConfigError(

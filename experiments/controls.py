@@ -23,7 +23,7 @@ from pathlib import Path
 from chaoslib.exceptions import InterruptExecution
 
 from experiments.actions import RUN_VARIABLE
-from experiments.controlled_run import ControlledRun
+from experiments.chaos.controlled_run import ControlledRun
 from probes.errors import SuiteError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.permission import allow
+from experiments.injecting.permission import allow
 from probes.child import end_child, wait_until
 from probes.errors import ConfigError, TargetError
 

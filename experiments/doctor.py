@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import permission
-from experiments.crash_points import RUN_VARIABLE
-from experiments.lab_control import (
+from experiments.injecting import permission
+from experiments.injecting.crash_points import RUN_VARIABLE
+from experiments.injecting.ledger import Entry, ledger_folders, read_ledger
+from experiments.lab.control import (
     FOLDER_NAME,
     STATE_FILE,
     is_lab_alive,
@@ -19,7 +20,6 @@ from experiments.lab_control import (
     read_lab,
     read_state,
 )
-from experiments.ledger import Entry, ledger_folders, read_ledger
 from experiments.stop import controller_of
 from probes.child import process_start_time, process_state
 from probes.errors import SuiteError
@@ -73,7 +73,7 @@ def is_injector(pid: int, folder: Path) -> bool:
     """Say whether a process is the undo timer that still looks after the ledger of plain ``chaos run``."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return b"experiments.undo_timer" in words and str(folder.resolve()).encode() in words
+        return b"experiments.injecting.undo_timer" in words and str(folder.resolve()).encode() in words
     return False
 
 

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from experiments.alerts import Alerts
-from experiments.alerts_spec import AlertsSpec
-from experiments.declared import ACTIONS_MODULE as ACTIONS_MODULE
-from experiments.declared import (
+from experiments.alerts.noticed import Alerts
+from experiments.alerts.spec import AlertsSpec
+from experiments.declared.fault import ACTIONS_MODULE as ACTIONS_MODULE
+from experiments.declared.fault import (
     HOSTS,
     KUBERNETES,
     LAB,
@@ -31,9 +31,9 @@ from experiments.declared import (
     foreign_actions,
     module_of,
 )
-from experiments.declared_spec import FaultSpec, TargetSpec, to_faults
-from experiments.guard import Guard
-from experiments.guard_spec import GuardSpec
+from experiments.declared.spec import FaultSpec, TargetSpec, to_faults
+from experiments.guards.guard import Guard
+from experiments.guards.spec import GuardSpec
 from experiments.hosts.reaccept_spec import Reaccept, ReacceptSpec
 from experiments.training.expectations import Expectations
 from experiments.training.expectations_spec import TrainingSpec

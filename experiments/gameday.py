@@ -19,18 +19,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from experiments import crash_points, permission
 from experiments.actions import ENDPOINT_VARIABLE, LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
-from experiments.alerts_watch import AlertWatch
-from experiments.bounds import PLAN_FILE
-from experiments.chaos_process import HEARD_TIMEOUT_S, ChaosProcess
-from experiments.declared import HOSTS, KUBERNETES, TRAINING
+from experiments.alerts.watch import AlertWatch
+from experiments.chaos.process import HEARD_TIMEOUT_S, ChaosProcess
+from experiments.declared.fault import HOSTS, KUBERNETES, TRAINING
 from experiments.experiment import Experiment
-from experiments.guard_watch import GuardWatch, Trip
+from experiments.guards.watch import GuardWatch, Trip
 from experiments.hosts.judging import AFTER, BEFORE, HOSTS_SEEN
 from experiments.hosts.reaccept_judging import hosts_hit
 from experiments.hosts.reaccept_spec import Reaccept
-from experiments.injection import undo_pending
+from experiments.injecting import crash_points, permission
+from experiments.injecting.bounds import PLAN_FILE
+from experiments.injecting.injection import undo_pending
+from experiments.injecting.ledger import read_ledger
 from experiments.judging import judge_run, read_faults
 from experiments.kube.client_api import ClientApi
 from experiments.kube.deadman.hold import DeadManHold
@@ -38,10 +39,9 @@ from experiments.kube.deadman.objects import DeadManSettings
 from experiments.kube.lock import ClusterLock
 from experiments.kube.sampler import KubeSampler, workloads_under
 from experiments.kube.seen import KUBE_SEEN, see_cluster
-from experiments.lab import LabPlan, all_serve, lab_command, last_words, log_file
-from experiments.lab_control import FOLDER_NAME, Lab, is_lab_alive, read_lab
-from experiments.lab_sampler import LabSampler
-from experiments.ledger import read_ledger
+from experiments.lab.control import FOLDER_NAME, Lab, is_lab_alive, read_lab
+from experiments.lab.sampler import LabSampler
+from experiments.lab.supervisor import LabPlan, all_serve, lab_command, last_words, log_file
 from experiments.live_record import LiveRecord
 from experiments.live_view import HEADERS, DayView
 from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
@@ -464,7 +464,7 @@ class _GameDay:
             return
         arguments = ["--experiment", str(self.experiment.path), "--run", str(self.folder)]
         with (self.folder / "guard.log").open("w") as log:
-            command = python_module("experiments.guard_probes", *arguments)
+            command = python_module("experiments.guards.probes", *arguments)
             child = start_child(command, stdout=log, stderr=log, env=self._environment())
         self.stack.callback(self._stop_child, "guard probes", child)
 

@@ -13,19 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from experiments.alerts import AlertsSeen, find_detection, judge_alerts, read_alerts
-from experiments.declared import HOSTS, KUBERNETES, LAB, NAMED, TRAINING
-from experiments.declared_judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
+from experiments.alerts.noticed import AlertsSeen, find_detection, judge_alerts, read_alerts
+from experiments.declared.fault import HOSTS, KUBERNETES, LAB, NAMED, TRAINING
+from experiments.declared.judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
 from experiments.faults.fault import FAULTS, load_fault
-from experiments.guard import judge_guards
+from experiments.guards.guard import judge_guards
 from experiments.harm import find_harm
 from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
 from experiments.hosts.reaccept_judging import judge_reaccepted
+from experiments.injecting.ledger import Entry, read_ledger
 from experiments.kube.clocks_judging import judge_split
 from experiments.kube.judging import judge_other_pods, judge_workloads_whole
 from experiments.kube.samples import KUBE_SERIES
 from experiments.kube.seen import KUBE_SEEN
-from experiments.ledger import Entry, read_ledger
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
 from experiments.training.evidence import TrainingSeen, read_training
 from experiments.training.judging import judge_training

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.experiment import Experiment
-from experiments.guard import Look
+from experiments.guards.guard import Look
+from experiments.injecting.ledger import Entry, read_ledger
 from experiments.judging import LOAD_FOLDER
 from experiments.kube.samples import KUBE_SERIES, NODE
-from experiments.ledger import Entry, read_ledger
 from experiments.recovery import LAB_SERIES
 from probes.json_types import JsonObject
 from probes.tail import Tail

@@ -13,17 +13,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from experiments import permission
 from experiments.actions import LAB_VARIABLE
-from experiments.alerts_watch import look_at_alerts
-from experiments.bounds import MAX_SHARE, planning, refusal_of, share_of
-from experiments.declared import HOSTS, KUBERNETES, OUR_MODULES, TRAINING, foreign_actions, module_of
-from experiments.declared import NAME as DECLARED
+from experiments.alerts.watch import look_at_alerts
+from experiments.chaos.run_context import RUN_VARIABLE, SEED_VARIABLE
+from experiments.declared.fault import HOSTS, KUBERNETES, OUR_MODULES, TRAINING, foreign_actions, module_of
+from experiments.declared.fault import NAME as DECLARED
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM, Fault
-from experiments.lab_control import Lab, process_to_json, read_lab
-from experiments.permission import Condition
-from experiments.run_context import RUN_VARIABLE, SEED_VARIABLE
+from experiments.injecting import permission
+from experiments.injecting.bounds import MAX_SHARE, planning, refusal_of, share_of
+from experiments.injecting.permission import Condition
+from experiments.lab.control import Lab, process_to_json, read_lab
 from experiments.training.actions import JOB_VARIABLE
 from experiments.training.job_folder import Job, read_job
 from probes.errors import ConfigError, SuiteError

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.faults.fault import load_fault
-from experiments.injection import Undone, undo_pending
-from experiments.lab_control import Process
-from experiments.ledger import read_ledger
+from experiments.injecting.injection import Undone, undo_pending
+from experiments.injecting.ledger import read_ledger
+from experiments.lab.control import Process
 from probes.child import wait_until
 from probes.errors import ConfigError, SuiteError, TargetError
 from reports.run import CRASHED, FINISHED, INTERRUPTED, STOPPED, Run, load_run

@@ -6,8 +6,8 @@ writable by its owner alone, and whoever undoes runs what the experiment of that
 
 from __future__ import annotations
 
-from experiments.activity_process import carry_out, look_until
-from experiments.declared import NAME
+from experiments.chaos.activity import carry_out, look_until
+from experiments.declared.fault import NAME
 from experiments.faults.fault import PLATFORM, UNDO, Fault, FaultRefused, Undoing, Verification
 from probes.errors import TargetError
 from probes.json_types import JsonObject

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from experiments.faults.fault import UNDO, Fault, FaultRefused, Undoing, Verification
 from experiments.faults.victims import A_LAB, capture_lab, identity, undo_in_lab
-from experiments.lab_control import ask_lab, read_lab
+from experiments.lab.control import ask_lab, read_lab
 from probes.json_types import JsonObject
 
 ASKS_MAX = 30  # requests of our own until one of them meets trouble that meets only a share of them

@@ -14,7 +14,7 @@ from experiments.faults.victims import (
     subject_of,
     undo_in_lab,
 )
-from experiments.lab_control import process_from_json
+from experiments.lab.control import process_from_json
 from probes.child import process_state, wait_until
 from probes.json_types import JsonObject
 

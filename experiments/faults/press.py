@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from experiments.lab_control import Process
+from experiments.lab.control import Process
 from probes.child import watch_lifeline
 
 PERIOD_S = 0.05

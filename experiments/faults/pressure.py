@@ -23,7 +23,7 @@ from experiments.faults.victims import (
     subject_of,
     undo_in_lab,
 )
-from experiments.lab_control import Process
+from experiments.lab.control import Process
 from probes.child import is_alive, process_start_time, process_state, python_module, start_child, wait_until
 from probes.json_types import JsonObject
 

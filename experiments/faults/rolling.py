@@ -17,7 +17,7 @@ from experiments.faults.victims import (
     subject_of,
     undo_in_lab,
 )
-from experiments.lab_control import Lab, ask_lab, process_from_json, read_lab
+from experiments.lab.control import Lab, ask_lab, process_from_json, read_lab
 from probes.child import wait_until
 from probes.json_types import JsonObject
 

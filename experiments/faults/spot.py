@@ -16,7 +16,7 @@ from experiments.faults.victims import (
     subject_of,
     undo_in_lab,
 )
-from experiments.lab_control import ask_lab
+from experiments.lab.control import ask_lab
 from probes.json_types import JsonObject
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.faults.fault import FaultRefused, Undoing
-from experiments.lab_control import (
+from experiments.lab.control import (
     Lab,
     Process,
     Replica,

@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bounds import being_planned
+from experiments.chaos.run_context import record_folder
 from experiments.faults.fault import PLATFORM, FaultRefused, load_fault
 from experiments.hosts.capture import at_another, capture_hosts, check_allowed, check_share
 from experiments.hosts.choice import choose, target_now
 from experiments.hosts.faults import see_healed
 from experiments.hosts.session import answer_or_none
-from experiments.injection import inject_fault, undo_pending
-from experiments.ledger import Entry, read_ledger
-from experiments.run_context import record_folder
+from experiments.injecting.bounds import being_planned
+from experiments.injecting.injection import inject_fault, undo_pending
+from experiments.injecting.ledger import Entry, read_ledger
 from experiments.timeline import Timeline
 from probes.errors import TargetError
 from probes.json_types import JsonObject

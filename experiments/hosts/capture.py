@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bounds import MAX_SHARE, being_planned, read_plan
 from experiments.faults.fault import FaultRefused
 from experiments.hosts.choice import Target
 from experiments.hosts.host import Host
 from experiments.hosts.session import session_of
-from experiments.ledger import read_ledger
+from experiments.injecting.bounds import MAX_SHARE, being_planned, read_plan
+from experiments.injecting.ledger import read_ledger
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 

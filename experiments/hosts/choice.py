@@ -10,9 +10,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.chaos.run_context import RUN_VARIABLE
 from experiments.faults.fault import FaultRefused
 from experiments.hosts.host import Host, host_from_json
-from experiments.run_context import RUN_VARIABLE
 from probes.errors import ConfigError
 from probes.ssh_config import find_route, load_ssh_config
 from reports.run import load_run

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.hosts.host import Host
 from experiments.hosts.session import answer_or_none
-from experiments.permission import Condition
+from experiments.injecting.permission import Condition
 
 
 def look_at_hosts(

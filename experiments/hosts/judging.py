@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments.ledger import Entry
+from experiments.injecting.ledger import Entry
 from experiments.recovery import FaultSeen
 from probes.finding import Finding
 from probes.json_types import JsonObject

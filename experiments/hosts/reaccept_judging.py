@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.ledger import UNDO_FAILED, Entry
+from experiments.injecting.ledger import UNDO_FAILED, Entry
 from experiments.recovery import FaultSeen
 from probes.finding import Finding
 from probes.outcome import Outcome

@@ -12,9 +12,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.bounds import being_planned
+from experiments.chaos.run_context import record_folder
 from experiments.faults.fault import PLATFORM, FaultRefused, load_fault
-from experiments.injection import inject_fault, undo_pending
+from experiments.injecting.bounds import being_planned
+from experiments.injecting.injection import inject_fault, undo_pending
+from experiments.injecting.ledger import Entry, read_ledger
 from experiments.kube.aim import Aim, aim_now
 from experiments.kube.allowed import check_namespaces, check_node, node_path, read_or_none
 from experiments.kube.capture import base_of, capture_drain, capture_pods, node_victim
@@ -34,8 +36,6 @@ from experiments.kube.pods import is_leaving, name_of, waits_for
 from experiments.kube.pressure import capture_pressure
 from experiments.kube.undo_steps import UndoStep, make_step
 from experiments.kube.workloads import DEPLOYMENT, path_of, pods_of, see_whole, wanted_of
-from experiments.ledger import Entry, read_ledger
-from experiments.run_context import record_folder
 from experiments.timeline import Timeline
 from probes.errors import TargetError
 from probes.json_types import JsonObject

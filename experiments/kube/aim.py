@@ -9,11 +9,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.bounds import read_plan
+from experiments.chaos.run_context import RUN_VARIABLE
 from experiments.faults.fault import FaultRefused
+from experiments.injecting.bounds import read_plan
 from experiments.kube.client import KubeClient, connect, connect_to
 from experiments.kube.cluster import Cluster, Identity, cluster_from_json
-from experiments.run_context import RUN_VARIABLE
 from probes.errors import ConfigError
 from reports.run import load_run
 

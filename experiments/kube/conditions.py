@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from experiments.injecting.permission import Condition
 from experiments.kube.allowed import namespace_path, node_path, read_or_none, why_not
 from experiments.kube.client import KubeClient, connect
 from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import Cluster
 from experiments.kube.deadman.hold import why_not_set_up
 from experiments.kube.lock import LOCK, look_at_lock
-from experiments.permission import Condition
 from probes.errors import TargetError
 
 # What each fault does, by verb, resource and group, for whoever is to allow it.

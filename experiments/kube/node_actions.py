@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.bounds import being_planned
+from experiments.chaos.run_context import record_folder
 from experiments.faults.fault import FaultRefused, load_fault
-from experiments.injection import inject_fault
+from experiments.injecting.bounds import being_planned
+from experiments.injecting.injection import inject_fault
 from experiments.kube.aim import aim_now
 from experiments.kube.choice import choose_nodes
 from experiments.kube.zones import ZONE_LABEL
-from experiments.run_context import record_folder
 from probes.json_types import JsonObject
 
 UNDO_AFTER_S = 600.0  # beyond the default clocks of a cluster

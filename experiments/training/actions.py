@@ -11,8 +11,8 @@ from pathlib import Path
 
 from experiments.actions import FAULT_S_MAX
 from experiments.actions import undo_faults as undo_faults
-from experiments.injection import inject_fault
-from experiments.run_context import OUT, record_folder, seed_or_drawn
+from experiments.chaos.run_context import OUT, record_folder, seed_or_drawn
+from experiments.injecting.injection import inject_fault
 from experiments.training.faults.targets import capture_ranks
 from experiments.training.job_folder import FOLDER_NAME, read_job, trains_in_full
 from probes.json_types import JsonObject

@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from experiments.lab_control import socket_path
+from experiments.lab.control import socket_path
 from experiments.training.job_folder import STORAGE_SOCKET
 from experiments.training.storage import BATCH_BYTES
 

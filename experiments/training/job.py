@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from experiments.detached import lock_folder, start_supervisor
-from experiments.lab_control import Process, process_to_json, this_process
+from experiments.lab.control import Process, process_to_json, this_process
 from experiments.training.job_folder import (
     CHECKPOINTS_FOLDER,
     JOB_FILE,

@@ -14,7 +14,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.lab_control import Process, end_processes, process_from_json
+from experiments.lab.control import Process, end_processes, process_from_json
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 from reports.run import read_ndjson

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
-from experiments.ledger import Entry
+from experiments.injecting.ledger import Entry
 from experiments.training.evidence import PHASES, TrainingSeen
 from experiments.training.moments import stall_s, world_before
 from probes.finding import Finding

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.lab_control import Process
+from experiments.lab.control import Process
 from probes.child import process_start_time
 
 _NAME = "rank-"  # of the process, as in ps

@@ -13,7 +13,7 @@ import random
 import sys
 from pathlib import Path
 
-from experiments.lab_control import socket_path
+from experiments.lab.control import socket_path
 from experiments.training.job_folder import STORAGE_SOCKET
 from experiments.training.parent import end_with_parent
 

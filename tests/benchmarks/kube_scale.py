@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.bounds import planning
 from experiments.faults.fault import load_fault
-from experiments.injection import inject_fault, undo_pending
+from experiments.injecting.bounds import planning
+from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube import actions
 from experiments.kube.aim import Aim, aiming_at
 from experiments.kube.client import connect

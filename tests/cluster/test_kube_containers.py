@@ -11,7 +11,7 @@ import pytest
 from kubernetes import client
 
 from experiments.faults.fault import FaultRefused, load_fault
-from experiments.injection import inject_fault, undo_pending
+from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube.aim import Aim, aiming_at
 from experiments.kube.client import STRATEGIC, connect
 from experiments.kube.cluster import Cluster

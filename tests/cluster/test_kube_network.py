@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
-from experiments.bounds import planning
 from experiments.faults.fault import FaultRefused, load_fault
-from experiments.injection import inject_fault, undo_pending
+from experiments.injecting.bounds import planning
+from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube import network_actions
 from experiments.kube.aim import Aim, aiming_at
 from experiments.kube.client import connect

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
-from experiments.bounds import planning
 from experiments.faults.fault import FaultRefused, load_fault
 from experiments.hosts.host import Host
 from experiments.hosts.session import close_sessions
-from experiments.injection import inject_fault, undo_pending
+from experiments.injecting.bounds import planning
+from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube import node_actions
 from experiments.kube.aim import Aim, aiming_at
 from experiments.kube.client import connect

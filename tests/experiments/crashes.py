@@ -11,15 +11,15 @@ from pathlib import Path
 
 import yaml
 
-from experiments.bounds import PLAN_FILE
-from experiments.crash_points import FIRED_FILE, POINTS
-from experiments.crash_points import VARIABLE as CRASH_VARIABLE
 from experiments.doctor import find_leftovers
-from experiments.injection import undo_pending
+from experiments.injecting.bounds import PLAN_FILE
+from experiments.injecting.crash_points import FIRED_FILE, POINTS
+from experiments.injecting.crash_points import VARIABLE as CRASH_VARIABLE
+from experiments.injecting.injection import undo_pending
+from experiments.injecting.ledger import read_ledger
 from experiments.judging import judge_run
-from experiments.lab import LabPlan, all_serve, start_detached
-from experiments.lab_control import Lab, read_lab, stop_lab
-from experiments.ledger import read_ledger
+from experiments.lab.control import Lab, read_lab, stop_lab
+from experiments.lab.supervisor import LabPlan, all_serve, start_detached
 from probes.child import process_state, wait_until
 from probes.finding import verdict
 from probes.json_types import JsonObject

@@ -8,9 +8,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.autoscaler import ScalePlan
-from experiments.lab import LabPlan, all_serve, lab_command, log_file
-from experiments.lab_control import Lab, read_lab
+from experiments.lab.autoscaler import ScalePlan
+from experiments.lab.control import Lab, read_lab
+from experiments.lab.supervisor import LabPlan, all_serve, lab_command, log_file
 from probes.child import end_child, start_child, wait_until
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from experiments.alerts import Alerts, AlertsSeen, find_detection, find_skew, judge_alerts
-from experiments.alerts_spec import AlertsSpec
+from experiments.alerts.noticed import Alerts, AlertsSeen, find_detection, find_skew, judge_alerts
+from experiments.alerts.spec import AlertsSpec
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.alerts import GONE_EVENT, SEEN_EVENT, SERIES, Alerts, AlertsSeen, find_fired
-from experiments.alerts_watch import AlertWatch, ask, look_at_alerts, read_authorization
+from experiments.alerts.noticed import GONE_EVENT, SEEN_EVENT, SERIES, Alerts, AlertsSeen, find_fired
+from experiments.alerts.watch import AlertWatch, ask, look_at_alerts, read_authorization
 from probes.child import wait_until
 from probes.errors import ConfigError
 from reports.record import create_run

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from experiments.autoscaler import FAULTS, Autoscaler, ScalePlan
+from experiments.lab.autoscaler import FAULTS, Autoscaler, ScalePlan
 
 
 def walk(fault: str = "", *, busy_s: int = 60, idle_s: int = 60) -> list[int]:

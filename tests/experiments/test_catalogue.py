@@ -15,7 +15,7 @@ from experiments.catalogue_list import read_catalogue
 from experiments.experiment import load_experiment
 from experiments.faults.fault import PLATFORM
 from experiments.faults.victims import SERVING_TIMEOUT_S
-from experiments.lab_control import Lab
+from experiments.lab.control import Lab
 from experiments.plan import HARMLESS, resolve_plan
 from probes.json_types import JsonObject
 from tests.experiments.labs import running_lab

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from experiments.actions import LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
-from experiments.lab_control import Lab, read_lab
-from experiments.ledger import UNDONE, read_ledger
+from experiments.injecting.ledger import UNDONE, read_ledger
+from experiments.lab.control import Lab, read_lab
 from probes.child import end_child, python_module, start_child, wait_until
 from probes.json_types import JsonObject
 from reports.run import read_ndjson
@@ -74,7 +74,7 @@ def start(folder: Path, lab: Lab, method: list[JsonObject], **more: object) -> C
     ours = {RUN_VARIABLE: str(folder), LAB_VARIABLE: str(lab.folder), SEED_VARIABLE: "1"}
     with (folder / "chaos.log").open("w") as log:
         process = start_child(
-            python_module("experiments.chaos_child", "--experiment", str(path), "--run", str(folder)),
+            python_module("experiments.chaos.child", "--experiment", str(path), "--run", str(folder)),
             stdout=log,
             stderr=log,
             env=os.environ | ours,

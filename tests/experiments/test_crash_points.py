@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.crash_points import POINTS, VARIABLE, crash_around, crash_at
+from experiments.injecting.crash_points import POINTS, VARIABLE, crash_around, crash_at
 from tests.experiments.crashes import (
     SIGNALS,
     Aftermath,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.ledger import UNDONE, read_ledger
+from experiments.injecting.ledger import UNDONE, read_ledger
 from probes.outcome import Outcome
 from reports.run import load_run
 from tests.experiments.test_chaos_child import activity

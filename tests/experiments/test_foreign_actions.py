@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.declared_judging import judge_ended
+from experiments.declared.judging import judge_ended
 from experiments.experiment import load_experiment
-from experiments.injection import undo_pending
+from experiments.injecting.injection import undo_pending
+from experiments.injecting.ledger import UNDO_FAILED, UNDONE, Entry, read_ledger
+from experiments.injecting.permission import allow
 from experiments.judging import judge_undo
-from experiments.ledger import UNDO_FAILED, UNDONE, Entry, read_ledger
-from experiments.permission import allow
 from probes.child import end_child, process_state, python_module, start_child, wait_until
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
@@ -219,7 +219,7 @@ def carry_out(folder: Path, **paths: str) -> list[str]:
         (folder / "experiment.yaml").write_text(yaml.safe_dump(document))
         arguments = ["--experiment", str(folder / "experiment.yaml"), "--run", str(folder)]
         with (folder / "chaos.log").open("w") as log:
-            child = start_child(python_module("experiments.chaos_child", *arguments), stdout=log, stderr=log)
+            child = start_child(python_module("experiments.chaos.child", *arguments), stdout=log, stderr=log)
         child.wait(timeout=60)
         end_child(child)
     return [str(row["kind"]) for row in read_ndjson(folder / "events.ndjson")]
@@ -269,7 +269,7 @@ def test_kill_9_leaves_the_fault_for_gameday_undo_which_runs_the_declared_rollba
     with endpoint() as (url, pid):
         job = start_day(tmp_path, write_day(tmp_path, url, pid, stopped_s=60))
         until(job, tmp_path, "fault.verified")
-        chaos = [p for p, words in processes_with(f"OVERPROOF_TEST_JOB={job.mark}") if "chaos_child" in words]
+        chaos = [p for p, words in processes_with(f"OVERPROOF_TEST_JOB={job.mark}") if "chaos.child" in words]
         os.kill(chaos[0], signal.SIGKILL)
         job.signal(signal.SIGKILL)
         job.wait(timeout_s=5)

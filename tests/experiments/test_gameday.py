@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.lab import LabPlan, start_detached
-from experiments.lab_control import Lab, read_lab, stop_lab
-from experiments.ledger import UNDONE, read_ledger
+from experiments.injecting.ledger import UNDONE, read_ledger
+from experiments.lab.control import Lab, read_lab, stop_lab
+from experiments.lab.supervisor import LabPlan, start_detached
 from probes.child import wait_until
 from probes.finding import Finding
 from probes.outcome import Outcome
@@ -197,7 +197,7 @@ def test_kill_9_in_the_middle_leaves_nothing_running_and_undo_restores_the_lab(
     until(job, tmp_path, "fault.verified")
     run = run_of(tmp_path)
     assert run is not None
-    (chaos,) = [p for p in _pids(job) if "chaos_child" in p[1]]
+    (chaos,) = [p for p in _pids(job) if "experiments.chaos.child" in p[1]]
 
     os.kill(chaos[0], signal.SIGKILL)  # so that nobody but ``gameday undo`` can put it back
     job.signal(signal.SIGKILL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.lab_control import ask_lab
+from experiments.lab.control import ask_lab
 from probes.errors import SuiteError
 from probes.outcome import Outcome
 from reports.run import load_run

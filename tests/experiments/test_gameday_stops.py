@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from experiments.doctor import find_leftovers
-from experiments.lab import LabPlan, start_detached
-from experiments.lab_control import read_lab, stop_lab
-from experiments.ledger import UNDONE, read_ledger
+from experiments.injecting.ledger import UNDONE, read_ledger
+from experiments.lab.control import read_lab, stop_lab
+from experiments.lab.supervisor import LabPlan, start_detached
 from probes.child import process_state, wait_until
 from probes.outcome import Outcome
 from reports.run import load_run
@@ -225,7 +225,7 @@ def _timers(folder: Path) -> list[str]:
             command = path.read_bytes().decode(errors="replace")
         except OSError:
             continue
-        found += [command] if "experiments.undo_timer" in command and str(folder) in command else []
+        found += [command] if "experiments.injecting.undo_timer" in command and str(folder) in command else []
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from experiments.gateway import Gateway, is_healthy
+from experiments.lab.gateway import Gateway, is_healthy
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = (

@@ -6,10 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from experiments.guard import BLIND, BREACHED, BURN, ERRORS, PROBE, SEES, Guard, judge_guards, look_at_probe
-from experiments.guard import look_at_traffic as look
-from experiments.guard_spec import BurnGuardSpec
-from experiments.guard_watch import GuardWatch
+from experiments.guards.guard import (
+    BLIND,
+    BREACHED,
+    BURN,
+    ERRORS,
+    PROBE,
+    SEES,
+    Guard,
+    judge_guards,
+    look_at_probe,
+)
+from experiments.guards.guard import look_at_traffic as look
+from experiments.guards.spec import BurnGuardSpec
+from experiments.guards.watch import GuardWatch
 from experiments.live_record import LiveRecord
 from probes.outcome import Outcome
 from probes.slo import Slo

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.activity_process import carry_out
-from experiments.declared import Declared, Target, captured_of, without_secrets
+from experiments.chaos.activity import carry_out
+from experiments.declared.fault import Declared, Target, captured_of, without_secrets
+from experiments.injecting.ledger import Ledger, read_ledger
 from experiments.inline_secrets import inline_secrets, warnings_about
-from experiments.ledger import Ledger, read_ledger
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 

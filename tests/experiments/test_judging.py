@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.injecting.ledger import ARMED, UNDO_FAILED, UNDONE, VERIFIED, Entry
 from experiments.judging import (
     Evidence,
     judge_client,
@@ -18,7 +19,6 @@ from experiments.judging import (
     judge_redundancy,
     judge_undo,
 )
-from experiments.ledger import ARMED, UNDO_FAILED, UNDONE, VERIFIED, Entry
 from experiments.recovery import find_times
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject

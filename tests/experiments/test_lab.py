@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.lab import LabPlan, all_serve, start_detached
-from experiments.lab_control import (
+from experiments.lab.control import (
     Process,
     ask_lab,
     is_lab_alive,
@@ -24,6 +23,7 @@ from experiments.lab_control import (
     stop_lab,
     this_process,
 )
+from experiments.lab.supervisor import LabPlan, all_serve, start_detached
 from probes.child import process_start_time, wait_until
 from probes.errors import ConfigError, TargetError
 from tests.experiments.labs import ask, running_lab

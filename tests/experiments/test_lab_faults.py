@@ -18,10 +18,10 @@ import pytest
 from experiments import actions
 from experiments.faults.pressure import pressing_with
 from experiments.faults.victims import processes_of
-from experiments.injection import undo_pending
-from experiments.lab import all_serve
-from experiments.lab_control import Lab, read_lab
-from experiments.ledger import UNDONE, read_ledger
+from experiments.injecting.injection import undo_pending
+from experiments.injecting.ledger import UNDONE, read_ledger
+from experiments.lab.control import Lab, read_lab
+from experiments.lab.supervisor import all_serve
 from probes.child import process_state, wait_until
 from probes.errors import TargetError
 from probes.json_types import JsonObject

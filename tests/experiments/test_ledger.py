@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.ledger import (
+from experiments.injecting.ledger import (
     ARMED,
     INJECTED,
     SPACE_BYTES,
@@ -48,7 +48,7 @@ def test_a_folder_without_a_ledger_has_no_entries(tmp_path: Path) -> None:
 
 def test_an_armed_entry_is_on_the_disk_when_its_writer_is_killed_right_after(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from experiments.ledger import Ledger\n"
+        "import os, signal, sys; from pathlib import Path; from experiments.injecting.ledger import Ledger\n"
         "Ledger(Path(sys.argv[1])).arm('replica.kill', 'replica:a', {'pid': 7})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -83,7 +83,7 @@ def test_space_is_taken_beforehand_and_readers_see_none_of_it(tmp_path: Path) ->
 
 def test_two_processes_write_at_once_and_no_line_is_lost(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from experiments.ledger import INJECTED, Ledger\n"
+        "import sys; from pathlib import Path; from experiments.injecting.ledger import INJECTED, Ledger\n"
         "with Ledger(Path(sys.argv[1])) as ledger:\n"
         "    for i in range(20):\n"
         "        ledger.note(ledger.arm('replica.kill', f'replica:{sys.argv[2]}-{i}', {'i': i}), INJECTED)\n"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.experiment import load_experiment
-from experiments.guard import SEES, Look
-from experiments.ledger import INJECTED, UNDONE, Ledger
+from experiments.guards.guard import SEES, Look
+from experiments.injecting.ledger import INJECTED, UNDONE, Ledger
 from experiments.live_view import HEADERS, DayView
 from probes.json_types import JsonObject
 from reports.exporter import render_page

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.ledger import UNDONE, read_ledger
-from experiments.permission import allow
+from experiments.injecting.ledger import UNDONE, read_ledger
+from experiments.injecting.permission import allow
 from experiments.recovery_probe import traffic_recovers
 from probes.child import process_state, wait_until
 from probes.errors import ConfigError, TargetError

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import permission
-from experiments.bounds import PLAN_FILE, share_of
 from experiments.experiment import Experiment, load_experiment
 from experiments.faults.fault import FaultRefused
 from experiments.faults.replica import KILL
 from experiments.faults.victims import capture_victims
-from experiments.injection import inject_fault, undo_pending
-from experiments.lab import all_serve
-from experiments.lab_control import Lab, read_lab
-from experiments.ledger import Ledger, read_ledger
-from experiments.permission import allow
+from experiments.injecting import permission
+from experiments.injecting.bounds import PLAN_FILE, share_of
+from experiments.injecting.injection import inject_fault, undo_pending
+from experiments.injecting.ledger import Ledger, read_ledger
+from experiments.injecting.permission import allow
+from experiments.lab.control import Lab, read_lab
+from experiments.lab.supervisor import all_serve
 from experiments.plan import Plan, budget_cost, confirm_plan, look_at_conditions, render_plan, resolve_plan
 from experiments.window import Window
 from probes.child import wait_until

@@ -11,10 +11,10 @@ from experiments.faults.fault import FaultRefused, load_fault
 from experiments.faults.hang import undo_stop
 from experiments.faults.replica import KILL, undo_kill, verify_death
 from experiments.faults.victims import capture_victims, names_of, processes_of, recheck_victims
-from experiments.injection import inject_fault, undo_pending
-from experiments.lab import all_serve
-from experiments.lab_control import process_from_json, read_lab
-from experiments.ledger import ARMED, UNDO_FAILED, UNDONE, VERIFIED, Ledger, read_ledger
+from experiments.injecting.injection import inject_fault, undo_pending
+from experiments.injecting.ledger import ARMED, UNDO_FAILED, UNDONE, VERIFIED, Ledger, read_ledger
+from experiments.lab.control import process_from_json, read_lab
+from experiments.lab.supervisor import all_serve
 from probes.child import process_state, wait_until
 from probes.errors import ConfigError, TargetError
 from reports.run import read_ndjson

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.autoscaler import ScalePlan
+from experiments.lab.autoscaler import ScalePlan
 from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.run import Run, load_run

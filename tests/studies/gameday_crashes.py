@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 
-from experiments.crash_points import POINTS
+from experiments.injecting.crash_points import POINTS
 from probes.json_types import JsonObject
 from reports.run import read_ndjson
 from tests.experiments.crashes import SEED, SIGNALS, Cell, all_cells, run_cell, staying_lab

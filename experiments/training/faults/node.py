@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.faults.fault import PLATFORM, Fault, Verification
 from experiments.faults.replica import DEATH_TIMEOUT_S
-from experiments.lab_control import process_from_json, process_to_json
+from experiments.lab.control import process_from_json, process_to_json
 from experiments.training.faults.targets import (
     capture_some,
     recheck_targets,

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from experiments.faults.fault import UNDO, Fault, FaultRefused, Verification
-from experiments.lab_control import process_to_json
+from experiments.lab.control import process_to_json
 from experiments.training.faults.ranks import let_go_on, verify_stop
 from experiments.training.faults.targets import (
     capture_job,

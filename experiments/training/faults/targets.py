@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experiments.faults.fault import FaultRefused, Undoing
 from experiments.faults.victims import processes_of
-from experiments.lab_control import Process, process_from_json, process_to_json
+from experiments.lab.control import Process, process_from_json, process_to_json
 from experiments.training.job_folder import Job, read_job, start_what_is_dead, trains_in_full
 from probes.errors import TargetError
 from probes.json_types import JsonObject

@@ -10,7 +10,7 @@ from experiments.faults.fault import load_fault
 from experiments.hosts.capture import capture_hosts
 from experiments.hosts.choice import Target
 from experiments.hosts.host import host_from_json
-from experiments.injection import inject_fault
+from experiments.injecting.injection import inject_fault
 
 
 def main() -> None:

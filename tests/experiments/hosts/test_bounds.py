@@ -20,8 +20,8 @@ from experiments.hosts.faults import arm, inject, look_at
 from experiments.hosts.hold import HostHold
 from experiments.hosts.host import Host
 from experiments.hosts.session import close_sessions, session_of
-from experiments.injection import inject_fault, undo_pending
-from experiments.ledger import read_ledger
+from experiments.injecting.injection import inject_fault, undo_pending
+from experiments.injecting.ledger import read_ledger
 from experiments.plan import render_plan, resolve_plan
 from experiments.stop import stop_gameday
 from probes.child import wait_until

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from experiments.host_agent.faults import FAULTS
-from experiments.injection import Undone, undo_pending
+from experiments.injecting.injection import Undone, undo_pending
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from tests.experiments.hosts.real_hosts import base_of, entry_of, environment, real_hosts, start_host

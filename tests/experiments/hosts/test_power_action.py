@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.crash_points import RUN_VARIABLE
 from experiments.faults.fault import FaultRefused
 from experiments.hosts.actions import host_power
 from experiments.hosts.choice import aiming_at
-from experiments.injection import undo_pending
-from experiments.ledger import read_ledger
+from experiments.injecting.crash_points import RUN_VARIABLE
+from experiments.injecting.injection import undo_pending
+from experiments.injecting.ledger import read_ledger
 from probes.json_types import JsonObject
 from tests.experiments.hosts.real_hosts import allow, base_of, real_hosts, start_host, target_of
 from tests.experiments.hosts.stand_ins import StandIn, stand_in

@@ -11,7 +11,7 @@ import pytest
 from experiments.faults.fault import FaultRefused, load_fault
 from experiments.host_agent.systemd import unit_text
 from experiments.hosts.capture import capture_hosts
-from experiments.injection import inject_fault, undo_pending
+from experiments.injecting.injection import inject_fault, undo_pending
 from probes.child import wait_until
 from tests.experiments.hosts.real_hosts import real_hosts, start_host, target_of
 from tests.ssh_hosts import SshHost

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from experiments.kube.cluster import is_allowed
 from experiments.kube.service import LAB_LABEL, ServicePlan, objects_of, path_of
-from experiments.lab_cli import app
+from experiments.lab.cli import app
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.chaos.run_context import RUN_VARIABLE
 from experiments.faults.fault import FAULTS, FaultRefused, load_fault
 from experiments.faults.pressure import pressing_with
 from experiments.faults.victims import processes_of
-from experiments.injection import inject_fault, undo_pending
-from experiments.ledger import UNDONE, Ledger, read_ledger
-from experiments.run_context import RUN_VARIABLE
+from experiments.injecting.injection import inject_fault, undo_pending
+from experiments.injecting.ledger import UNDONE, Ledger, read_ledger
 from experiments.training import actions
 from experiments.training.checkpoint import DATA_FILE, checkpoint_folder
 from experiments.training.faults.checkpoint import CORRUPT, capture_checkpoint

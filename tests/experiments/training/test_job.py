@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.chaos.run_context import RUN_VARIABLE
 from experiments.faults.fault import load_fault
-from experiments.injection import undo_pending
-from experiments.run_context import RUN_VARIABLE
+from experiments.injecting.injection import undo_pending
 from experiments.training import actions
 from experiments.training.job import JobPlan, job_command
 from experiments.training.job_folder import JOB_FILE, is_job_alive, read_job, read_resumes

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.ledger import Entry
+from experiments.injecting.ledger import Entry
 from experiments.recovery import FaultSeen
 from experiments.training.evidence import TrainingSeen
 from experiments.training.expectations import Expectations

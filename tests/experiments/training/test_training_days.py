@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from experiments.experiment import load_experiment
-from experiments.permission import ALLOWED_FILE, allow
+from experiments.injecting.permission import ALLOWED_FILE, allow
 from experiments.plan import look_at_conditions, render_plan, resolve_plan
 from experiments.training.job_folder import FOLDER_NAME, Job, last_row
 from probes.child import wait_until

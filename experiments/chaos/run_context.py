@@ -13,7 +13,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from experiments.undo_timer import start_timer
+from experiments.injecting.undo_timer import start_timer
 from probes.errors import ConfigError
 
 RUN_VARIABLE = "OVERPROOF_RUN"  # folder of the game day's run

@@ -1,4 +1,4 @@
-"""The probes of guards in a process of their own: ``python -m experiments.guard_probes``.
+"""The probes of guards in a process of their own: ``python -m experiments.guards.probes``.
 
 One row in ``series/guard.ndjson`` per look. A probe that hangs leaves no row, which the controller takes for
 what it is: a guard that cannot see.
@@ -22,7 +22,7 @@ from chaoslib.hypothesis import within_tolerance
 from chaoslib.secret import load_secrets
 
 from experiments.experiment import load_experiment
-from experiments.guard import SERIES, Guard
+from experiments.guards.guard import SERIES, Guard
 from probes.child import watch_lifeline
 from probes.event import to_json_line
 from probes.json_types import JsonObject
@@ -54,7 +54,7 @@ def look(guard: Guard, configuration: JsonObject, secrets: JsonObject) -> JsonOb
 
 def main() -> int:
     """Look with every probe at its own pace until the parent is gone."""
-    parser = argparse.ArgumentParser(prog="experiments.guard_probes")
+    parser = argparse.ArgumentParser(prog="experiments.guards.probes")
     parser.add_argument("--experiment", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     given = parser.parse_args()

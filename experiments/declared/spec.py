@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from experiments.declared import LAB, OUR_MODULES, TRAINING, Declared, Target, foreign_actions, module_of
+from experiments.declared.fault import (
+    LAB,
+    OUR_MODULES,
+    TRAINING,
+    Declared,
+    Target,
+    foreign_actions,
+    module_of,
+)
 from experiments.hosts.host import FOLDER, Host
 from experiments.kube.cluster import Cluster, DeadMan
 from experiments.kube.deadman.mirror import NAMESPACE
@@ -196,7 +204,7 @@ def _to_fault(spec: FaultSpec, document: JsonObject) -> Declared:
 
 
 def _probe(spec: FaultSpec, document: JsonObject) -> JsonObject:
-    from experiments.guard_spec import check_probe
+    from experiments.guards.spec import check_probe
 
     if isinstance(spec.verify, dict):
         return check_probe({"name": f"see {spec.action}", "type": "probe"} | spec.verify)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.crash_points import crash_at, is_torn
+from experiments.injecting.crash_points import crash_at, is_torn
 from probes.child import wait_until
 from probes.errors import RecordError, TargetError
 from probes.event import to_json_line

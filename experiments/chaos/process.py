@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.chaos_child import JOURNAL_FILE, LEAVE_TIMEOUT_S
+from experiments.chaos.child import JOURNAL_FILE, LEAVE_TIMEOUT_S
 from experiments.experiment import Experiment
 from probes.child import end_child, python_module, start_child, wait_until
 from probes.errors import TargetError
@@ -25,7 +25,7 @@ class ChaosProcess:
     def __init__(self, experiment: Experiment, folder: Path, env: Mapping[str, str]) -> None:
         self._folder = folder
         command = python_module(
-            "experiments.chaos_child", "--experiment", str(experiment.path), "--run", str(folder)
+            "experiments.chaos.child", "--experiment", str(experiment.path), "--run", str(folder)
         )
         with (folder / "chaos.log").open("w") as log:
             self.child: subprocess.Popen[str] = start_child(command, stdout=log, stderr=log, env=env)

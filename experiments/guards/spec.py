@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from experiments.guard import BURN, ERRORS, PROBE, Guard
+from experiments.guards.guard import BURN, ERRORS, PROBE, Guard
 from probes.spec import Spec
 
 

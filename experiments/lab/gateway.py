@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import h11
 
-from experiments.gateway_trouble import Reset, Trouble
+from experiments.lab.gateway_trouble import Reset, Trouble
 
 HOST = "127.0.0.1"
 CHECK_EVERY_S = 0.5

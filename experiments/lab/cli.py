@@ -105,9 +105,9 @@ def up(
         show_and_ask(identity, f"{replicas} replicas of {image} in namespace {namespace}", is_agreed=yes)
         _print_kube(put_up(client, wanted, within_s=ready_within_s), as_json=as_json)
         return
-    from experiments.autoscaler import FAULTS, ScalePlan
-    from experiments.lab import LabPlan, start_detached
-    from experiments.lab_control import FOLDER_NAME, ask_lab, is_lab_alive, stop_lab
+    from experiments.lab.autoscaler import FAULTS, ScalePlan
+    from experiments.lab.control import FOLDER_NAME, ask_lab, is_lab_alive, stop_lab
+    from experiments.lab.supervisor import LabPlan, start_detached
 
     folder = (out / FOLDER_NAME).resolve()
     if scale_fault and (scale_fault not in FAULTS or replicas_max is None):
@@ -183,7 +183,7 @@ def down(
         document = json.dumps({"namespace": namespace, "removed": was_there})
         sys.stdout.write(f"{document if as_json else f'namespace {namespace}: {said}'}\n")
         return
-    from experiments.lab_control import FOLDER_NAME, stop_lab
+    from experiments.lab.control import FOLDER_NAME, stop_lab
 
     folder = (out / FOLDER_NAME).resolve()
     stopped = stop_lab(folder)
@@ -213,7 +213,7 @@ def status(
         sys.stderr.write(f"{identity}\n")
         _print_kube(look(client, namespace), as_json=as_json)
         return
-    from experiments.lab_control import FOLDER_NAME, ask_lab, is_lab_alive
+    from experiments.lab.control import FOLDER_NAME, ask_lab, is_lab_alive
 
     folder = (out / FOLDER_NAME).resolve()
     if not is_lab_alive(folder):

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
-from experiments.alerts import Alerts
+from experiments.alerts.noticed import Alerts
 from probes.page import is_web_address
 from probes.spec import Spec
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode
 
-from experiments.alerts import GONE_EVENT, SEEN_EVENT, SERIES, Alerts, AlertsSeen, find_detection
-from experiments.permission import Condition
+from experiments.alerts.noticed import GONE_EVENT, SEEN_EVENT, SERIES, Alerts, AlertsSeen, find_detection
+from experiments.injecting.permission import Condition
 from experiments.recovery import Detection
 from probes.errors import ConfigError, RecordError
 from probes.json_types import JsonObject

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from experiments.lab_control import ask_lab
+from experiments.lab.control import ask_lab
 from experiments.recovery import LAB_SERIES
 from probes.errors import RecordError, TargetError
 from reports.record import RunWriter

@@ -9,12 +9,12 @@ import secrets
 import time
 from pathlib import Path
 
-from experiments.crash_points import crash_at
-from experiments.declared import NAME, Declared, captured_of, foreign_actions, without_secrets
+from experiments.declared.fault import NAME, Declared, captured_of, foreign_actions, without_secrets
 from experiments.experiment import LOOK_S, Experiment
 from experiments.faults.declared import look_whether_gone, verify
 from experiments.faults.fault import PLATFORM, UNDO
-from experiments.ledger import INJECTED, UNDONE, VERIFIED, Entry, Ledger, read_ledger
+from experiments.injecting.crash_points import crash_at
+from experiments.injecting.ledger import INJECTED, UNDONE, VERIFIED, Entry, Ledger, read_ledger
 from experiments.timeline import Timeline
 from probes.json_types import JsonObject
 

@@ -1,4 +1,4 @@
-"""One activity of the user's in a process of its own: ``python -m experiments.activity_process``.
+"""One activity of the user's in a process of its own: ``python -m experiments.chaos.activity``.
 
 Verifying and undoing what is not ours calls other people's code, which may hang or end its process. Here it
 has a deadline, and does neither to us. Its answer is the last line on stdout.
@@ -52,7 +52,7 @@ def _ask(job: JsonObject, context: Mapping[str, object], *, timeout_s: float) ->
     name = job["activity"].get("name")
     given = json.dumps(job | {k: context.get(k) for k in ("configuration", "secrets")}, default=str)
     with tempfile.TemporaryFile("w+") as said:
-        child = start_child(python_module("experiments.activity_process"), stdout=said)
+        child = start_child(python_module("experiments.chaos.activity"), stdout=said)
         assert child.stdin is not None
         try:
             child.stdin.write(given + "\n")

@@ -1,4 +1,4 @@
-"""Undoes what an action under plain ``chaos run`` leaves behind: ``python -m experiments.undo_timer``.
+"""``python -m experiments.injecting.undo_timer``: undoes what is left behind under plain ``chaos run``.
 
 A process in a session of its own, there before anything is broken. It undoes once the process that injected
 is gone, even by kill -9, or once a fault has lasted its time; then it leaves.
@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.injection import undo_pending
-from experiments.lab_control import Process, this_process
-from experiments.ledger import Entry, read_ledger
+from experiments.injecting.injection import undo_pending
+from experiments.injecting.ledger import Entry, read_ledger
+from experiments.lab.control import Process, this_process
 from probes.child import end_child, python_module
 from probes.errors import ConfigError, SuiteError
 
@@ -38,7 +38,7 @@ def start_timer(folder: Path) -> None:
     arguments = ["--folder", str(folder), "--pid", str(me.pid), "--start-time", str(me.start_time)]
     with (folder / "undo-timer.log").open("w") as log:
         child = subprocess.Popen(
-            python_module("experiments.undo_timer", *arguments, "--limit-s", str(limit_s)),
+            python_module("experiments.injecting.undo_timer", *arguments, "--limit-s", str(limit_s)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -102,7 +102,7 @@ def _try_to_undo(folder: Path) -> bool:
 
 def main() -> int:
     """Watch one ledger."""
-    parser = argparse.ArgumentParser(prog="experiments.undo_timer")
+    parser = argparse.ArgumentParser(prog="experiments.injecting.undo_timer")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--pid", type=int, required=True)
     parser.add_argument("--start-time", type=int, required=True)

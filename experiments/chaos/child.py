@@ -1,4 +1,4 @@
-"""Chaos Toolkit in a process of its own: ``python -m experiments.chaos_child --experiment FILE --run DIR``.
+"""Chaos Toolkit in a process of its own: ``python -m experiments.chaos.child --experiment FILE --run DIR``.
 
 What is ours here, because Chaos Toolkit does it otherwise: rollbacks always run; SIGTERM, SIGINT and SIGHUP
 interrupt the experiment (Chaos Toolkit lets a Python action swallow SIGTERM and goes on with the next fault);
@@ -22,7 +22,7 @@ from chaoslib.experiment import run_experiment
 from chaoslib.run import RunEventHandler
 from chaoslib.types import Strategy
 
-from experiments.declared_watch import DeclaredWatch
+from experiments.declared.watch import DeclaredWatch
 from experiments.experiment import deadline_s, load_experiment
 from experiments.timeline import Timeline
 from probes.child import watch_lifeline
@@ -255,7 +255,7 @@ def run_chaos(experiment_file: Path, run_folder: Path) -> JsonObject:
 
 def main() -> int:
     """Run Chaos Toolkit for one game day."""
-    parser = argparse.ArgumentParser(prog="experiments.chaos_child")
+    parser = argparse.ArgumentParser(prog="experiments.chaos.child")
     parser.add_argument("--experiment", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     given = parser.parse_args()

@@ -1,8 +1,8 @@
 """The lab: a gateway and supervised replicas of the simulated endpoint, as processes on this machine.
 
-``python -P -m experiments.lab --folder DIR`` is the supervisor. It starts each replica as a child with a
-lifeline, and starts a dead one again after a stated back-off, with a stated time to load its model, unless
-told not to. With ``--lifeline`` it leaves with its parent; without, it stays until SIGTERM.
+``python -P -m experiments.lab.supervisor --folder DIR`` is the supervisor. It starts each replica as a child
+with a lifeline, and starts a dead one again after a stated back-off, with a stated time to load its model,
+unless told not to. With ``--lifeline`` it leaves with its parent; without, it stays until SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.autoscaler import FAULTS, Autoscaler, ScalePlan
 from experiments.detached import last_line, lock_folder, start_supervisor
-from experiments.gateway import HOST, Gateway
-from experiments.gateway_trouble import trouble_from_json
-from experiments.lab_control import (
+from experiments.lab.autoscaler import FAULTS, Autoscaler, ScalePlan
+from experiments.lab.control import (
     LOG_FILE,
     SOCKET_FILE,
     STATE_FILE,
@@ -34,6 +32,8 @@ from experiments.lab_control import (
     socket_path,
     this_process,
 )
+from experiments.lab.gateway import HOST, Gateway
+from experiments.lab.gateway_trouble import trouble_from_json
 from probes.child import (
     end_child,
     process_start_time,
@@ -368,7 +368,7 @@ def lab_command(plan: LabPlan, *, lifeline: bool) -> list[str]:
     arguments += [] if plan.is_restarting else ["--no-restart"]
     arguments += ["--lifeline"] if lifeline else []
     arguments += [f"--replica-argument={argument}" for argument in plan.replica_arguments]
-    return python_module("experiments.lab", *arguments)
+    return python_module("experiments.lab.supervisor", *arguments)
 
 
 def start_detached(plan: LabPlan, *, timeout_s: float) -> None:
@@ -412,7 +412,7 @@ def log_file(folder: Path) -> Path:
 
 def main() -> int:
     """Run a lab."""
-    parser = argparse.ArgumentParser(prog="experiments.lab", description=__doc__)
+    parser = argparse.ArgumentParser(prog="experiments.lab.supervisor", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--replicas", type=int, default=3)

@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.bounds import being_planned, check_bounds
-from experiments.crash_points import crash_around
 from experiments.faults.fault import Fault, Undoing, load_fault
-from experiments.ledger import INJECTED, UNDO_FAILED, UNDONE, VERIFIED, Entry, Ledger, read_ledger
+from experiments.injecting.bounds import being_planned, check_bounds
+from experiments.injecting.crash_points import crash_around
+from experiments.injecting.ledger import INJECTED, UNDO_FAILED, UNDONE, VERIFIED, Entry, Ledger, read_ledger
 from experiments.timeline import Timeline
 from probes.errors import RecordError, SuiteError, TargetError
 from probes.json_types import JsonObject

@@ -11,21 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.actions import LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
-from experiments.chaos_child import JOURNAL_FILE, Recorder, Stop
-from experiments.declared import NAMED, Target, is_foreign
-from experiments.declared_watch import DeclaredWatch
+from experiments.chaos.child import JOURNAL_FILE, Recorder, Stop
+from experiments.declared.fault import NAMED, Target, is_foreign
+from experiments.declared.watch import DeclaredWatch
 from experiments.experiment import Experiment, check_experiment, reach
 from experiments.gameday import FOLLOW_EXTRA_S, LabChoice, spec_of, target_folder
-from experiments.injection import undo_pending
+from experiments.injecting.injection import undo_pending
+from experiments.injecting.permission import look_at_permission
+from experiments.injecting.undo_timer import start_timer
 from experiments.judging import judge_run
-from experiments.lab_control import FOLDER_NAME, is_lab_alive, read_lab
-from experiments.lab_sampler import LabSampler
+from experiments.lab.control import FOLDER_NAME, is_lab_alive, read_lab
+from experiments.lab.sampler import LabSampler
 from experiments.live_record import LiveRecord
 from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
-from experiments.permission import look_at_permission
 from experiments.recovery import Times
 from experiments.timeline import Timeline
-from experiments.undo_timer import start_timer
 from probes.child import end_child
 from probes.errors import ConfigError, TargetError
 from probes.event import Event

@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from experiments.faults.fault import Fault, FaultRefused
-from experiments.lab_control import read_lab
-from experiments.ledger import read_ledger
+from experiments.injecting.ledger import read_ledger
+from experiments.lab.control import read_lab
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 

@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.lab_control import Lab, Process
-from experiments.ledger import ledger_folders, read_ledger
+from experiments.injecting.ledger import ledger_folders, read_ledger
+from experiments.lab.control import Lab, Process
 from experiments.training.job_folder import Job, trains_in_full
 from experiments.window import Window
 

@@ -1,0 +1,1 @@
+"""Whether the site's own alerts noticed a fault."""

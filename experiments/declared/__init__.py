@@ -1,0 +1,1 @@
+"""Faults by actions that are not ours, as an experiment declares them."""

@@ -1,0 +1,1 @@
+"""The lab: a gateway and supervised replicas of the simulated endpoint, and what steers them."""
