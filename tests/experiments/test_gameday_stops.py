@@ -157,7 +157,7 @@ def test_the_doctor_finds_what_is_left_until_it_is_undone(tmp_path: Path) -> Non
     start_detached(LabPlan(folder=folder, liveness_s=0, load_s=0.3), timeout_s=20)
     supervisor = read_lab(folder).supervisor
     code = (
-        "import os, signal; from experiments import actions, run_context\n"
+        "import os, signal; from experiments import actions; from experiments.chaos import run_context\n"
         "run_context.start_timer = lambda folder: None\n"  # as if it had been killed as well
         "actions.hang_replica(replica='replica-1'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
