@@ -348,6 +348,9 @@ def _main(arguments: Sequence[str]) -> int:
     except (OSError, OverflowError) as error:
         raise ConfigError(f"127.0.0.1:{options.port}: cannot listen there: {error}") from error
     listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    with contextlib.suppress(OSError):  # a kernel may have it built without
+        # Other congestion controls pace: a timer for each event, and the event later than we have noted.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
     tls = None
     if options.tls is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
