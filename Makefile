@@ -31,13 +31,17 @@ demo:
 	@.ci/setup demo
 	@.venv/bin/overproof demo
 
-# Game days mostly wait, so three files of them run at a time, after all the rest; ARGS runs what it names, alone.
+# What shows and documents runs has no clock of its own, so two files of it run at a time, after what measures; game days
+# mostly wait, so three of theirs do, last. ARGS runs what it names, alone.
 GAMEDAYS := tests/experiments/test_*.py
+PAGES := tests/reports tests/test_howto.py tests/test_docs_site.py tests/test_package.py
 test:
 	@.ci/setup dev
 ifeq ($(strip $(ARGS)),)
 	@status=0; \
-	.venv/bin/python -m pytest --ignore-glob='$(GAMEDAYS)' || status=$$?; \
+	.venv/bin/python -m pytest --ignore-glob='$(GAMEDAYS)' $(PAGES:%=--ignore=%) || status=$$?; \
+	[ $$status -ne 2 ] || exit 2; \
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(PAGES) || status=$$?; \
 	[ $$status -ne 2 ] || exit 2; \
 	.venv/bin/python -m pytest -n 3 --dist loadfile $(GAMEDAYS) || status=$$?; \
 	exit $$status
