@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from experiments.chaos.run_context import record_folder
 from experiments.faults.fault import PLATFORM, FaultRefused, load_fault
-from experiments.injecting.bounds import being_planned
-from experiments.injecting.injection import inject_fault, undo_pending
+from experiments.injecting.injection import undo_pending
 from experiments.injecting.ledger import Entry, read_ledger
 from experiments.kube.aim import Aim, aim_now
 from experiments.kube.allowed import check_namespaces, check_node, node_path, read_or_none
 from experiments.kube.capture import base_of, capture_drain, capture_pods, node_victim
 from experiments.kube.choice import RANDOM, choose_nodes, choose_pods
-from experiments.kube.client import KubeClient, connect
-from experiments.kube.client_api import ClientApi
-from experiments.kube.cluster import Identity, cluster_from_json
+from experiments.kube.client import KubeClient
+from experiments.kube.cluster import Identity
 from experiments.kube.containers import capture_containers, hand_of
 from experiments.kube.deployments import capture_rollout, capture_scale
 from experiments.kube.device_plugin import GPU, GPU_OPERATORS_LABEL, capture_lost_plugin
 from experiments.kube.faults import await_back
-from experiments.kube.lock import check_lock
+from experiments.kube.inject import inject
 from experiments.kube.marks import new_mark
 from experiments.kube.observed import node_state
 from experiments.kube.pod_view import PodView
@@ -69,7 +66,7 @@ def pod_kill(
         share=share, order=order,
     )  # fmt: skip
     captured = capture_pods("pod.kill", aim, client, identity, chosen, others, {"grace_s": grace_s})
-    return _inject("pod.kill", captured)
+    return inject("pod.kill", captured)
 
 
 def pod_evict(
@@ -90,7 +87,7 @@ def pod_evict(
         share=share, order=order,
     )  # fmt: skip
     arguments = {"grace_s": grace_s, "within_s": within_s}
-    return _inject("pod.evict", capture_pods("pod.evict", aim, client, identity, chosen, others, arguments))
+    return inject("pod.evict", capture_pods("pod.evict", aim, client, identity, chosen, others, arguments))
 
 
 def container_kill(
@@ -118,7 +115,7 @@ def container_kill(
         "container.kill", aim, client, identity, chosen, others, container=container,
         hand=hand_of(aim.cluster, hand), for_s=0.0,
     )  # fmt: skip
-    return _inject("container.kill", captured)
+    return inject("container.kill", captured)
 
 
 def container_hang(
@@ -149,7 +146,7 @@ def container_hang(
         "container.hang", aim, client, identity, chosen, others, container=container,
         hand=hand_of(aim.cluster, hand), for_s=for_s,
     )  # fmt: skip
-    return _inject("container.hang", captured)
+    return inject("container.hang", captured)
 
 
 def node_cordon(
@@ -176,7 +173,7 @@ def node_cordon(
                 carries=[f"stays: {name_of(pod)}" for pod in pods],
             )
         )  # fmt: skip
-    return [_inject("node.cordon", each) for each in captured]
+    return [inject("node.cordon", each) for each in captured]
 
 
 def node_drain(
@@ -206,7 +203,7 @@ def node_drain(
     found = [check_node(client, str(row["metadata"]["name"]), spaces) for row in chosen]
     steps = [_cordon_step(node, aim) for node, _ in found]
     captured = capture_drain(aim, client, identity, found, others, arguments, steps=steps)
-    return _inject("node.drain", captured)
+    return inject("node.drain", captured)
 
 
 def node_pressure(
@@ -226,7 +223,7 @@ def node_pressure(
         wanted={"cores": cores, "memory_mib": memory_mib, "disk_mib": disk_mib}, for_s=for_s,
         hand=hand_of(aim.cluster, hand),
     )  # fmt: skip
-    return _inject("node.pressure", captured)
+    return inject("node.pressure", captured)
 
 
 def device_plugin_lose(
@@ -246,7 +243,7 @@ def device_plugin_lose(
         aim, client, identity, chosen[0], [str(row["metadata"]["name"]) for row in others],
         label=label, value=value, resource=resource,
     )  # fmt: skip
-    return _inject("device-plugin.lose", captured)
+    return inject("device-plugin.lose", captured)
 
 
 def deployment_bad_rollout(
@@ -257,14 +254,14 @@ def deployment_bad_rollout(
     captured = capture_rollout(
         aim, client, identity, deployment, _one_namespace(aim, namespace), container=container, image=image
     )
-    return _inject("deployment.bad-rollout", captured)
+    return inject("deployment.bad-rollout", captured)
 
 
 def deployment_scale(deployment: str, replicas: int, namespace: str = "") -> JsonObject:
     """Have a deployment run so many replicas, 0 for none; undoing puts their number back."""
     aim, client, identity = _aimed()
     captured = capture_scale(aim, client, identity, deployment, _one_namespace(aim, namespace), replicas)
-    return _inject("deployment.scale", captured)
+    return inject("deployment.scale", captured)
 
 
 def _one_namespace(aim: Aim, namespace: str) -> str:
@@ -283,14 +280,6 @@ def _cordon_step(node: JsonObject, aim: Aim) -> UndoStep:
     name = str(node["metadata"]["name"])
     ours = [(("spec", "unschedulable"), True)]
     return make_step(node, subject=f"node/{name}", path=node_path(name), ours=ours, mark=new_mark(aim.run))
-
-
-def _inject(name: str, captured: JsonObject) -> JsonObject:
-    if being_planned() is not None:
-        return inject_fault(load_fault(name), captured, Path())
-    cluster = cluster_from_json(captured["cluster"])
-    check_lock(ClientApi(client=connect(cluster)), cluster.namespaces, str(captured["run"]))
-    return inject_fault(load_fault(name), captured, record_folder())
 
 
 def undo_faults(within_s: float = 0.0) -> JsonObject:

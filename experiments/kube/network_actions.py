@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from experiments.kube.aim import aim_now
 from experiments.kube.choice import RANDOM, choose_pods
+from experiments.kube.inject import inject
 from experiments.kube.network import capture_dns, capture_partition
-from experiments.kube.node_actions import inject
 from probes.json_types import JsonObject
 
 

@@ -8,14 +8,10 @@ was looked at; rollback and probes are those of ``experiments.kube.actions``.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from experiments.chaos.run_context import record_folder
-from experiments.faults.fault import FaultRefused, load_fault
-from experiments.injecting.bounds import being_planned
-from experiments.injecting.injection import inject_fault
+from experiments.faults.fault import FaultRefused
 from experiments.kube.aim import aim_now
 from experiments.kube.choice import choose_nodes
+from experiments.kube.inject import inject
 from experiments.kube.zones import ZONE_LABEL
 from probes.json_types import JsonObject
 
@@ -98,9 +94,3 @@ def _lose(
         name, aim, client, identity, chosen, others, arguments, undo_after_s=undo_after_s, steps=steps
     )
     return inject(name, captured)
-
-
-def inject(name: str, captured: JsonObject) -> JsonObject:
-    """Break what was captured, or, where a plan is made, only show it."""
-    folder = Path() if being_planned() is not None else record_folder()
-    return inject_fault(load_fault(name), captured, folder)
