@@ -14,13 +14,14 @@ from markupsafe import Markup
 from reports.fleet_files import FILES as FLEET_FILES
 from reports.html import content_policy, relative_link, report_link
 from reports.page import render_page
+from reports.publish import FILES as PUBLISHED_FILES
 from reports.run import Run
 from reports.text import plain
 
 _HERE = Path(__file__).parent
 _CHUNK_BYTES = 1 << 20
 # What people read is made from the record and may be made anew; it is no part of the evidence.
-_RENDERED = ("report.html", "junit.xml", "summary.md", *FLEET_FILES)
+_RENDERED = (*PUBLISHED_FILES, *FLEET_FILES)
 CERTIFICATE_PREFIX = "certificate-"
 
 

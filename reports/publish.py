@@ -10,6 +10,7 @@ REPORT_FILE = "report.html"
 JUNIT_FILE = "junit.xml"
 SUMMARY_FILE = "summary.md"
 RESULT_FILE = "result.json"
+FILES = (REPORT_FILE, JUNIT_FILE, SUMMARY_FILE, RESULT_FILE)  # of every run; a fleet has lists besides
 
 
 def publish(run: Run) -> None:

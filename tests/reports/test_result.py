@@ -11,9 +11,11 @@ from jsonschema import Draft202012Validator
 
 import overproof
 from probes.outcome import Outcome
+from reports.certificate import record_digests
 from reports.publish import publish
 from reports.result import ResultSpec, result_document
 from reports.run import load_run
+from tests.reports.every_kind import KINDS, record
 from tests.reports.hostile import TEXTS
 from tests.reports.recorded import finding, game_day, judged
 from tests.reports.results import complaints, complaints_under
@@ -110,3 +112,15 @@ def test_a_run_whose_result_breaks_the_schema_is_found_among_others(tmp_path: Pa
     assert complaints_under(tmp_path).keys() == {str(bad)}
     bad.write_text(bad.read_text().replace('"outcome":"failed"', '"outcome":"fail"', 1))
     assert complaints_under(tmp_path) == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_rendered_from_a_record_is_no_part_of_the_digests_that_certify_it(
+    kind: str, tmp_path: Path
+) -> None:
+    run = record(kind, tmp_path)
+    certified = record_digests(run)
+
+    publish(run)
+
+    assert record_digests(run) == certified
