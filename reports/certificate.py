@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 from reports.fleet_files import FILES as FLEET_FILES
-from reports.html import content_policy, relative_link, report_link
+from reports.html import relative_link, report_link
 from reports.page import render_page
 from reports.publish import FILES as PUBLISHED_FILES
 from reports.run import Run
-from reports.text import plain
 
-_HERE = Path(__file__).parent
 _CHUNK_BYTES = 1 << 20
 # What people read is made from the record and may be made anew; it is no part of the evidence.
 _RENDERED = (*PUBLISHED_FILES, *FLEET_FILES)
@@ -96,12 +90,7 @@ def digest_of(files: tuple[tuple[str, str], ...]) -> str:
 
 def render_certificate(certificate: Certificate) -> str:
     """Return the page."""
-    style = (_HERE / "templates" / "certificate.css").read_text(encoding="utf-8").strip()
-    return _template().render(
-        c=certificate,
-        style=Markup(style),  # noqa: S704  (our own file)
-        policy=content_policy((), style),
-    )
+    return render_page("certificate.html.j2", styles=("templates/certificate.css",), c=certificate)
 
 
 def render_certificates(
@@ -115,16 +104,3 @@ def render_certificates(
         written={host: relative_link(path, page=page) for host, path in written.items()},
         refused=refused,
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
-    )
-    return environment.get_template("certificate.html.j2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -16,11 +17,16 @@ _CHARTS = "vendor/uplot/uPlot"
 
 
 def render_page(
-    template: str, *, script: str = "", charts: JsonObject | None = None, **values: object
+    template: str,
+    *,
+    styles: Sequence[str] = _STYLES,
+    script: str = "",
+    charts: JsonObject | None = None,
+    **values: object,
 ) -> str:
     """Fill a template; ``script`` draws ``charts``, and a page without it runs none."""
     scripts = (template_text(f"{_CHARTS}.iife.min.js"), template_text(script)) if script else ()
-    style = "".join(map(template_text, (f"{_CHARTS}.min.css", *_STYLES) if script else _STYLES))
+    style = "".join(map(template_text, (f"{_CHARTS}.min.css", *styles) if script else styles))
     return (
         report_environment()
         .get_template(template)
