@@ -270,7 +270,7 @@ def _next_step(kubeconfig: str) -> str:
     named = kubeconfig or os.environ.get("KUBECONFIG", "")
     if named and Path(named).exists():
         return f"`kubectl --kubeconfig {named} config get-contexts` lists those that there are"
-    return "set KUBECONFIG, or `kubeconfig:` of the target, to a file that is there"
+    return "set KUBECONFIG, `kubeconfig:` of the target or --kubeconfig to a file that is there"
 
 
 def _current_context(kubeconfig: str) -> str:

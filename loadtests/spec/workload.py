@@ -366,9 +366,21 @@ def load_workload(path: Path) -> WorkloadSpec:
 
 
 def _shipped(path: Path) -> Path:
-    """Return the file of ours that a bare name means where no file here has that name."""
-    ours = _WORKLOADS / f"{path}.yaml"
-    return ours if path.name == str(path) and not path.exists() and ours.exists() else path
+    """Return the file of ours that a bare name means where no file here has that name.
+
+    Raises:
+        ConfigError: it is not the name of any.
+    """
+    if path.suffix or path.name != str(path) or path.exists():
+        return path
+    ours = sorted(_WORKLOADS.glob("*.yaml"))
+    found = next((one for one in ours if one.stem == path.name), None)
+    if found is None:
+        raise ConfigError(
+            f"{path}: cannot be read: there is no such file, nor does overproof come with such a workload; "
+            f"those are {', '.join(one.stem for one in ours)}"
+        )
+    return found
 
 
 def _with_ca_file(endpoint: _Endpoint, folder: Path) -> _Endpoint:

@@ -168,7 +168,7 @@ def test_a_bare_name_means_a_workload_of_ours_unless_a_file_here_has_it(
     monkeypatch.chdir(tmp_path)
 
     assert load_workload(Path("demo")).name == "demo"
-    with pytest.raises(ConfigError, match="nonesuch: cannot be read"):
+    with pytest.raises(ConfigError, match=r"nonesuch: cannot be read: .*; those are .*\bdemo\b"):
         load_workload(Path("nonesuch"))
     with pytest.raises(ConfigError, match="folder/demo: cannot be read"):
         load_workload(Path("folder/demo"))

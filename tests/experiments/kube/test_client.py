@@ -29,11 +29,13 @@ def test_without_any_kubeconfig_the_next_step_is_said(tmp_path: Path) -> None:
 
     said = done.stderr.splitlines()[-1]
     assert "kubernetes: context 'current' of kubeconfig: " in said
-    assert said.endswith("; set KUBECONFIG, or `kubeconfig:` of the target, to a file that is there")
+    assert said.endswith(
+        "; set KUBECONFIG, `kubeconfig:` of the target or --kubeconfig to a file that is there"
+    )
 
 
 def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"of .*/nowhere: .*; set KUBECONFIG, or `kubeconfig:`"):
+    with pytest.raises(ConfigError, match=r"of .*/nowhere: .*; set KUBECONFIG, `kubeconfig:`"):
         connect(Cluster(namespaces=(), kubeconfig=str(tmp_path / "nowhere")))
 
 
