@@ -28,11 +28,6 @@ class PodWatch:
         self._closed = threading.Event()
         threading.Thread(target=self._follow, name="pods", daemon=True).start()
 
-    def of(self, job: str) -> JsonObject | None:
-        """Return the pod of a Job as it was last seen; None: it has none yet."""
-        with self._changed:
-            return self._pods.get(job)
-
     def until(
         self, job: str, condition: Callable[[JsonObject | None], bool], within_s: float
     ) -> JsonObject | None:
