@@ -30,9 +30,13 @@ class CertifiedFleet:
 
     outcome: Outcome
     folder: Path
-    written: tuple[str, ...]  # hosts
-    refused: dict[str, str]  # host -> why
     pages: dict[str, Path]  # host -> its certificate
+    refused: dict[str, str]  # host -> why
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The hosts that have a certificate."""
+        return tuple(self.pages)
 
 
 def certify_fleet(run: Run, *, out: Path | None = None) -> CertifiedFleet:
@@ -64,7 +68,7 @@ def certify_fleet(run: Run, *, out: Path | None = None) -> CertifiedFleet:
     outcome = worst(verdict.outcome for verdict in verdicts)
     if refused and outcome is Outcome.PASS:
         outcome = Outcome.INCONCLUSIVE
-    return CertifiedFleet(outcome=outcome, folder=folder, written=tuple(pages), refused=refused, pages=pages)
+    return CertifiedFleet(outcome=outcome, folder=folder, pages=pages, refused=refused)
 
 
 def _certify_host(run: Run, verdict: HostVerdict, recorded: Outcome | None, folder: Path) -> Path | str:
