@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from burnin.fleet.host import Fleet, Host
-from burnin.fleet.launchers.kubernetes import check_jobs
+from burnin.fleet.launchers.kubernetes import RIGHTS, check_jobs
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from probes.kubernetes_api import KubeClient, connect_api
@@ -21,7 +21,6 @@ NEEDED = (
     ("get", "pods/attach", ""),
     ("create", "pods/attach", ""),
 )
-RIGHTS = "experiments/kube/manifests/burnin/rights.yaml"
 
 
 def look_at_cluster(fleet: Fleet, *, uid: str = "") -> tuple[Fleet, JsonObject | None]:

@@ -18,7 +18,7 @@ from burnin.fleet.host import ClusterJobs, Host
 from burnin.fleet.launchers.attached import AttachedChannel, attach
 from burnin.fleet.launchers.channel import Channel, Program
 from burnin.fleet.launchers.hello import NotBegun, begin
-from burnin.fleet.launchers.kubernetes import job_manifest, job_name, label_value
+from burnin.fleet.launchers.kubernetes import RIGHTS, job_manifest, job_name, label_value
 from burnin.fleet.launchers.pod_story import (
     CONTAINER,
     exit_code,
@@ -107,9 +107,7 @@ class KubernetesLauncher:
             self._client.ask("POST", self._path, body=manifest)
         except ApiRefused as error:
             if error.status == FORBIDDEN:
-                raise NotLetIn(
-                    f"{host.name}: {error}; see experiments/kube/manifests/burnin/rights.yaml"
-                ) from error
+                raise NotLetIn(f"{host.name}: {error}; see {RIGHTS}") from error
             space = f"; kubectl create namespace {self._settings.namespace}"
             missing = space if error.status == _NOT_FOUND else ""
             raise TargetError(f"{host.name}: {error}{missing}") from error

@@ -20,6 +20,7 @@ from probes.json_types import JsonObject
 
 RUN_LABEL, HOST_ANNOTATION = "overproof/run", "overproof/host"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "overproof"}
+RIGHTS = "experiments/kube/manifests/burnin/rights.yaml"  # what running Jobs takes, to be applied
 KEPT_S = 600  # a Job that has ended goes by itself after this long
 GRACE_S = 10
 _NAME_MAX = 63
@@ -33,13 +34,19 @@ def check_jobs(fleet: Fleet) -> ClusterJobs:
         ConfigError: the fleet file does not say it, or not how many GPUs each host has.
     """
     if fleet.kubernetes is None:
-        raise ConfigError("say which image the Jobs take: kubernetes: {image: NAME@sha256:...}")
+        raise ConfigError(
+            f"fleet {fleet.name}: say which image the Jobs take: kubernetes: {{image: NAME@sha256:...}}"
+        )
     for host in fleet.hosts:
-        if host.access.launcher == "kubernetes" and host.expected.gpus is None:
-            raise ConfigError(
-                f"{host.name}: the launcher kubernetes asks for GPUs by number; say gpus: N of it"
-            )
+        if host.access.launcher == "kubernetes":
+            _gpus_of(host)
     return fleet.kubernetes
+
+
+def _gpus_of(host: Host) -> int:
+    if host.expected.gpus is None:
+        raise ConfigError(f"{host.name}: the launcher kubernetes asks for GPUs by number; say gpus: N of it")
+    return host.expected.gpus
 
 
 def job_manifest(
@@ -50,8 +57,6 @@ def job_manifest(
     Raises:
         ConfigError: the fleet file does not say how many GPUs the host has.
     """
-    if host.expected.gpus is None:
-        raise ConfigError(f"{host.name}: the launcher kubernetes asks for GPUs by number; say gpus: N of it")
     labels = {**MANAGED_BY, RUN_LABEL: label_value(run)}
     return {
         "apiVersion": "batch/v1",
@@ -110,9 +115,9 @@ def _pod(host: Host, jobs: ClusterJobs) -> JsonObject:
 
 
 def _container(host: Host, jobs: ClusterJobs) -> JsonObject:
-    limits = {**jobs.resources}
-    if host.expected.gpus:
-        limits[jobs.gpu_resource] = str(host.expected.gpus)
+    limits, gpus = {**jobs.resources}, _gpus_of(host)
+    if gpus:
+        limits[jobs.gpu_resource] = str(gpus)
     return {
         "name": CONTAINER,
         "image": jobs.image,
@@ -121,7 +126,7 @@ def _container(host: Host, jobs: ClusterJobs) -> JsonObject:
         "stdinOnce": True,
         "tty": False,
         # A core for each worker: starved by somebody's pods, it would look stalled, and the node bad.
-        "resources": {"limits": limits, "requests": {"cpu": str(max(1, host.expected.gpus or 0)), **limits}},
+        "resources": {"limits": limits, "requests": {"cpu": str(max(1, gpus)), **limits}},
         # Memory that adapters reach is locked; nothing else beyond an ordinary container.
         "securityContext": {"capabilities": {"add": ["IPC_LOCK"]}, "privileged": False},
         "volumeMounts": [

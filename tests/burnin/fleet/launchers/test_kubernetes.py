@@ -112,7 +112,11 @@ def test_the_dry_run_prints_a_job_for_each_host_and_makes_no_run(tmp_path: Path)
     ("text", "arguments", "message"),
     [
         ("name: f\ngroups: [{hosts: a, gpus: 8}]\n", [], "a is reached by ssh, which creates nothing"),
-        ("name: f\ngroups: [{hosts: a, gpus: 8}]\n", ["--launcher", "kubernetes"], "say which image"),
+        (
+            "name: f\ngroups: [{hosts: a, gpus: 8}]\n",
+            ["--launcher", "kubernetes"],
+            "fleet f: say which image",
+        ),
         (
             "name: f\nkubernetes: {image: 'pytorch:latest'}\ngroups: [{hosts: a}]\n",
             ["--launcher", "kubernetes"],
