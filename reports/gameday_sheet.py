@@ -69,11 +69,11 @@ class GamedaySheet:
     healing: tuple[Healing, ...]
     figures: tuple[Figure, ...]
     follow_ups: tuple[FollowUp, ...]
-    related: tuple[Related, ...]  # runs inside it, and of the same nodes
+    related: tuple[Related, ...]  # runs inside it, and of the same nodes; none where nothing is drawn
 
 
-def build_gameday_sheet(run: Run, timeline: Timeline) -> GamedaySheet | None:
-    """Gather the after-report; None: this is no game day."""
+def build_gameday_sheet(run: Run, timeline: Timeline, *, is_drawn: bool = True) -> GamedaySheet | None:
+    """Gather the after-report; None: this is no game day. What others recorded is read only to be drawn."""
     if run.header.kind != GAMEDAY:
         return None
     document = _dict(run.header.spec.get("document"))
@@ -90,7 +90,7 @@ def build_gameday_sheet(run: Run, timeline: Timeline) -> GamedaySheet | None:
         healing=healing,
         figures=figures,
         follow_ups=tuple(_follow_ups(run, plan, harm, healing))[:FOLLOW_UPS_MAX],
-        related=related_runs(run, runs_beside(run)),
+        related=related_runs(run, runs_beside(run)) if is_drawn else (),
     )
 
 

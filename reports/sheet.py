@@ -129,7 +129,7 @@ def build_sheet(run: Run, *, is_drawn: bool = True) -> Sheet:
         command=command_line(run),
         files=tuple(_files(run.path)),
         fleet=build_fleet_sheet(run),
-        gameday=build_gameday_sheet(run, timeline),
+        gameday=build_gameday_sheet(run, timeline, is_drawn=is_drawn),
     )
 
 
