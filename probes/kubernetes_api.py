@@ -143,10 +143,10 @@ class KubeClient:
         asked: dict[str, object] = query | {"watch": "true", "resourceVersion": version}
         asked |= {"timeoutSeconds": seconds, "allowWatchBookmarks": "true"}
         response = self._send("GET", path, asked, None, JSON, seconds + DEADLINE_S)
-        if response.status >= 400:
-            raise self._refused("GET", path, response.status, _as_json(response.read()))
         rest = b""
         try:
+            if response.status >= 400:
+                raise self._refused("GET", path, response.status, _as_json(response.read()))
             for chunk in response.stream(amt=None, decode_content=True):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:

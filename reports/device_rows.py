@@ -10,6 +10,7 @@ from typing import Any
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome, worst
+from reports.fleet_heat import heat_level
 from reports.run import Run
 from reports.series_table import SeriesTable, open_series, quoted
 from reports.table import series_names
@@ -26,7 +27,6 @@ _SENSED = (
     ("sm_clock_min_mhz", "min", "SM clock min MHz"),
 )
 _MATMUL, _LINKS, _BOTH_WAYS = "matmul", "links", " both ways"
-_STEPS = ((6, 0.95), (5, 0.9), (4, 0.8), (3, 0.65), (2, 0.4))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ def _links(run: Run, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[LinkC
             row=labels.index(sender),
             column=labels.index(receiver),
             gbps=gbps,
-            level=next((level for level, least in _STEPS if usual and gbps / usual >= least), 1),
+            level=heat_level(gbps / usual if usual else 0.0),
             is_broken=bool({f"{sender}-{receiver}", f"{receiver}-{sender}"} & broken),
         )
         for sender, receiver, gbps in found

@@ -55,11 +55,16 @@ class Cell:
         """A step of the colour scale, 0 (broken) to 6 (as fast as usual); -1: no figure."""
         if self.share is None:
             return -1
-        return 0 if self.share <= 0 else next((n for n, least in _STEPS if self.share >= least), 1)
+        return 0 if self.share <= 0 else heat_level(self.share)
 
 
 _STEPS = ((6, 0.95), (5, 0.9), (4, 0.8), (3, 0.65), (2, 0.4))
 STEPS_TEXT = ("broken", "below 40 %", "40 %", "65 %", "80 %", "90 %", "95 % or more")
+
+
+def heat_level(share: float) -> int:
+    """Return the step of the colour scale, 1 to 6, of what is not broken."""
+    return next((step for step, least in _STEPS if share >= least), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from burnin.fleet.acting import Basis, Node, Step, plan_steps
 from burnin.fleet.acting_log import BEGUN, DONE, DRAIN, FAILED, ActingLog, Entry, acting_log
-from burnin.fleet.cluster import CLUSTER
+from burnin.fleet.cluster import cluster_of
 from burnin.fleet.judging import judge_fleet
 from burnin.fleet.permission import slurm_says
 from burnin.fleet.taints import EFFECT, TAINT, read_cluster_nodes, remove_taint, set_taint
 from probes.errors import ConfigError, TargetError
-from probes.kubernetes_api import KubeClient, connect_api
+from probes.kubernetes_api import connect_api
 from probes.outcome import Outcome
 from reports.fleet_sheet import is_simulated
 from reports.fleet_tables import FleetTables
@@ -99,7 +99,7 @@ def _read_nodes(
     if request.manager == "slurm":
         return read_slurm_nodes()
     if request.manager == "kubernetes":
-        return read_cluster_nodes(_cluster_of(run))
+        return read_cluster_nodes(cluster_of(run))
     # A command cannot be asked: a node is as we left it, and the fleet is the partition.
     name, size = f"fleet {run.header.spec.get('fleet', {}).get('name', '')}", len(verdicts)
     found = {}
@@ -109,14 +109,6 @@ def _read_nodes(
         reason = last.reason if last is not None and is_ours else ""
         found[verdict.host] = Node(partitions={name: size}, is_drained=is_ours, reason=reason)
     return found
-
-
-def _cluster_of(run: Run) -> KubeClient:
-    """Return the cluster that the run was on: nodes of another may have the same names."""
-    client, uid = connect_api(), (run.header.spec.get(CLUSTER) or {}).get("uid")
-    if uid and (found := client.identity()).uid != uid:
-        raise ConfigError(f"{found} is not the cluster of {run.path} ({uid}); set KUBECONFIG to that one")
-    return client
 
 
 def read_slurm_nodes(environment: Mapping[str, str] | None = None) -> dict[str, Node]:

@@ -8,7 +8,8 @@ from burnin.fleet.host import Fleet, Host
 from burnin.fleet.launchers.kubernetes import RIGHTS, check_jobs
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
-from probes.kubernetes_api import KubeClient, connect_api
+from probes.kubernetes_api import Identity, KubeClient, connect_api
+from reports.run import Run
 
 CLUSTER = "cluster"  # key of the record's spec
 # What running Jobs takes: verb, resource, group.
@@ -23,11 +24,11 @@ NEEDED = (
 )
 
 
-def look_at_cluster(fleet: Fleet, *, uid: str = "") -> tuple[Fleet, JsonObject | None]:
+def look_at_cluster(fleet: Fleet, *, resumed: Run | None = None) -> tuple[Fleet, JsonObject | None]:
     """Return the fleet with the addresses of its nodes, and which cluster they are of; None: of none.
 
     Raises:
-        ConfigError: the fleet file lacks something, we may not, or it is not the cluster ``uid``.
+        ConfigError: the fleet file lacks something, we may not, or it is not the cluster of ``resumed``.
         TargetError: the cluster does not answer.
     """
     if not any(_is_there(host) for host in fleet.hosts):
@@ -35,12 +36,35 @@ def look_at_cluster(fleet: Fleet, *, uid: str = "") -> tuple[Fleet, JsonObject |
     jobs = check_jobs(fleet)
     client = connect_api()
     identity = client.identity()
-    if uid and identity.uid != uid:
-        raise ConfigError(f"{identity} is not the cluster of this run ({uid}); set KUBECONFIG to that one")
+    if resumed is not None:
+        _refuse_another(identity, resumed)
     check_rights(client, jobs.namespace)
     addresses = node_addresses(client)
     hosts = tuple(_met(host, addresses) if _is_there(host) else host for host in fleet.hosts)
     return replace(fleet, hosts=hosts), identity.to_json()
+
+
+def cluster_of(run: Run) -> KubeClient:
+    """Return the cluster that a run was on: nodes of another may have the same names.
+
+    Raises:
+        ConfigError: it is another one.
+        TargetError: it does not answer.
+    """
+    client = connect_api()
+    if _uid_of(run):
+        _refuse_another(client.identity(), run)
+    return client
+
+
+def _refuse_another(found: Identity, run: Run) -> None:
+    if (uid := _uid_of(run)) and found.uid != uid:
+        raise ConfigError(f"{found} is not the cluster of {run.path} ({uid}); set KUBECONFIG to that one")
+
+
+def _uid_of(run: Run) -> str:
+    """Return what names the cluster of a run; empty: it was on none, or it does not say."""
+    return str((run.header.spec.get(CLUSTER) or {}).get("uid") or "")
 
 
 def _is_there(host: Host) -> bool:

@@ -119,8 +119,7 @@ def _resume(path: Path, limits: FleetLimits, request: BurnRequest) -> Run:
         raise ConfigError(f"{path}: is a {run.header.kind} run; only a fleet's can be resumed")
     if run.state == "running":
         raise ConfigError(f"{path}: is still running, as pid {run.header.pid}")
-    uid = (run.header.spec.get(CLUSTER) or {}).get("uid", "")
-    fleet, _ = look_at_cluster(ask_permission(fleet_from_json(run.header.spec["fleet"])), uid=uid)
+    fleet, _ = look_at_cluster(ask_permission(fleet_from_json(run.header.spec["fleet"])), resumed=run)
     order = order_from_json(run.header.spec["order"])
     earlier = earlier_of(run, read_series(run, NET_TABLE))
     kept = set_aside(run, fleet)

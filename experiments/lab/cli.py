@@ -13,9 +13,8 @@ from experiments.training.cli import app as train
 from probes.errors import ConfigError, TargetError
 
 if TYPE_CHECKING:
-    from experiments.kube.client import KubeClient
-    from experiments.kube.cluster import Identity
     from probes.json_types import JsonObject
+    from probes.kubernetes_api import Identity, KubeClient
 
 app = typer.Typer(
     help="The rehearsal cluster: a gateway, supervised replicas of the simulated endpoint, a training job.",
@@ -89,14 +88,14 @@ def up(
     shown first.
     """
     _refuse_mixed(run, is_kube=kube)
+    if replicas_max is not None and replicas_max < replicas:
+        raise ConfigError(f"--replicas-max {replicas_max}: less than --replicas {replicas}")
     if kube:
         from experiments.kube.service import ServicePlan
         from experiments.kube.service_lab import put_up, show_and_ask
 
         if not image:
             raise ConfigError("lab up --kube: state --image, one with overproof in it")
-        if replicas_max is not None and replicas_max < replicas:
-            raise ConfigError(f"--replicas-max {replicas_max}: less than --replicas {replicas}")
         wanted = ServicePlan(
             image=image, namespace=namespace, python=python, replicas=replicas, replicas_max=replicas_max,
             load_s=load_s if _is_given(run, "load_s") else 0.0, step_work_ms=step_work_ms, seed=seed,
@@ -113,8 +112,6 @@ def up(
     if scale_fault and (scale_fault not in FAULTS or replicas_max is None):
         known = ", ".join(FAULTS)
         raise ConfigError(f"--scale-fault {scale_fault!r}: wanted one of {known}, with --replicas-max")
-    if replicas_max is not None and replicas_max < replicas:
-        raise ConfigError(f"--replicas-max {replicas_max}: less than --replicas {replicas}")
     if is_lab_alive(folder):
         raise ConfigError(f"lab {folder}: one runs here already; `overproof lab down` stops it")
     stop_lab(folder)  # what a crashed one may have left
@@ -222,10 +219,9 @@ def status(
 
 
 def _cluster(context: str, kubeconfig: str) -> tuple[KubeClient, Identity]:
-    from experiments.kube.client import connect
-    from experiments.kube.cluster import Cluster
+    from probes.kubernetes_api import connect_api
 
-    client = connect(Cluster(namespaces=(), context=context, kubeconfig=kubeconfig))
+    client = connect_api(kubeconfig, context)
     return client, client.identity()
 
 
