@@ -27,7 +27,6 @@ KbdInteractiveAuthentication no
 PermitRootLogin yes
 MaxStartups 100:30:200
 PrintMotd no
-LogLevel ERROR
 {extra}
 """
 # In the host's own mount namespace: another list of users, and a place for sshd's own folder.
@@ -73,10 +72,15 @@ class SshHost:
         subprocess.run(["ssh-keygen", "-q", *words], check=True)
         config = self.folder / "sshd_config"
         config.write_text(f"{config.read_text()}HostCertificate {self.folder}/host_key-cert.pub\n")
-        listener = self._listener()
+        listener, before = self._listener(), self._starts()
         assert listener is not None
         os.kill(listener, signal.SIGHUP)
-        assert wait_until(lambda: _answers(self.address), timeout_s=10)
+        # Until it has the signal it goes on answering as before, and between the two nothing listens.
+        assert wait_until(lambda: self._starts() > before, timeout_s=10)
+
+    def _starts(self) -> int:
+        """Return how often its sshd has begun to listen."""
+        return (self.folder / "sshd.log").read_text().count("Server listening on 0.0.0.0")
 
     def processes(self) -> list[str]:
         """Return what runs in it beside sshd itself: processes that live in its process namespace."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,14 +21,24 @@ WITHIN_S = 40.0
 
 
 @functools.cache
+def _folder() -> Path:
+    """Return the folder of all drivers and machines; it goes when the tests end."""
+    folder = tempfile.mkdtemp(prefix="overproof-captured-")
+    atexit.register(shutil.rmtree, folder)
+    return Path(folder)
+
+
+@functools.cache
 def _library(age: int) -> Path:
-    return build_driver(Path(tempfile.mkdtemp(prefix="overproof-twin-")), age)
+    folder = _folder() / f"driver-{age}"
+    folder.mkdir()
+    return build_driver(folder, age)
 
 
 @functools.cache
 def capture(model: str = "H100", age: int = 580, gpus: int = 8, faults: tuple[str, ...] = ()) -> list[Event]:
     """Run the sampler on a machine for about two seconds and return all that it said."""
-    folder = Path(tempfile.mkdtemp(prefix="overproof-machine-"))
+    folder = Path(tempfile.mkdtemp(dir=_folder()))
     machine = Machine(folder=folder, library=_library(age), model=model, age=age, gpus=gpus)
     machine.write(*faults)
     with subprocess.Popen(
