@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine tha
 
 @contextlib.contextmanager
 def rule(folder: Path, url: str) -> Iterator[None]:
-    """What a rule of the site's Prometheus does: an alert for each replica that does not serve for a while."""
+    """What a rule of the site's Prometheus does: an alert for each replica that is down for a while."""
     leaving = threading.Event()
     down_since: dict[str, float] = {}
 
@@ -37,7 +37,7 @@ def rule(folder: Path, url: str) -> Iterator[None]:
                 # A replica that starts is not down: the rule looks once all have served.
                 if run is not None and run.events_of("fault.injected"):
                     for name in (str(row["name"]) for row in rows if not row["is_serving"]):
-                        # Alertmanager's clock is known to tenths of a second, by the Date of its answers.
+                        # Its clock is known to tenths of a second, by the Date of its answers.
                         if time.monotonic() - down_since.setdefault(name, time.monotonic()) > FOR_S:
                             post_alert(url, "ReplicaDown", replica=name, severity="page")
 
