@@ -84,11 +84,11 @@ def render_sizes(sizes: list[VerdictSize]) -> list[str]:
     for size in sizes:
         what = "stretches" if size.is_windows else "requests"
         parts = [
-            f"{count}" + ("" if seconds is None else f" ({seconds:.0f} s)")
+            f"{count} {what}" + ("" if seconds is None else f" ({seconds:.0f} s)")
             for count, seconds in zip(size.needed, size.seconds, strict=True)
         ]
         lines.append(
-            f"{size.slo}: {parts[0]} {what} decide where the truth is 20 % from the limit; {parts[1]} where "
+            f"{size.slo}: {parts[0]} decide a truth 20 % off the limit; {parts[1]} where "
             f"neighbours correlate by {CORRELATIONS[1]:g}, {parts[2]} by {CORRELATIONS[2]:g}"
         )
     return lines

@@ -143,7 +143,7 @@ def test_a_run_goes_on_beyond_its_duration_until_it_is_decided_and_no_longer(tmp
     assert 2 < decided.data["after_s"] < 20
     assert next(f for f in run.findings if f.rule == "accounting").outcome is Outcome.PASS
     assert run.events_of(EVENT)[0].data["promises"][0]["at_least"] == 29
-    assert "decide where the truth is 20 % from the limit" in done.stderr
+    assert "decide a truth 20 % off the limit" in done.stderr
 
 
 def test_failures_at_a_look_are_not_forgotten() -> None:
