@@ -1,4 +1,7 @@
-"""``python -m tests.cluster able | programs | up | down | status | run COMMAND``: the cluster of tests."""
+"""``python -m tests.cluster able | programs | up | down | status | run COMMAND``: the cluster of tests.
+
+``--clusters N run COMMAND`` runs it with several of them; ``pytest -n auto`` then has a worker for each.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,23 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from probes.errors import Interrupted
 from probes.interrupt import interrupt_on_signals
 from tests.cluster.cluster import ClusterError, check_machine, leftovers, remove_cluster, say, start_cluster
 from tests.cluster.host import NoControlGroupsError
-from tests.cluster.plan import KUBECONFIG_VARIABLE, cluster_folder
+from tests.cluster.plan import (
+    CLUSTERS_MAX,
+    KUBECONFIG_VARIABLE,
+    KUBECONFIGS_VARIABLE,
+    cluster_folder,
+    cluster_folders,
+)
 from tests.cluster.programs import ProgramsMissingError, find_device_plugin, find_kwok, find_programs
+from tests.cluster.running import read_plan
 
 
 def _up(folder: Path) -> int:
@@ -34,12 +46,19 @@ def _up(folder: Path) -> int:
 
 
 def _down(folder: Path) -> int:
-    remove_cluster(folder)
+    _remove(each for each in cluster_folders(folder) if leftovers(each))
     return 0
 
 
+def _remove(folders: Iterable[Path]) -> None:
+    """Remove clusters side by side; one that cannot be removed keeps no other."""
+    with ThreadPoolExecutor(CLUSTERS_MAX) as pool:
+        for removal in [pool.submit(remove_cluster, folder) for folder in folders]:
+            removal.result()
+
+
 def _status(folder: Path) -> int:
-    found = leftovers(folder)
+    found = [line for each in cluster_folders(folder) for line in leftovers(each)]
     for line in found or ["nothing runs"]:
         sys.stdout.write(f"{line}\n")
     return 0 if found else 1
@@ -62,26 +81,49 @@ def _programs(_: Path) -> int:
     return 0
 
 
-def _run(folder: Path, command: list[str]) -> int:
-    """Run a command with the cluster, and remove it afterwards unless it was there before."""
+def _run(folders: Sequence[Path], command: list[str]) -> int:
+    """Run a command with clusters, and remove afterwards those that were not there before."""
     if named := os.environ.get("KUBECONFIG"):
-        return _run_with(named, command)
-    was_there = bool(leftovers(folder))
+        return _run_with([named], command)
+    ours = [folder for folder in folders if not leftovers(folder)]
     try:
-        return _run_with(str(start_cluster(folder).kubeconfig), command)
+        return _run_with(_started(folders), command)
     finally:
-        if not was_there:
-            remove_cluster(folder)
+        _remove(ours)
 
 
-def _run_with(kubeconfig: str, command: list[str]) -> int:
-    names = {"KUBECONFIG": kubeconfig, KUBECONFIG_VARIABLE: kubeconfig}
+def _started(folders: Sequence[Path]) -> list[str]:
+    """Start clusters side by side, each by a process that can be interrupted; return their kubeconfigs."""
+    up = [[sys.executable, "-m", "tests.cluster", "--folder", str(folder), "up"] for folder in folders]
+    starters = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in up]
+    try:
+        statuses = [starter.wait() for starter in starters]
+    except Interrupted:
+        for starter in starters:
+            starter.terminate()
+        for starter in starters:
+            starter.wait()
+        raise
+    plans = [read_plan(folder) for folder in folders]
+    if any(statuses):
+        raise ClusterError("not every cluster came up")
+    return [str(plan.kubeconfig) for plan in plans if plan is not None]
+
+
+def _run_with(kubeconfigs: list[str], command: list[str]) -> int:
+    names = {
+        "KUBECONFIG": kubeconfigs[0],
+        KUBECONFIG_VARIABLE: kubeconfigs[0],
+        KUBECONFIGS_VARIABLE: os.pathsep.join(kubeconfigs),
+        "PYTEST_XDIST_AUTO_NUM_WORKERS": str(len(kubeconfigs)),
+    }
     return subprocess.run(command, env=os.environ | names, check=False).returncode
 
 
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--folder", type=Path, default=cluster_folder(), help="Where it keeps its files.")
+    parser.add_argument("--clusters", type=int, default=1, help="With how many run runs its command.")
     parser.add_argument("verb", choices=["able", "programs", "up", "down", "status", "run"])
     parser.add_argument("command", nargs=argparse.REMAINDER, help="What run runs while the cluster is up.")
     options = parser.parse_args()
@@ -89,7 +131,7 @@ def _main() -> int:
     interrupt_on_signals()
     try:
         if options.verb == "run":
-            return _run(options.folder, options.command)
+            return _run(cluster_folders(options.folder, options.clusters), options.command)
         return verbs[options.verb](options.folder)
     except (ClusterError, NoControlGroupsError, ProgramsMissingError) as error:
         say(f"cluster: {error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
+import random
 import shutil
 import signal
 import socket
@@ -74,8 +74,9 @@ def start_cluster(
         if plan is not None and _is_up(plan):
             return plan
         _remove(folder)
-        plan = Plan(folder=folder, network=_free_network(), node_count=node_count, clocks=clocks or Clocks())
-        _start(plan, programs, deadline=time.monotonic() + timeout_s)
+        with _free_network() as network:
+            plan = Plan(folder=folder, network=network, node_count=node_count, clocks=clocks or Clocks())
+            _start(plan, programs, deadline=time.monotonic() + timeout_s)
         return plan
 
 
@@ -104,13 +105,26 @@ def _is_up(plan: Plan) -> bool:
     return Hosts(plan=plan).is_running(CONTROL_PLANE) and nodes_ready(plan) == plan.node_count
 
 
-def _free_network() -> int:
-    """Return a network that this machine has no address or route in."""
+@contextlib.contextmanager
+def _free_network() -> Iterator[int]:
+    """Yield a network that this machine has no address or route in, and that nobody else takes meanwhile."""
+    for number in random.sample(_NETWORKS, len(_NETWORKS)):
+        with socket.socket(socket.AF_UNIX) as claim:
+            try:
+                claim.bind(f"\0overproof-cluster-{number}")  # goes with this process, whatever becomes of it
+            except OSError:
+                continue
+            if not _has_routes(number):
+                yield number
+                return
+    raise ClusterError("no network is free on this machine")
+
+
+def _has_routes(network: int) -> bool:
     shown = subprocess.run(
         ["ip", "route", "show", "table", "all"], capture_output=True, text=True, check=True
     )
-    free = [number for number in _NETWORKS if f" 10.{number}." not in f" {shown.stdout}"]
-    return secrets.choice(free)
+    return f" 10.{network}." in f" {shown.stdout}"
 
 
 def _start(plan: Plan, programs: dict[str, Path], *, deadline: float) -> None:

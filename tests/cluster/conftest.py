@@ -11,8 +11,28 @@ from pathlib import Path
 import pytest
 from kubernetes import client, config
 
-from tests.cluster.plan import KUBECONFIG_VARIABLE
+from tests.cluster.plan import KUBECONFIG_VARIABLE, KUBECONFIGS_VARIABLE
 from tests.cluster.running import Hosts, read_plan
+from tests.conftest import is_worker
+
+# Files that take long, the longest first: handed out in this order, workers end at about the same time.
+_LONG = ("days", "deadman", "nodes", "service", "containers", "burnin", "stock", "network", "inside", "gate")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have each worker of pytest-xdist work on a cluster of its own."""
+    if is_worker(config) and KUBECONFIG_VARIABLE in os.environ:
+        number = int(config.workerinput["workerid"].removeprefix("gw"))
+        given = os.environ.get(KUBECONFIGS_VARIABLE, "").split(os.pathsep)
+        if number >= len(given):
+            raise pytest.UsageError("the tests on a cluster need one for each worker: make test-cluster")
+        os.environ["KUBECONFIG"] = os.environ[KUBECONFIG_VARIABLE] = given[number]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if is_worker(config):
+        ranks = {f"test_kube_{name}.py": rank for rank, name in enumerate(_LONG)}
+        items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -46,10 +47,12 @@ def write_device_plugin(program: Path) -> Path:
 def _image(folder: Path, name: str, files: Sequence[File], settings: Mapping[str, object]) -> Path:
     short = name.split("/")[-1].split(":")[0]
     path = folder / f"{short}-{_key(files, settings)}.tar"
-    if not path.exists():
-        for older in folder.glob(f"{short}-*.tar"):
-            older.unlink()
-        _write_image(path, name, _layer([*files, *_libraries(files)]), settings)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            for older in folder.glob(f"{short}-*.tar"):
+                older.unlink()
+            _write_image(path, name, _layer([*files, *_libraries(files)]), settings)
     return path
 
 

@@ -11,6 +11,8 @@ MARK = (
     "OVERPROOF_CLUSTER"  # its value, the cluster's folder, stands in the environment of every process of it
 )
 KUBECONFIG_VARIABLE = "OVERPROOF_TEST_KUBECONFIG"  # names the cluster to the tests that need one
+KUBECONFIGS_VARIABLE = "OVERPROOF_TEST_KUBECONFIGS"  # where several share the tests: one for each, in order
+CLUSTERS_MAX = 4  # beside each other on a machine: of inotify instances it has no more
 CONTROL_PLANE = "control-plane"
 ZONE_COUNT = 2
 
@@ -119,3 +121,8 @@ def cache_folder() -> Path:
 def cluster_folder() -> Path:
     """Return the folder of the one cluster that ``up`` and ``down`` mean."""
     return cache_folder() / "cluster"
+
+
+def cluster_folders(first: Path, count: int = CLUSTERS_MAX) -> list[Path]:
+    """Return the folders of clusters that run beside each other."""
+    return [first, *(first.with_name(f"{first.name}-{number}") for number in range(2, count + 1))]

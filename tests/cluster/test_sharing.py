@@ -1,0 +1,59 @@
+"""Several clusters side by side: each has a network of its own, and a cluster of the user's is only one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import _free_network
+from tests.cluster.plan import KUBECONFIGS_VARIABLE, cluster_folders
+
+
+def test_clusters_that_start_at_the_same_time_never_take_the_same_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # No cluster is ever given one of these.
+    monkeypatch.setattr("tests.cluster.cluster._NETWORKS", range(250, 252))
+
+    with _free_network() as one, _free_network() as other:
+        taken = {one, other}
+    with _free_network() as again:
+        pass
+
+    assert len(taken) == 2
+    assert again in taken
+
+
+def test_clusters_beside_each_other_have_folders_of_their_own(tmp_path: Path) -> None:
+    assert cluster_folders(tmp_path / "c", 3) == [tmp_path / "c", tmp_path / "c-2", tmp_path / "c-3"]
+
+
+def test_a_cluster_that_the_user_names_is_shared_by_nobody(tmp_path: Path) -> None:
+    names = ["KUBECONFIG", KUBECONFIGS_VARIABLE, "PYTEST_XDIST_AUTO_NUM_WORKERS"]
+    code = f"import os; print([os.environ.get(name) for name in {names}])"
+    command = [
+        sys.executable,
+        "-m",
+        "tests.cluster",
+        "--folder",
+        str(tmp_path / "c"),
+        "--clusters",
+        "2",
+        "run",
+    ]
+
+    done = subprocess.run(
+        [*command, sys.executable, "-c", code],
+        env=os.environ | {"KUBECONFIG": "/theirs"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout.strip() == "['/theirs', '/theirs', '1']"
+    assert list(tmp_path.iterdir()) == []
