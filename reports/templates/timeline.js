@@ -156,7 +156,7 @@ const overproofCharts = (() => {
   const addStrip = () => {
     const holder = document.getElementById("strip");
     if (!data.bands.length && !data.markers.length) { holder.hidden = true; return; }
-    const base = common(15 * (data.markers.length + (data.bands.length ? 1 : 0)) + 12);
+    const base = common(15 * (data.markers.length + Math.min(2, data.bands.length)) + 12);  /* short stages take turns */
     charts.push(new uPlot({
       ...base,
       hooks: { ...base.hooks, draw: [drawMarkers, drawLabels] },
