@@ -33,6 +33,7 @@ from experiments.injecting.bounds import PLAN_FILE
 from experiments.injecting.injection import undo_pending
 from experiments.injecting.ledger import read_ledger
 from experiments.judging import judge_run, read_faults
+from experiments.kube.api_way import WayToApi, needs_way
 from experiments.kube.client_api import ClientApi
 from experiments.kube.deadman.hold import DeadManHold
 from experiments.kube.deadman.objects import DeadManSettings
@@ -171,6 +172,7 @@ class _GameDay:
         self.lab: Lab | None = None  # None: the target is another one
         self.sampler: LabSampler | KubeSampler | None = None
         self.lock: ClusterLock | None = None  # None: the target is no cluster
+        self.way: WayToApi | None = None  # None: nothing is to be in our own way to the API of a cluster
         self.training: TrainingWatch | None = None  # None: traffic shows how the service is
         self.target_folder = self.folder  # where its permission and its lock are
         self.url = experiment.target.endpoint
@@ -417,6 +419,10 @@ class _GameDay:
         """Watch the workloads and nodes that are to be hit, and see how all others are."""
         cluster = self.experiment.target.kubernetes
         assert cluster is not None
+        if needs_way(faults_and_nodes(plan)[0]):
+            self.way = WayToApi(cluster, self.folder, self.writer, self._marked())
+            self.stack.callback(self.way.end)
+            self.way.start()
         client, workloads = workloads_under(cluster)
         self.lock = ClusterLock(ClientApi(client=client), cluster.namespaces, self.folder.name)
         self.stack.callback(self.lock.release)  # before it is taken: that may be cut short in the middle
@@ -511,6 +517,8 @@ class _GameDay:
         """Raise when what a game day stands on has gone."""
         if self.sampler is not None and self.sampler.error is not None:
             raise self.sampler.error
+        if self.way is not None:
+            self.way.check()
         if self.lock is not None and self.lock.lost:
             raise TargetError(f"{self.lock.lost}; the game day stops and puts everything back")
         if self.alerts is not None and self.alerts.error is not None:

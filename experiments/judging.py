@@ -22,9 +22,10 @@ from experiments.harm import find_harm
 from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
 from experiments.hosts.reaccept_judging import judge_reaccepted
 from experiments.injecting.ledger import Entry, read_ledger
+from experiments.kube.api_judging import judge_sight, noticed_by_watch
 from experiments.kube.clocks_judging import judge_split
 from experiments.kube.judging import judge_other_pods, judge_workloads_whole
-from experiments.kube.samples import KUBE_SERIES
+from experiments.kube.samples import API_SERIES, KUBE_SERIES
 from experiments.kube.seen import KUBE_SEEN
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
 from experiments.training.evidence import TrainingSeen, read_training
@@ -76,6 +77,7 @@ class Evidence:
     has_traffic: bool = True  # False: it was to have none, and what it shows is shown otherwise
     hosts_seen: dict[str, list[JsonObject]] = field(default_factory=dict)  # before and after, one row a host
     cluster_seen: dict[str, JsonObject] = field(default_factory=dict)  # pods and nodes, before and after
+    api_rows: Sequence[JsonObject] = ()  # of our own way to the API, where a fault was to be in it
     is_reaccept_asked: bool = False  # whether hosts that were hit are to pass a burn-in
     burned_in: dict[str, BurnedIn] = field(default_factory=dict)  # by host
     reaccept_folder: Path = Path(REACCEPT_FOLDER)
@@ -112,7 +114,7 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
         findings += [judge_recovery(seen)] if seen.has_traffic else []
     if seen.times is not None and (seen.training is None or seen.target_kind == HOSTS):
         findings += [judge_redundancy(seen), judge_collateral(seen)]
-        findings += _of_clocks(seen, seen.times) if seen.target_kind == KUBERNETES else []
+        findings += _of_cluster(seen, seen.times) if seen.target_kind == KUBERNETES else []
     if seen.target not in (LAB, TRAINING):
         hypothesis = judge_hypothesis(seen.journal, subject=seen.victims_subject)
         is_shown = seen.has_traffic or seen.training is not None
@@ -131,11 +133,11 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
     return [*findings, judge_client(seen)] if seen.has_traffic else findings
 
 
-def _of_clocks(seen: Evidence, times: Times) -> list[Finding]:
-    """Tell the platform's time from the application's, where nodes were lost."""
-    return judge_split(
-        times, seen.samples, seen.faults, subject=seen.victims_subject, recovery_s=seen.recovery_s
-    )
+def _of_cluster(seen: Evidence, times: Times) -> list[Finding]:
+    """Tell the platform's time from the application's, where nodes were lost, and what was not seen."""
+    subject, recovery_s = seen.victims_subject, seen.recovery_s
+    split = judge_split(times, seen.samples, seen.faults, subject=subject, recovery_s=recovery_s)
+    return [*split, *judge_sight(seen.faults, seen.api_rows, subject=subject, recovery_s=recovery_s)]
 
 
 def _of_training(seen: Evidence, training: TrainingSeen) -> list[Finding]:
@@ -158,7 +160,8 @@ def read_evidence(run: Run) -> Evidence:
     load_state, said = _load_findings(run.path / LOAD_FOLDER)
     alerts = read_alerts(run)
     training = read_training(run, faults)
-    times = _times(faults, requests, samples, slos, alerts, training) if faults else None
+    api_rows = read_series(run, API_SERIES)
+    times = _times(faults, requests, samples, slos, alerts, training, api_rows) if faults else None
     lab = next((event.data for event in run.events_of("lab.ready", "target.named")), {})
     return Evidence(
         slos=slos,
@@ -185,6 +188,7 @@ def read_evidence(run: Run) -> Evidence:
         target_kind=_kind_of(spec),
         has_traffic=training is None
         and (_kind_of(spec) not in (HOSTS, KUBERNETES) or bool(spec["workload"])),
+        api_rows=api_rows,
         cluster_seen={str(e.data["when"]): e.data["cluster"] for e in run.events_of(KUBE_SEEN)},
         hosts_seen={str(e.data["when"]): e.data["hosts"] for e in run.events_of(HOSTS_SEEN)},
         is_reaccept_asked=bool(spec.get("reaccept")),
@@ -225,6 +229,7 @@ def _times(
     slos: dict[str, tuple[Slo, ...]],
     alerts: AlertsSeen | None,
     training: TrainingSeen | None,
+    api_rows: Sequence[JsonObject],
 ) -> Times:
     times = (training and training.times) or find_times(
         requests,
@@ -233,6 +238,7 @@ def _times(
         t_end_ns=max((end_of(request) for request in requests), default=0),
         slos=slos["after"],
     )
+    times = noticed_by_watch(times, api_rows)
     if alerts is None:
         return times
     return replace(times, detection=find_detection(alerts, times.t_inject_ns), harm=times.detection)

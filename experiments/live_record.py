@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.judging import LOAD_FOLDER, read_faults
-from experiments.kube.samples import KUBE_SERIES
+from experiments.kube.api_judging import noticed_by_watch
+from experiments.kube.samples import API_SERIES, KUBE_SERIES
 from experiments.recovery import LAB_SERIES, Times, end_of, find_times
 from probes.json_types import JsonObject
 from probes.request import Request, request_from_json
@@ -26,6 +27,8 @@ class LiveRecord:
         self._series = [Tail(folder / SERIES_FOLDER / f"{name}.ndjson") for name in series]
         self._requests: list[Request] = []
         self._samples: list[JsonObject] = []
+        self._api = Tail(folder / SERIES_FOLDER / f"{API_SERIES}.ndjson")
+        self._api_rows: list[JsonObject] = []
 
     def requests(self) -> list[Request]:
         """Return every request that is over, by intended time."""
@@ -38,9 +41,11 @@ class LiveRecord:
     def times(self, slos: Sequence[Slo]) -> Times | None:
         """Derive the faults' moments as judging will from the whole record; None: nothing was injected."""
         self._samples += [row for tail in self._series for row in tail.read()]
+        self._api_rows += self._api.read()
         faults = read_faults(load_run(self._folder))
         if not faults:
             return None
         requests = self.requests()
         t_end_ns = max((end_of(request) for request in requests), default=0)
-        return find_times(requests, self._samples, faults=faults, t_end_ns=t_end_ns, slos=slos)
+        times = find_times(requests, self._samples, faults=faults, t_end_ns=t_end_ns, slos=slos)
+        return noticed_by_watch(times, self._api_rows)

@@ -23,6 +23,7 @@ from experiments.faults.fault import PLATFORM, Fault
 from experiments.injecting import permission
 from experiments.injecting.bounds import MAX_SHARE, planning, refusal_of, share_of
 from experiments.injecting.permission import Condition
+from experiments.kube.samples import OF_API
 from experiments.lab.control import Lab, process_to_json, read_lab
 from experiments.training.actions import JOB_VARIABLE
 from experiments.training.job_folder import Job, read_job
@@ -490,6 +491,8 @@ def _cluster_lines(target: Target) -> list[str]:
     who = ", ".join(f"{victim['name']} ({victim['what']})" for victim in target.victims)
     kind = "nodes" if target.fault.startswith(OF_NODES) else "pods"
     lines = [f"  {target.action}: {target.fault} on {who}; selected by {target.selector}"]
+    if target.fault.startswith(OF_API):
+        return [*lines, f"    no pod and no node; {ends}", *(f"    {carried}" for carried in target.carries)]
     lines.append(f"    {target.at_once} of {target.replicas} {kind} at once ({target.share:.0%}); {ends}")
     return [*lines, *(f"    {carried}" for carried in target.carries)]
 

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from probes.child import is_alive
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
 
+# Names the file of a relay on loopback through which the processes of a game day reach the API.
+RELAY_VARIABLE = "OVERPROOF_KUBE_RELAY"
 DEADLINE_S = 10.0
 PAGE = 500  # rows of a list at a time: a thousand nodes in one answer are a burden to the API
 JSON, MERGE, STRATEGIC = (
@@ -231,17 +234,28 @@ def _as_json(text: bytes) -> JsonObject:
     return said if isinstance(said, dict) else {"message": str(said)}
 
 
-def connect_api(kubeconfig: str = "", context: str = "") -> KubeClient:
+def connect_api(kubeconfig: str = "", context: str = "", *, is_direct: bool = False) -> KubeClient:
     """Return the client of a cluster, by default that which kubectl would take; nothing is asked yet.
+
+    It goes through the relay of the game day that we are part of, where that has one, unless ``is_direct``.
 
     Raises:
         ConfigError: the kubeconfig cannot be read, or has no such context.
     """
-    return _connected(kubeconfig, context)
+    return _connected(kubeconfig, context, "" if is_direct else _relay_now())
+
+
+def _relay_now() -> str:
+    """Return the relay as a proxy; empty: there is none, or it is gone, and holds nobody up any more."""
+    try:
+        found = json.loads(Path(os.environ[RELAY_VARIABLE]).read_text(encoding="utf-8"))
+    except (KeyError, OSError, ValueError):
+        return ""
+    return f"http://127.0.0.1:{found['port']}" if is_alive(found["pid"], found["start_time"]) else ""
 
 
 @cache
-def _connected(kubeconfig: str, context: str) -> KubeClient:
+def _connected(kubeconfig: str, context: str, relay: str) -> KubeClient:
     library: Any = import_module("kubernetes")  # slow to import, and untyped in parts
     client, config = library.client, library.config
     settings = client.Configuration()
@@ -262,6 +276,8 @@ def _connected(kubeconfig: str, context: str) -> KubeClient:
         )  # renews a token that has run out
         return str(found.get("value") or "")
 
+    if relay:
+        settings.proxy, settings.no_proxy = relay, None
     pool = client.rest.RESTClientObject(settings).pool_manager
     return KubeClient(pool, settings, authorization, context=name or "in cluster")
 

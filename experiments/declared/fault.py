@@ -28,6 +28,7 @@ OUR_MODULES: dict[str, Kind] = {
     "experiments.kube.actions": KUBERNETES,
     "experiments.kube.node_actions": KUBERNETES,
     "experiments.kube.network_actions": KUBERNETES,
+    "experiments.kube.api_actions": KUBERNETES,
 }
 
 

@@ -48,6 +48,8 @@ FAULTS = {
     "node.network-cut": "experiments.kube.nodes:NETWORK_CUT",
     "pods.partition": "experiments.kube.network:PARTITION",
     "dns.away": "experiments.kube.network:DNS_AWAY",
+    "api.slow": "experiments.kube.api_faults:API_SLOW",
+    "api.away": "experiments.kube.api_faults:API_AWAY",
     "zone.cut": "experiments.kube.nodes:ZONE_CUT",
     "node.delete": "experiments.kube.node_objects:DELETE",
     "node.out-of-service": "experiments.kube.node_objects:GIVEN_UP",

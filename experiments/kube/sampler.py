@@ -118,7 +118,9 @@ class KubeSampler:
             self._last_ns = t_ns
             try:
                 for row in self._rows():
-                    self._writer.sample(KUBE_SERIES, {"t_ns": t_ns} | row)
+                    self._writer.sample(
+                        KUBE_SERIES, {"t_ns": t_ns, "seen_ns": t_ns - max(ages, default=0)} | row
+                    )
             except RecordError as error:
                 self.error = error
 

@@ -12,12 +12,12 @@ import yaml
 from experiments.catalogue_list import FOLDER, read_catalogue
 from experiments.experiment import load_experiment
 from experiments.faults.fault import FAULTS, PLATFORM, load_fault
-from experiments.kube import actions, network_actions, node_actions
+from experiments.kube import actions, api_actions, network_actions, node_actions
 from experiments.kube.cluster import Cluster, cluster_from_json
 from experiments.plan import HARMLESS
 from probes.errors import ConfigError
 
-MODULES = (actions, node_actions, network_actions)
+MODULES = (actions, node_actions, network_actions, api_actions)
 FILES = sorted((FOLDER / "kubernetes").glob("*.yaml"))
 LISTED = {entry.path: entry for entry in read_catalogue()}
 OURS = [name for name, where in FAULTS.items() if where.startswith("experiments.kube.")]
