@@ -324,19 +324,22 @@ def _is_to_heal(entry: Entry) -> bool:
     return entry.is_pending and is_ours and load_fault(entry.fault).ends_by == PLATFORM
 
 
-def replicas_ready(deployment: str, namespace: str = "", within_s: float = 0.0) -> JsonObject:
-    """Say whether as many pods of a deployment are ready as it is to have, counted one by one."""
+def replicas_ready(
+    deployment: str = "", namespace: str = "", within_s: float = 0.0, statefulset: str = ""
+) -> JsonObject:
+    """Say whether as many pods of a deployment, or stateful set, are ready as it is to have, one by one."""
+    kind, name = ("StatefulSet", statefulset) if statefulset else (DEPLOYMENT, deployment)
     aim, client, _ = _aimed()
     space = _one_namespace(aim, namespace)
-    whole = read_or_none(client, path_of(DEPLOYMENT, space, deployment))
+    whole = read_or_none(client, path_of(kind, space, name)) if name else None
     if whole is None:
-        raise TargetError(f"deployment {space}/{deployment}: there is none")
+        raise TargetError(f"{kind.lower()} {space}/{name}: there is none")
     workload = {
-        "kind": DEPLOYMENT,
+        "kind": kind,
         "namespace": space,
-        "name": deployment,
+        "name": name,
         "uid": whole["metadata"]["uid"],
-        "wanted": wanted_of(DEPLOYMENT, whole),
+        "wanted": wanted_of(kind, whole),
         "selector": whole["spec"]["selector"],
     }
     view = PodView(client, [space])

@@ -102,9 +102,10 @@ def choose_nodes(
     node: str,
     label_selector: str,
     count: int | None,
+    is_every: bool = False,
     pod_label_selector: str = "",
 ) -> tuple[list[JsonObject], list[JsonObject]]:
-    """Return the nodes to hit, and every other one of the cluster.
+    """Return the nodes to hit, ``count`` or every one of those that match, and all others of the cluster.
 
     With ``pod_label_selector`` only those that carry such a pod of the target, each once however many it
     carries: chaostoolkit-kubernetes counts a node once for each of them.
@@ -120,7 +121,7 @@ def choose_nodes(
     if pod_label_selector:
         carrying = _carrying(client, aim, pod_label_selector)
         asked = [row for row in asked if row["metadata"]["name"] in carrying]
-    wanted = 1 if count is None else count
+    wanted = max(1, len(asked)) if is_every else 1 if count is None else count
     if not asked or not 0 < wanted <= len(asked):
         said = node or " with pods ".join(filter(None, (label_selector, pod_label_selector)))
         raise FaultRefused(f"{said}: {len(asked)} nodes match, {wanted} are wanted")

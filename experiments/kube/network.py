@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from experiments.faults.fault import UNDO, Fault, FaultRefused, Undoing, Verification
 from experiments.kube.aim import Aim
@@ -24,7 +23,7 @@ from experiments.kube.faults import (
 from experiments.kube.marks import new_mark
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import is_leaving, is_ready, name_of, node_of, uid_of
-from experiments.kube.undo_steps import NOT_FOUND, UndoStep, make_step, read, step_from_json
+from experiments.kube.undo_steps import UndoStep, make_step, read, step_from_json
 from experiments.kube.workloads import DEPLOYMENT, find_workloads, path_of, pods_of, wanted_of
 from probes.child import wait_until
 from probes.errors import TargetError
@@ -69,10 +68,9 @@ def capture_partition(
     captured = base_of(
         "pods.partition", aim, identity, victims=victims,
         others=[name_of(pod) for pod in others], workloads=find_workloads(client, chosen), hit=chosen,
-        steps=label_steps(chosen, mark),
+        steps=[*policy_steps(chosen, mark, direction), *label_steps(chosen, mark)],
     )  # fmt: skip
-    arguments = {"port": port, "direction": direction}
-    return captured | {"arguments": arguments, "policies": policies_for(chosen, mark, direction)}
+    return captured | {"arguments": {"port": port, "direction": direction}}
 
 
 def label_steps(chosen: Sequence[JsonObject], mark: str) -> list[UndoStep]:
@@ -86,8 +84,11 @@ def label_steps(chosen: Sequence[JsonObject], mark: str) -> list[UndoStep]:
     return steps
 
 
-def policies_for(chosen: Sequence[JsonObject], mark: str, direction: str) -> list[JsonObject]:
-    """Return a policy for each namespace, about the label; its name is ours alone."""
+def policy_steps(chosen: Sequence[JsonObject], mark: str, direction: str) -> list[UndoStep]:
+    """Return what takes away a policy for each namespace, about the label; its name is ours alone.
+
+    It is owned by the pods that it is about: where nobody takes it away, it goes with the last of them.
+    """
     found = []
     for space in sorted({str(pod["metadata"]["namespace"]) for pod in chosen}):
         spec = {
@@ -95,36 +96,19 @@ def policies_for(chosen: Sequence[JsonObject], mark: str, direction: str) -> lis
             "policyTypes": _DIRECTIONS[direction],
         }
         # Its end is what no other change has.
-        meta = {"name": f"overproof-{mark[-_MARK_CHARS:].strip('-._').lower()}", "namespace": space}
+        name = f"overproof-{mark[-_MARK_CHARS:].strip('-._').lower()}"
         kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
-        found.append(kind | {"metadata": meta, "spec": spec})
+        owners = [
+            {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": uid_of(pod)}
+            for pod in chosen
+            if pod["metadata"]["namespace"] == space
+        ]
+        meta = {"name": name, "namespace": space, "ownerReferences": owners}
+        made = kind | {"metadata": meta, "spec": spec}
+        path = f"/apis/networking.k8s.io/v1/namespaces/{space}/networkpolicies/{name}"
+        subject = f"networkpolicy {space}/{name}"
+        found.append(UndoStep(subject=subject, path=path, uid="", changes=(), made=made))
     return found
-
-
-def _where(policy: JsonObject) -> str:
-    return f"/apis/networking.k8s.io/v1/namespaces/{policy['metadata']['namespace']}/networkpolicies"
-
-
-def cut_off(captured: JsonObject) -> None:
-    """Make the policies, about nobody yet; then put the label on the pods."""
-    client = client_of(captured)
-    for policy in captured["policies"]:
-        client.ask("POST", _where(policy), body=policy)
-    make_changes(captured)
-
-
-def undo_partition(captured: JsonObject) -> Undoing:
-    """Take the label off, which lets the pods on again; then take the policies away."""
-    done, client, gone = undo_changes(captured), client_of(captured), []
-    for policy in captured["policies"]:
-        name = str(policy["metadata"]["name"])
-        try:
-            client.ask("DELETE", f"{_where(policy)}/{name}")
-            gone.append(f"networkpolicy {policy['metadata']['namespace']}/{name} deleted")
-        except ApiRefused as error:
-            if error.status != NOT_FOUND:
-                raise
-    return replace(done, did="; ".join([done.did, *gone]), has_acted=done.has_acted or bool(gone))
 
 
 def why_silent(client: KubeClient, pod: JsonObject, port: int) -> str:
@@ -250,9 +234,9 @@ PARTITION = Fault(
     ends_by=UNDO,
     subject=subject_of,
     recheck=recheck_partition,
-    inject=cut_off,
+    inject=make_changes,  # the policies, about nobody yet; then the labels
     verify=verify_partition,
-    undo=undo_partition,
+    undo=undo_changes,  # the labels first, which lets the pods on again
     risk="medium",
     needs=(A_CLUSTER, "a network that enforces policies"),
     covers=("network-link",),

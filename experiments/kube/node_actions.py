@@ -12,6 +12,7 @@ from experiments.faults.fault import FaultRefused
 from experiments.kube.aim import aim_now
 from experiments.kube.choice import choose_nodes
 from experiments.kube.inject import inject
+from experiments.kube.node_steps import MakeStep, deletion_step, out_of_service_step
 from experiments.kube.zones import ZONE_LABEL
 from probes.json_types import JsonObject
 
@@ -26,7 +27,8 @@ def node_kubelet_stop(
     undo_after_s: float = UNDO_AFTER_S,
 ) -> JsonObject:
     """Stop the kubelet of nodes: to the cluster they are lost, while their containers run on."""
-    return _lose("node.kubelet-stop", {"unit": unit}, node, label_selector, count, undo_after_s)
+    chosen = _choose(node, label_selector, count)
+    return _lose("node.kubelet-stop", {"unit": unit}, chosen, undo_after_s)
 
 
 def node_network_cut(
@@ -38,7 +40,7 @@ def node_network_cut(
 ) -> JsonObject:
     """Take the network interface of nodes down, our own way in with it: only their timer puts it back."""
     arguments = {"interface": interface, "may_cut_ssh": True}
-    return _lose("node.network-cut", arguments, node, label_selector, count, undo_after_s)
+    return _lose("node.network-cut", arguments, _choose(node, label_selector, count), undo_after_s)
 
 
 def zone_cut(zone: str, interface: str, undo_after_s: float = UNDO_AFTER_S) -> JsonObject:
@@ -46,7 +48,8 @@ def zone_cut(zone: str, interface: str, undo_after_s: float = UNDO_AFTER_S) -> J
     if not zone:
         raise FaultRefused("which zone? state zone")
     arguments = {"interface": interface, "may_cut_ssh": True}
-    return _lose("zone.cut", arguments, "", f"{ZONE_LABEL}={zone}", None, undo_after_s)
+    chosen = _choose("", f"{ZONE_LABEL}={zone}", None, is_every=True)
+    return _lose("zone.cut", arguments, chosen, undo_after_s)
 
 
 def node_delete(
@@ -60,7 +63,8 @@ def node_delete(
 
     Undoing starts the kubelets, which register their nodes again, and gives these back what else they had.
     """
-    return _lose("node.delete", {"unit": unit}, node, label_selector, count, undo_after_s)
+    chosen = _choose(node, label_selector, count)
+    return _lose("node.delete", {"unit": unit}, chosen, undo_after_s, deletion_step)
 
 
 def node_out_of_service(
@@ -75,22 +79,31 @@ def node_out_of_service(
     Their pods are forgotten at once, so that those of a StatefulSet are made elsewhere; but where only the
     kubelet was stopped, what ran on the node runs on until that is back.
     """
-    return _lose("node.out-of-service", {"unit": unit}, node, label_selector, count, undo_after_s)
+    chosen = _choose(node, label_selector, count)
+    return _lose("node.out-of-service", {"unit": unit}, chosen, undo_after_s, out_of_service_step)
+
+
+def _choose(
+    node: str, label_selector: str, count: int | None, *, is_every: bool = False
+) -> tuple[list[JsonObject], list[JsonObject]]:
+    """Return the nodes to lose, and every other one of the cluster."""
+    aim = aim_now()
+    client, _ = aim.reach()
+    return choose_nodes(client, aim, node=node, label_selector=label_selector, count=count, is_every=is_every)
 
 
 def _lose(
-    name: str, arguments: JsonObject, node: str, label_selector: str, count: int | None, undo_after_s: float
+    name: str,
+    arguments: JsonObject,
+    chosen: tuple[list[JsonObject], list[JsonObject]],
+    undo_after_s: float,
+    step: MakeStep | None = None,
 ) -> JsonObject:
-    from experiments.kube.node_objects import out_of_service_step  # with paramiko: others need not wait
-    from experiments.kube.nodes import capture_loss
+    from experiments.kube.nodes import capture_loss  # with paramiko: others need not wait
 
     aim = aim_now()
     client, identity = aim.reach()
-    if name == "zone.cut":
-        count = len(client.listed("/api/v1/nodes", labelSelector=label_selector))
-    chosen, others = choose_nodes(client, aim, node=node, label_selector=label_selector, count=count)
-    steps = [out_of_service_step(row, aim.run) for row in chosen] if name == "node.out-of-service" else []
     captured = capture_loss(
-        name, aim, client, identity, chosen, others, arguments, undo_after_s=undo_after_s, steps=steps
+        name, aim, client, identity, *chosen, arguments, undo_after_s=undo_after_s, step=step
     )
     return inject(name, captured)

@@ -31,9 +31,9 @@ from experiments.kube.faults import (
     see_back,
     subject_of,
 )
+from experiments.kube.node_steps import MakeStep
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import condition_of, is_mirror, is_of_daemon, uid_of
-from experiments.kube.undo_steps import UndoStep
 from experiments.kube.workloads import find_workloads
 from experiments.kube.zones import why_too_wide
 from probes.errors import TargetError
@@ -43,7 +43,6 @@ BACK_S = 90.0  # after its host is put back until a node has to be ready and tak
 SSH = "SSH to the node, whose owner allows it there too"
 _SILENT_EXTRA_S = 15.0  # beyond what two renewals take
 _POLL_S = 0.5
-_OF_THE_PLATFORM = "node.kubernetes.io/"  # begins taints that controllers set and take off
 
 
 def host_of(aim: Aim, node: str) -> Host:
@@ -70,9 +69,9 @@ def capture_loss(
     arguments: JsonObject,
     *,
     undo_after_s: float,
-    steps: Sequence[UndoStep] = (),
+    step: MakeStep | None = None,
 ) -> JsonObject:
-    """Return what losing these nodes at one time needs.
+    """Return what losing these nodes at one time needs; ``step``: what else is done to each, by the API.
 
     Raises:
         FaultRefused: a node, its pods or its host may not be hit, or its timer would end it too soon.
@@ -101,13 +100,13 @@ def capture_loss(
         fault, aim, identity,
         victims=[node_victim(node) for node, _ in found],
         others=[str(row["metadata"]["name"]) for row in others],
-        workloads=find_workloads(client, moving), hit=on_them, steps=steps, carries=carries,
+        workloads=find_workloads(client, moving), hit=on_them, carries=carries,
+        steps=[step(node, aim.run) for node, _ in found] if step else [],
     )  # fmt: skip
     before = {
         name: [_taint(t) for t in node["spec"].get("taints") or []]
         for name, (node, _) in zip(names, found, strict=True)
     }
-    captured["objects"] = {str(node["metadata"]["name"]): kept_of(node) for node, _ in found}
     return captured | {"on_hosts": rows, "clocks": clocks.to_json(), "taints": before, "arguments": arguments}
 
 
@@ -122,17 +121,6 @@ def _check_is_it(node: JsonObject, row: JsonObject) -> None:
     if said != row["boot_id"]:
         name = node["metadata"]["name"]
         raise FaultRefused(f"node {name}: SSH leads to boot {row['boot_id']}, the node says {said or 'none'}")
-
-
-def kept_of(node: JsonObject) -> JsonObject:
-    """Return what of a node its kubelet would not make again."""
-    taints = [t for t in node["spec"].get("taints") or [] if not t["key"].startswith(_OF_THE_PLATFORM)]
-    return {
-        "labels": node["metadata"].get("labels") or {},
-        "annotations": node["metadata"].get("annotations") or {},
-        "taints": taints,
-        "unschedulable": bool(node["spec"].get("unschedulable")),
-    }
 
 
 def _taint(row: JsonObject) -> str:

@@ -3,7 +3,8 @@
 A step names one object for good, by path and uid, and for each field that we change what it was before and
 what we make of it. Carrying it out reads the object and puts back what still is as we made it, in one patch
 that the server refuses where the object has changed since it was read. What is another object by now, or what
-somebody else has set meanwhile, is left alone. Twice does no harm.
+somebody else has set meanwhile, is left alone. Twice does no harm. An object that we make, by a name that is
+ours alone, is deleted; one that we delete is given back what it then lacks, once somebody has made it anew.
 
 This file travels into the cluster: standard library only.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from probes.errors import TargetError
@@ -21,6 +22,7 @@ from probes.json_types import JsonObject
 
 MERGE_PATCH = "application/merge-patch+json"
 OK, NOT_FOUND, CONFLICT = 200, 404, 409
+_DONE = (OK, 201, 202)
 MARK = "overproof.dev/"  # begins the annotation that marks a change of ours
 _TRIES_MAX = 8  # each lost to somebody else's change of the same object
 _SAID_MAX = 300
@@ -59,6 +61,9 @@ class UndoStep:
     # What says on the object that the change is ours, made with it: where it is no longer there, somebody has
     # taken the object over, and all of it is left alone. None: the values alone tell.
     mark: Change | None = None
+    # What is created there, by a name that nobody else has. It does nothing once the other steps are undone.
+    made: JsonObject | None = None
+    is_deleted: bool = False  # by us: the changes are what it lacks once somebody has made it anew
 
     def to_json(self) -> JsonObject:
         """Return it as plain JSON, for ledger and mirror."""
@@ -82,6 +87,8 @@ def step_from_json(row: JsonObject) -> UndoStep:
         uid=row["uid"],
         changes=tuple(_change(each) for each in row["changes"]),
         mark=None if mark is None else _change(mark),
+        made=row.get("made"),
+        is_deleted=row.get("is_deleted", False),
     )
 
 
@@ -114,7 +121,33 @@ def carry_out(step: UndoStep, api: Api) -> StepDone:
     Raises:
         TargetError: it could not be seen or put back; to be tried again.
     """
+    if step.made is not None:
+        return _unmake(step, api)
+    if step.is_deleted:
+        return _give_back(step, api)
     return _turn(step, api, backwards=True)
+
+
+def _unmake(step: UndoStep, api: Api) -> StepDone:
+    """Delete what we have made; its name says that it is ours."""
+    status, answer = api.ask("DELETE", step.path)
+    if status == NOT_FOUND:
+        return StepDone(has_acted=False, did=f"{step.subject} is not there")
+    if status not in _DONE:
+        raise TargetError(refusal(step, "DELETE", status, answer))
+    return StepDone(has_acted=True, did=f"{step.subject} deleted")
+
+
+def _give_back(step: UndoStep, api: Api) -> StepDone:
+    """Give what was made anew in the place of an object that we have deleted what it lacks."""
+    status, found = api.ask("GET", step.path)
+    if status == NOT_FOUND:
+        raise TargetError(f"{step.subject}: is not there again yet; is tried again")
+    if status != OK:
+        raise TargetError(refusal(step, "GET", status, found))
+    if found["metadata"]["uid"] == step.uid:
+        return StepDone(has_acted=False, did=f"{step.subject} was not deleted")
+    return _turn(replace(step, uid=found["metadata"]["uid"]), api, backwards=True)
 
 
 def make_change(step: UndoStep, api: Api) -> StepDone:
@@ -123,14 +156,27 @@ def make_change(step: UndoStep, api: Api) -> StepDone:
     Raises:
         TargetError: it is not, or it could not be done; what of it was done, the step takes back.
     """
+    if step.made is not None:
+        return _ask(step, api, "POST", step.path.rpartition("/")[0], step.made, did="made")
+    if step.is_deleted:
+        return _ask(step, api, "DELETE", step.path, {"preconditions": {"uid": step.uid}}, did="deleted")
     return _turn(step, api, backwards=False)
 
 
+def _ask(step: UndoStep, api: Api, method: str, path: str, body: JsonObject, *, did: str) -> StepDone:
+    status, answer = api.ask(method, path, body)
+    if status not in _DONE:
+        raise TargetError(refusal(step, method, status, answer))
+    return StepDone(has_acted=True, did=f"{step.subject} {did}")
+
+
 def prove(step: UndoStep, api: Api) -> str:
-    """Say why the step could not be carried out by whoever asks here; empty: it could be.
+    """Say why the step could not be carried out by whoever asks here; empty: it could be, or need not.
 
     The server is asked for a patch that changes nothing, as a dry run: permission and admission count.
     """
+    if step.made is not None:
+        return ""
     try:
         found = read(step, api)
         if found is None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,22 @@ from kubernetes import client
 from experiments.kube.allowed import pods_on, strangers_of
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
+from experiments.kube.deadman.objects import SERVICE_ACCOUNT
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from reports.run import Run, load_run
+from tests.cluster.dead_man import SETTINGS
+from tests.cluster.kube_accounts import grant
 from tests.cluster.plan import KUBECONFIG_VARIABLE
-from tests.cluster.workload import deploy, diagnosis, is_node_well, ready_pods, replica_that_answers
+from tests.cluster.workload import (
+    containers,
+    deploy,
+    diagnosis,
+    is_node_well,
+    ready_pods,
+    replica_that_answers,
+)
 from tests.processes import processes_with
 
 CATALOGUE = Path(__file__).parents[2] / "experiments" / "catalogue"
@@ -48,6 +59,10 @@ class Service:
     def ready(self) -> dict[str, str]:
         """Return the node of each pod that is ready."""
         return ready_pods(self.api, self.namespace)
+
+    def containers(self) -> dict[str, list[str]]:
+        """Return the containers of each pod that stays, ready or not: as before where nothing was touched."""
+        return containers(self.api, self.namespace)
 
     def await_ready(self, count: int = 3, *, timeout_s: float = 90) -> None:
         """Wait until so many are ready."""
@@ -129,6 +144,23 @@ def write_day(
     return path
 
 
+def watch_over(document: JsonObject, service: Service) -> None:
+    """Ask for the dead-man, with the rights that an administrator and the namespace's owner give it."""
+    grant("namespace", "dead-man")
+    account = {"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": SETTINGS.namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole"}
+    client.RbacAuthorizationV1Api(service.api).create_namespaced_role_binding(
+        service.namespace,
+        {
+            "metadata": {"name": SERVICE_ACCOUNT},
+            "roleRef": role | {"name": f"{SERVICE_ACCOUNT}-workloads"},
+            "subjects": [account],
+        },
+    )
+    target = document["extensions"][0]["target"]["kubernetes"]
+    target["dead_man"] = {"image": SETTINGS.image, "python": SETTINGS.python}
+
+
 def overproof(*words: str | Path, timeout_s: float = DAY_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     command = [sys.executable, "-m", "overproof", *map(str, words)]
@@ -155,17 +187,31 @@ def kill_in_the_middle(path: Path, is_broken: Callable[[], bool], *, timeout_s: 
         finally:
             controller.kill()
             controller.wait()
-            for run in runs.glob("*-gameday-*"):
-                for pid, _ in processes_with(f"OVERPROOF_RUN={run.resolve()}"):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+            marks = [f"OVERPROOF_RUN={run.resolve()}" for run in runs.glob("*-gameday-*")]
+            # One that is not dead yet may write, or start another, while its disk is taken away.
+            assert wait_until(lambda: sum(map(kill_all, marks)) == 0, timeout_s=30)
     shutil.rmtree(runs)
 
 
-def decided_day(path: Path, *, tries: int = 3) -> tuple[int, Run]:
-    """Run a game day, again where only our own load client fell behind; a FAIL is never asked twice."""
+def kill_all(mark: str) -> int:
+    """Kill every process with a mark in its environment; return how many there were."""
+    found = processes_with(mark)
+    for pid, _ in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(found)
+
+
+def decided_day(
+    path: Path, *, tries: int = 3, beside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+) -> tuple[int, Run]:
+    """Run a game day, again where only our own load client fell behind; a FAIL is never asked twice.
+
+    ``beside`` is entered anew for each.
+    """
     for _ in range(tries):
-        status, run = run_day(path)
+        with beside():
+            status, run = run_day(path)
         if run.outcome is not Outcome.INCONCLUSIVE or outcome_of(run, "client") == "pass":
             break
     return status, run

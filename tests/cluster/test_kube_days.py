@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ from kubernetes import client
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from reports.table import read_series
-from tests.cluster.dead_man import api_of, apply
-from tests.cluster.images import ENDPOINT_IMAGE
 from tests.cluster.kube_days import (
     DEPLOYMENT,
     Service,
@@ -28,16 +25,16 @@ from tests.cluster.kube_days import (
     serve,
     take_back,
     told,
+    watch_over,
     write_day,
 )
-from tests.cluster.plan import CONTROL_PLANE, KUBECONFIG_VARIABLE
+from tests.cluster.plan import CONTROL_PLANE
 from tests.cluster.running import Hosts
-from tests.cluster.workload import diagnosis
+from tests.cluster.workload import diagnosis, evictions_refused
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 CONTROLLERS = "kube-controller-manager"
-ALLOWED_FIRST_S = 6.0  # until the budget lets a pod go
 
 
 @pytest.fixture
@@ -72,7 +69,7 @@ def test_a_killed_pod_is_replaced_and_the_day_passes_with_its_times(service: Ser
     (redundancy,) = [f for f in run.findings if f.rule == "redundancy"]
     assert status == 0, told(run)
     assert "all pods ready again after" in redundancy.observed
-    assert len(service.ready()) == 3
+    service.await_ready()
     assert before.keys() - service.ready().keys()
     assert {row["ready"] for row in read_series(run, "kube")} >= {2, 3}
     assert "cluster.locked" in [event.kind for event in run.events]
@@ -102,31 +99,50 @@ def test_without_the_controllers_a_killed_pod_fails_the_day_and_stays_to_be_undo
 def test_a_drain_waits_for_the_disruption_budget_and_gives_the_node_back(
     service: Service, node: str, tmp_path: Path
 ) -> None:
-    budgets = client.PolicyV1Api(service.api)
-    selector = {"matchLabels": {"app": DEPLOYMENT}}
-    budget = {"metadata": {"name": "endpoint"}, "spec": {"minAvailable": 3, "selector": selector}}
-    budgets.create_namespaced_pod_disruption_budget(service.namespace, budget)
     path = write_day(tmp_path, "node-drain", service, lambda document: draining(document, node))
-    core, stopped = service.core, threading.Event()
+    on_node: list[str] = []
+
+    @contextmanager
+    def budget() -> Iterator[None]:
+        with budget_that_gives_way(service, left=2):
+            if node not in service.ready().values():  # not the first try: it was drained
+                service.core.delete_collection_namespaced_pod(service.namespace)
+                service.await_ready()
+            on_node[:] = [pod for pod, place in service.ready().items() if place == node]
+            yield
+
+    status, run = decided_day(path, beside=budget)
+
+    (fault,) = [f for f in run.findings if f.rule == "fault"]
+    assert status == 0, told(run)
+    assert "a disruption budget said no first" in fault.observed
+    assert on_node
+    assert node not in service.ready().values()
+    assert not service.core.read_node(node).spec.unschedulable
+
+
+@contextmanager
+def budget_that_gives_way(service: Service, *, left: int) -> Iterator[None]:
+    """Have a disruption budget over the service say no, and as soon as it has said so, let pods go."""
+    budgets, space = client.PolicyV1Api(service.api), service.namespace
+    spec = {"minAvailable": 3, "selector": {"matchLabels": {"app": DEPLOYMENT}}}
+    budgets.create_namespaced_pod_disruption_budget(space, {"metadata": {"name": "all"}, "spec": spec})
+    before, over = evictions_refused(service.api), threading.Event()
 
     def let_go() -> None:
-        if wait_until(lambda: bool(core.read_node(node).spec.unschedulable), timeout_s=120):
-            time.sleep(ALLOWED_FIRST_S)
-            looser = {"spec": {"minAvailable": 2}}
-            budgets.patch_namespaced_pod_disruption_budget("endpoint", service.namespace, looser)
-            stopped.set()
+        wait_until(
+            lambda: over.is_set() or evictions_refused(service.api) > before, timeout_s=180, interval_s=1
+        )
+        budgets.patch_namespaced_pod_disruption_budget("all", space, {"spec": {"minAvailable": left}})
 
     owner = threading.Thread(target=let_go)
     owner.start()
-    status, run = run_day(path)
-    owner.join()
-
-    (fault,) = [f for f in run.findings if f.rule == "fault"]
-    assert stopped.is_set()
-    assert status == 0, told(run)
-    assert "a disruption budget said no first" in fault.observed
-    assert node not in service.ready().values()
-    assert not core.read_node(node).spec.unschedulable
+    try:
+        yield
+    finally:
+        over.set()
+        owner.join()
+        budgets.delete_namespaced_pod_disruption_budget("all", space)
 
 
 def test_without_the_controllers_a_drain_fails_the_day_and_the_node_is_given_back(
@@ -155,21 +171,22 @@ def test_a_bad_roll_out_takes_nothing_away_and_the_former_version_comes_back(
 ) -> None:
     apps = client.AppsV1Api(service.api)
     former = apps.read_namespaced_deployment(DEPLOYMENT, service.namespace).spec.template.spec.containers
-    pods = service.ready()
+    before = service.containers()
 
     status, run = decided_day(write_day(tmp_path, "deployment-bad-rollout", service))
 
     now = apps.read_namespaced_deployment(DEPLOYMENT, service.namespace).spec.template.spec.containers
     assert status == 0, told(run)
     assert [each.image for each in now] == [each.image for each in former]
-    assert service.ready() == pods, diagnosis(service.api, service.namespace)()
+    as_before = wait_until(lambda: service.containers() == before, timeout_s=30)  # the bad pod has to go
+    assert as_before, diagnosis(service.api, service.namespace)()
 
 
 def test_a_deployment_is_scaled_down_and_back(service: Service, tmp_path: Path) -> None:
     status, run = decided_day(write_day(tmp_path, "deployment-scale", service))
 
     assert status == 0, told(run)
-    assert len(service.ready()) == 3
+    service.await_ready()
 
 
 def test_a_plan_that_was_confirmed_is_refused_once_the_pod_is_another(
@@ -179,9 +196,10 @@ def test_a_plan_that_was_confirmed_is_refused_once_the_pod_is_another(
     out = ("--out", tmp_path / "runs")
     shown = overproof("gameday", "plan", path, *out)
     digest = shown.stdout.split()[-1]
-    for pod in service.ready():
+    for pod in service.containers():
         service.core.delete_namespaced_pod(pod, service.namespace)
-    assert wait_until(lambda: len(service.ready()) == 3, timeout_s=60)
+    service.await_ready()
+    before = service.containers()
 
     done = overproof("gameday", "run", path, *out, "--plan", digest)
 
@@ -189,23 +207,19 @@ def test_a_plan_that_was_confirmed_is_refused_once_the_pod_is_another(
     assert f"namespace {service.namespace} allowed" in shown.stdout
     assert done.returncode == 2, done.stderr
     assert "is not what would be done now" in done.stderr
-    assert len(service.ready()) == 3
+    assert service.containers() == before
 
 
 def test_a_drain_whose_controller_is_killed_with_its_disk_is_undone_by_the_dead_man(
     service: Service, node: str, tmp_path: Path
 ) -> None:
-    kubeconfig = os.environ[KUBECONFIG_VARIABLE]
-    for manifest in ("namespace", "dead-man"):
-        apply(api_of(kubeconfig), manifest)
     selector = {"matchLabels": {"app": DEPLOYMENT}}
     budget = {"metadata": {"name": "endpoint"}, "spec": {"minAvailable": 3, "selector": selector}}
     client.PolicyV1Api(service.api).create_namespaced_pod_disruption_budget(service.namespace, budget)
 
     def watched(document: JsonObject) -> None:
         draining(document, node)
-        dead_man = {"image": ENDPOINT_IMAGE, "python": "python3.11"}
-        document["extensions"][0]["target"]["kubernetes"]["dead_man"] = dead_man
+        watch_over(document, service)
 
     path = write_day(tmp_path, "node-drain", service, watched)
     kill_in_the_middle(path, lambda: is_cordoned(service, node))

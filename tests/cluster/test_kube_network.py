@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,17 @@ from experiments.kube.network import PARTITION_LABEL
 from probes.child import wait_until
 from probes.errors import TargetError
 from probes.json_types import JsonObject
-from tests.cluster.kube_days import SELECTOR, Service, decided_day, outcome_of, serve, told, write_day
+from tests.cluster.kube_days import (
+    SELECTOR,
+    Service,
+    decided_day,
+    kill_in_the_middle,
+    outcome_of,
+    serve,
+    told,
+    watch_over,
+    write_day,
+)
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 from tests.cluster.running import Hosts
 from tests.cluster.workload import PORT
@@ -82,33 +94,52 @@ def test_a_network_that_does_not_enforce_policies_leaves_the_day_undecided_and_n
     assert (policies(service), labelled(service)) == ([], [])
 
 
+@contextmanager
+def enforcing(service: Service, hosts: Hosts) -> Iterator[dict[str, str]]:
+    """Do what a network plugin does with a policy, as the one of this cluster does not.
+
+    Gives the node of each address that is cut off.
+    """
+    stopping, cut = threading.Event(), dict[str, str]()
+
+    def drop(node: str, address: str, flag: str) -> None:
+        hosts.ask(node, "iptables", flag, "FORWARD", "-d", address, "-j", "DROP")
+
+    def follow() -> None:
+        while not stopping.wait(0.3):
+            is_made = bool(policies(service))
+            rows = service.core.list_namespaced_pod(service.namespace, label_selector=PARTITION_LABEL).items
+            wanted = {pod.status.pod_ip: pod.spec.node_name for pod in rows if is_made}
+            for address in wanted.keys() ^ cut.keys():
+                if address in wanted:
+                    drop(wanted[address], address, "-I")
+                    cut[address] = wanted[address]
+                else:
+                    drop(cut.pop(address), address, "-D")
+
+    plugin = threading.Thread(target=follow)
+    plugin.start()
+    try:
+        yield cut
+    finally:
+        stopping.set()
+        plugin.join()
+        for address, node in cut.items():
+            drop(node, address, "-D")
+
+
 def test_a_pod_that_is_cut_off_is_seen_to_be_where_the_network_enforces_policies(
     service: Service, aim: Aim, tmp_path: Path, hosts: Hosts
 ) -> None:
     captured = planned("pods_partition", label_selector=SELECTOR, port=PORT)
     (pod,) = captured["hit_pods"]
-    address = service.core.read_namespaced_pod(pod["name"], service.namespace).status.pod_ip
-    rule, stopping = ["FORWARD", "-d", address, "-j", "DROP"], threading.Event()
 
-    def enforce() -> None:
-        """Do what a network plugin does with a policy, as the one of this cluster does not."""
-        is_cut = False
-        while not stopping.wait(0.3):
-            if bool(policies(service)) != is_cut:
-                is_cut = not is_cut
-                hosts.ask(pod["node"], "iptables", "-I" if is_cut else "-D", *rule)
-
-    plugin = threading.Thread(target=enforce)
-    plugin.start()
-    try:
+    with enforcing(service, hosts):
         injected = inject(tmp_path, captured)
         cut = (policies(service), labelled(service))
         undone = undo_pending(tmp_path, by="test")
         again = undo_pending(tmp_path, by="test")
         is_let_on = wait_until(lambda: service.ready().keys() >= {pod["name"]}, timeout_s=30)
-    finally:
-        stopping.set()
-        plugin.join()
 
     assert "no answer from" in injected["verified"]
     assert (len(cut[0]), cut[1]) == (1, [pod["name"]])
@@ -153,14 +184,17 @@ def test_the_dns_is_taken_away_only_where_its_owner_says_so_and_is_given_back_re
         injected = inject(tmp_path, planned("dns_away", deployment=dns))
         left = apps.read_namespaced_deployment(dns, "kube-system").spec.replicas
         undone = undo_pending(tmp_path, by="test")
-        back = ready()
+        is_back = wait_until(
+            lambda: ready() == 2, timeout_s=30
+        )  # a deployment counts its pods a little later
     finally:
         apps.delete_namespaced_deployment(dns, "kube-system")
 
     assert "no pod of it is left" in injected["verified"]
     assert left == 0
     assert [each.is_restored for each in undone] == [True]
-    assert back == 2
+    assert "2 ready" in undone[0].did
+    assert is_back
 
 
 def test_a_fault_that_did_not_take_hold_is_pending_until_it_is_undone(
@@ -176,3 +210,23 @@ def test_a_fault_that_did_not_take_hold_is_pending_until_it_is_undone(
     assert len(made) == 1
     assert [each.is_restored for each in undone] == [True]
     assert (policies(service), labelled(service)) == ([], [])
+
+
+def test_a_partition_whose_controller_is_killed_with_its_disk_is_undone_by_the_dead_man(
+    service: Service, tmp_path: Path, hosts: Hosts, record_property: Callable[[str, object], None]
+) -> None:
+    path = write_day(tmp_path, "pods-partition", service, lambda document: watch_over(document, service))
+
+    with enforcing(service, hosts) as cut:
+        kill_in_the_middle(path, lambda: bool(cut))
+        killed_at, hit, was_cut = time.monotonic(), labelled(service), len(cut)
+        is_undone = wait_until(lambda: not cut, timeout_s=60)
+        record_property("undone_after_s", round(time.monotonic() - killed_at, 1))
+        still_hit, left = labelled(service), policies(service)
+    service.core.delete_namespaced_pod(hit[0], service.namespace)
+
+    assert (len(hit), was_cut) == (1, 1)
+    assert is_undone
+    assert still_hit == []
+    assert len(left) == 1  # about nobody: the dead-man has no right to delete
+    assert wait_until(lambda: not policies(service), timeout_s=60)  # it goes with the pod that it was about

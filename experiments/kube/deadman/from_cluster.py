@@ -118,7 +118,7 @@ def _undo_mirror(place: Place, api: Api) -> list[Found]:
 
 
 def _undo(place: Place, api: Api, entry: MirrorEntry, by: str) -> Found:
-    if not entry.is_pending:
+    if not entry.is_pending and not any(step.made for step in entry.steps):  # a dead-man deletes nothing
         return Found(run=place.name, entry=entry, is_restored=True, did=f"{entry.did} (by {entry.by})")
     try:
         noted, _ = undo_entry(entry, api, by=by)

@@ -196,8 +196,10 @@ def _write(place: Place, api: Api, change: Callable[[JsonObject], Mapping[str, s
     raise TargetError(f"{place.mirror}: changed by somebody else each of {_TRIES_MAX} times")
 
 
-def undo_entry(entry: MirrorEntry, api: Api, *, by: str) -> tuple[MirrorEntry, bool]:
+def undo_entry(entry: MirrorEntry, api: Api, *, by: str, may_delete: bool = True) -> tuple[MirrorEntry, bool]:
     """Carry out the steps of an entry, the last one first; return what to note, and whether we had to act.
+
+    Who has no right to delete leaves what we have made, which does nothing without the rest.
 
     Raises:
         TargetError: nobody can read what its steps are.
@@ -209,6 +211,9 @@ def undo_entry(entry: MirrorEntry, api: Api, *, by: str) -> tuple[MirrorEntry, b
     done: list[StepDone] = []
     errors: list[str] = []
     for step in reversed(entry.steps):
+        if step.made is not None and not may_delete:
+            done.append(StepDone(has_acted=False, did=f"{step.subject} is left, about nothing any more"))
+            continue
         try:
             done.append(carry_out(step, api))
         except TargetError as error:  # the other steps are tried all the same

@@ -37,7 +37,7 @@ from probes.json_types import JsonObject
 
 POLL_S = 1.0
 SETTLE_S = 12.0  # a call that was under way when its sender died takes effect within this time
-WAIT_S_MAX = 15.0  # between tries where undoing fails, doubling up to here
+WAIT_S_MAX = 5.0  # between tries where undoing fails, doubling up to here
 _TERMINATED = 143  # never 0 when told to leave: a Job takes 0 for done, and would start no other
 
 
@@ -122,7 +122,8 @@ class DeadMan:
     def _undo(self, entry: MirrorEntry) -> tuple[bool, bool]:
         """Undo an entry, also one that is undone already: a late injection brings it back."""
         try:
-            noted, has_acted = undo_entry(entry, self._api, by=f"dead-man {self._name}")
+            by = f"dead-man {self._name}"
+            noted, has_acted = undo_entry(entry, self._api, by=by, may_delete=False)
         except Exception as error:  # whatever it is: the others are undone all the same, this tried again
             _say(f"{entry.id}: {type(error).__name__}: {error}")
             return False, False

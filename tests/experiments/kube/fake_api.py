@@ -16,7 +16,7 @@ def node(name: str, *, uid: str = "uid-1") -> JsonObject:
 
 
 class FakeApi:
-    """Refuses a patch whose uid or version is not the object's, as the real one does."""
+    """Refuses a patch or deletion whose uid or version is not the object's, as the real one does."""
 
     def __init__(self, objects: dict[str, JsonObject] | None = None) -> None:
         self.objects = objects or {}
@@ -48,6 +48,9 @@ class FakeApi:
         if plain not in self.objects:
             return 404, {"message": "not found"}
         if method == "DELETE":
+            wanted = (body or {}).get("preconditions") or {}
+            if wanted.get("uid") not in (None, self.objects[plain]["metadata"]["uid"]):
+                return 409, {"message": "another one"}
             del self.objects[plain]
             return 200, {}
         if method == "PATCH":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from experiments.kube.deadman.mirror import MirrorEntry, undo_entry
 from experiments.kube.marks import new_mark
-from experiments.kube.network import PARTITION_LABEL, label_steps, policies_for
-from experiments.kube.undo_steps import carry_out, make_change
+from experiments.kube.network import PARTITION_LABEL, label_steps, policy_steps
+from experiments.kube.undo_steps import carry_out, make_change, step_from_json
 from tests.experiments.kube.fake_api import FakeApi
 from tests.experiments.kube.objects import pod
 
@@ -17,7 +18,8 @@ def test_a_policy_is_about_the_label_of_this_partition_alone() -> None:
     chosen = [pod("a"), pod("b", namespace="other")]
     mark = new_mark(RUN)
 
-    (first, second), steps = policies_for(chosen, mark, "both"), label_steps(chosen, mark)
+    policies, steps = policy_steps(chosen, mark, "both"), label_steps(chosen, mark)
+    first, second = (step.made or {} for step in policies)
 
     assert [each["metadata"]["namespace"] for each in (first, second)] == ["inference", "other"]
     assert first["spec"]["policyTypes"] == ["Ingress", "Egress"]
@@ -28,7 +30,8 @@ def test_a_policy_is_about_the_label_of_this_partition_alone() -> None:
 
 
 def test_two_partitions_of_one_day_have_names_and_labels_of_their_own() -> None:
-    found = [policies_for([pod("a")], new_mark(RUN * 3), "ingress")[0] for _ in range(2)]
+    steps = [policy_steps([pod("a")], new_mark(RUN * 3), "ingress")[0] for _ in range(2)]
+    found = [step.made or {} for step in steps]
     names = [each["metadata"]["name"] for each in found]
     labels = [each["spec"]["podSelector"]["matchLabels"][PARTITION_LABEL] for each in found]
 
@@ -50,3 +53,46 @@ def test_a_label_comes_off_a_pod_and_its_others_stay() -> None:
 
     assert labelled
     assert api.content(step.path) == before
+
+
+def test_a_policy_goes_as_it_came_and_once() -> None:
+    (step,) = policy_steps([pod("a")], new_mark(RUN), "both")
+    api = FakeApi()
+
+    make_change(step, api)
+    made = [*api.objects]
+    done = [carry_out(step_from_json(step.to_json()), api) for _ in range(2)]
+
+    assert made == [step.path]
+    assert [each.has_acted for each in done] == [True, False]
+    assert api.objects == {}
+
+
+def test_a_dead_man_takes_the_label_off_and_leaves_the_policy_to_who_may_delete_it() -> None:
+    row, mark = pod("a"), new_mark(RUN)
+    row["metadata"]["resourceVersion"] = "1"
+    steps = [*policy_steps([row], mark, "both"), *label_steps([row], mark)]
+    policy, label = steps
+    api = FakeApi({label.path: row})
+    entry = MirrorEntry(id="1", fault="pods.partition", subject="a", steps=tuple(steps))
+    for step in steps:
+        make_change(step, api)
+
+    by_dead_man, _ = undo_entry(entry, api, by="dead-man", may_delete=False)
+    left, labels = policy.path in api.objects, api.objects[label.path]["metadata"]["labels"]
+    by_us, _ = undo_entry(by_dead_man, api, by="us")
+
+    assert (by_dead_man.is_pending, by_us.is_pending) == (False, False)
+    assert "is left" in by_dead_man.did
+    assert left
+    assert PARTITION_LABEL not in labels
+    assert policy.path not in api.objects
+
+
+def test_a_policy_is_owned_by_the_pods_of_its_namespace_that_it_is_about() -> None:
+    chosen = [pod("a"), pod("b", namespace="other"), pod("c")]
+
+    first, second = (step.made or {} for step in policy_steps(chosen, new_mark(RUN), "both"))
+
+    assert [each["name"] for each in first["metadata"]["ownerReferences"]] == ["a", "c"]
+    assert [each["name"] for each in second["metadata"]["ownerReferences"]] == ["b"]

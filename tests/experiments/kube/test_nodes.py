@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
+
 from experiments.faults.fault import FAULTS, load_fault
 from experiments.host_agent.faults import FAULTS as OF_HOSTS
 from experiments.hosts.host import Host
 from experiments.kube import node_actions
 from experiments.kube.cluster import Cluster, cluster_from_json
 from experiments.kube.conditions import HOST_FAULTS
-from experiments.kube.node_objects import lacking
-from experiments.kube.nodes import kept_of
+from experiments.kube.node_steps import deletion_step
+from experiments.kube.undo_steps import carry_out, step_from_json
 from experiments.kube.zones import ZONE_LABEL, why_too_wide
+from probes.errors import TargetError
 from probes.json_types import JsonObject
+from tests.experiments.kube.fake_api import FakeApi
 from tests.experiments.kube.objects import pod
 
 OURS = [name for name, where in FAULTS.items() if where.startswith("experiments.kube.node")]
+OUR_TAINT = {"key": "gpu", "value": "1", "effect": "NoSchedule"}
 
 
 def node(name: str, zone: str = "a", *, is_ready: bool = True) -> JsonObject:
@@ -67,27 +72,64 @@ def test_nodes_that_are_silent_already_count() -> None:
     assert why_too_wide(nodes(1), [*nodes(4), *nodes(5, "b")], []) == ""
 
 
-def test_a_node_that_was_made_anew_is_given_what_it_lacks_and_nothing_that_others_say_otherwise() -> None:
-    before = node("n")
-    before["metadata"]["labels"] |= {"ours": "1", "version": "1"}
-    before["metadata"]["annotations"] = {"why": "x"}
-    ours = {"key": "gpu", "value": "1", "effect": "NoSchedule"}
-    before["spec"] = {
-        "taints": [ours, {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}],
+@pytest.fixture
+def deleted() -> JsonObject:
+    """A node with all that its kubelet would not make again."""
+    found = node("n")
+    found["metadata"] |= {"labels": {"ours": "1", "version": "1"}, "annotations": {"why": "x"}}
+    found["spec"] = {
+        "taints": [OUR_TAINT, {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}],
         "unschedulable": True,
     }
-    anew = node("n")
-    anew["metadata"]["labels"]["version"] = "2"
-    anew["spec"] = {"taints": [{"key": "fresh", "effect": "NoSchedule"}]}
+    return found | {"status": {"nodeInfo": {"machineID": "machine-1"}}}
 
-    patch, said = lacking(anew, kept_of(before))
 
-    assert patch == {
-        "metadata": {"labels": {"ours": "1"}, "annotations": {"why": "x"}},
-        "spec": {"taints": [{"key": "fresh", "effect": "NoSchedule"}, ours], "unschedulable": True},
+def made_anew(*, machine: str = "machine-1") -> JsonObject:
+    found = node("n") | {"status": {"nodeInfo": {"machineID": machine}}}
+    found["metadata"] |= {"uid": "anew", "resourceVersion": "1", "labels": {"version": "2"}}
+    found["spec"] = {"taints": [{"key": "fresh", "effect": "NoSchedule"}]}
+    return found
+
+
+def test_a_node_that_was_made_anew_is_given_what_it_lacks_and_nothing_that_others_say_otherwise(
+    deleted: JsonObject,
+) -> None:
+    step = step_from_json(deletion_step(deleted, "run").to_json())
+    api = FakeApi({step.path: made_anew()})
+
+    done = [carry_out(step, api) for _ in range(2)]
+
+    found = api.objects[step.path]
+    assert [each.has_acted for each in done] == [True, False]
+    assert found["metadata"]["labels"] == {"version": "2", "ours": "1"}
+    assert found["metadata"]["annotations"] == {"why": "x"}
+    assert found["spec"] == {
+        "taints": [{"key": "fresh", "effect": "NoSchedule"}, OUR_TAINT],
+        "unschedulable": True,
     }
-    assert said == "labels ours; annotations why; taints gpu; its cordon"
-    assert lacking(before, kept_of(before)) == ({}, "")
+
+
+def test_a_node_that_is_not_there_again_yet_is_waited_for_and_one_that_never_went_is_left_alone(
+    deleted: JsonObject,
+) -> None:
+    step = deletion_step(deleted, "run")
+    del deleted["metadata"]["labels"]["ours"]  # by its owner, meanwhile
+
+    with pytest.raises(TargetError, match=r"node/n: is not there again yet"):
+        carry_out(step, FakeApi())
+    assert not carry_out(step, FakeApi({step.path: deleted})).has_acted
+    assert "ours" not in deleted["metadata"]["labels"]
+
+
+def test_another_machine_by_the_name_of_a_node_that_was_deleted_is_given_nothing(
+    deleted: JsonObject,
+) -> None:
+    step = deletion_step(deleted, "run")
+    api = FakeApi({step.path: made_anew(machine="machine-2")})
+
+    done = carry_out(step, api)
+
+    assert (done.has_acted, api.patches) == (False, 0)
 
 
 def test_a_cluster_with_nodes_and_clocks_survives_the_ledger() -> None:
