@@ -143,7 +143,8 @@ def _start(plan: Plan, programs: dict[str, Path], *, deadline: float) -> None:
     _await(lambda: nodes_ready(plan) == plan.node_count, deadline, "not every node is ready")
     publish_clocks(plan)
     # A kube-proxy on a host that is no node waits for one for half a minute before it routes anything.
-    _await(lambda: _is_routed(plan), deadline, "services cannot be reached from this machine")
+    if plan.nodes:
+        _await(lambda: _is_routed(plan), deadline, "services cannot be reached from this machine")
 
 
 def _is_routed(plan: Plan) -> bool:

@@ -6,9 +6,11 @@ worker does not cut them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from probes.json_types import JsonObject
 from tests.cluster.host import enter_namespaces, join_control_group, supervise, write_script
 from tests.cluster.node import proxy_service, write_node_scripts
 from tests.cluster.plan import CONTROL_PLANE, Plan
@@ -16,7 +18,11 @@ from tests.cluster.plan import CONTROL_PLANE, Plan
 BRIDGE = "nodes"
 UPLINK = "machine"  # the cluster's end of the wire to the machine
 # Nobody else asks this API: sparing it would make a thousand nodes a matter of minutes.
-_UNBRIDLED = ("--kube-api-qps=300", "--kube-api-burst=600")
+_QPS, _BURST = 300, 600
+# What follows is for a cluster without workers, whose thousand nodes are simulated and all alike.
+_COMPARED_PERCENT = 5  # of the nodes by the scheduler for a pod: by itself it looks at 42
+_CONTROLLERS = "*,-ttl-controller,-persistentvolume-attach-detach-controller"  # the two write to each node, in vain
+_GARBAGE_PERCENT = 400  # the programs may hold more memory, and spend less on giving it back
 
 
 def write_control_plane(plan: Plan, programs: Mapping[str, Path]) -> Path:
@@ -27,10 +33,18 @@ def write_control_plane(plan: Plan, programs: Mapping[str, Path]) -> Path:
         "etcd": _etcd(plan, programs["etcd"]),
         "kube-apiserver": _api(plan, programs["kube-apiserver"]),
         "kube-controller-manager": _controllers(plan, programs["kube-controller-manager"]),
-        "kube-scheduler": _scheduler(plan, programs["kube-scheduler"]),
-        "kube-proxy": proxy_service(plan, folder, name=CONTROL_PLANE, program=programs["kube-proxy"]),
+        "kube-scheduler": _scheduler(plan, folder, programs["kube-scheduler"]),
         **{node.name: ["sh", str(write_node_scripts(plan, node, programs))] for node in plan.nodes},
     }
+    if not plan.nodes:
+        inside = write_script(
+            folder / "inside.sh",
+            [*_network(plan), f"export GOGC={_GARBAGE_PERCENT}", supervise(folder, services)],
+        )
+        # In the control group of whoever starts it: its work is the starter's, at the starter's weight.
+        return write_script(folder / "start.sh", [enter_namespaces(inside, more="--net")])
+    proxy = programs["kube-proxy"]
+    services["kube-proxy"] = proxy_service(plan, folder, name=CONTROL_PLANE, program=proxy)
     inside = write_script(folder / "inside.sh", [*_network(plan), supervise(folder, services)])
     group = f"{plan.control_groups}/{CONTROL_PLANE}"
     return write_script(
@@ -94,6 +108,7 @@ def _api(plan: Plan, program: Path) -> list[str]:
         f"--proxy-client-key-file={pki}/front-proxy.key",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
+        *([] if plan.nodes else ["--disable-admission-plugins=TaintNodesByCondition"]),  # made ready
         f"--default-not-ready-toleration-seconds={plan.clocks.toleration_s}",
         f"--default-unreachable-toleration-seconds={plan.clocks.toleration_s}",
         "--profiling=false",
@@ -110,7 +125,9 @@ def _controllers(plan: Plan, program: Path) -> list[str]:
         f"--authorization-kubeconfig={kubeconfig}",
         "--bind-address=127.0.0.1",
         "--leader-elect=false",
-        *_UNBRIDLED,
+        f"--kube-api-qps={_QPS}",
+        f"--kube-api-burst={_BURST}",
+        *([] if plan.nodes else [f"--controllers={_CONTROLLERS}"]),
         "--use-service-account-credentials",
         f"--service-account-private-key-file={pki}/service-accounts.key",
         f"--root-ca-file={pki}/ca.crt",
@@ -122,15 +139,25 @@ def _controllers(plan: Plan, program: Path) -> list[str]:
     ]
 
 
-def _scheduler(plan: Plan, program: Path) -> list[str]:
+def _scheduler(plan: Plan, folder: Path, program: Path) -> list[str]:
     kubeconfig = f"{plan.folder}/pki/kube-scheduler.kubeconfig"
+    settings: JsonObject = {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "clientConnection": {"kubeconfig": kubeconfig, "qps": _QPS, "burst": _BURST},
+        "leaderElection": {"leaderElect": False},
+    }
+    if not plan.nodes:
+        no_spread = {"name": "PodTopologySpread", "args": {"defaultingType": "List"}}
+        profile = {"schedulerName": "default-scheduler", "pluginConfig": [no_spread]}
+        settings |= {"percentageOfNodesToScore": _COMPARED_PERCENT, "profiles": [profile]}
+    path = folder / "kube-scheduler.json"
+    path.write_text(json.dumps(settings, indent=1))
     return [
         str(program),
-        f"--kubeconfig={kubeconfig}",
+        f"--config={path}",
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",
         "--bind-address=127.0.0.1",
-        "--leader-elect=false",
-        *_UNBRIDLED,
         "--profiling=false",
     ]
