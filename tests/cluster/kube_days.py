@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -81,8 +82,11 @@ def label_node(api: client.ApiClient, name: str, value: str | None) -> None:
 
 
 def serve(api: client.ApiClient, namespace: str, *, replicas: int = 3, loads_for_s: int = 0) -> Service:
-    """Deploy the endpoint in a namespace that game days may hit, and wait until it answers."""
+    """Deploy the endpoint in a namespace that game days may hit, on a whole cluster, until it answers."""
     allow_namespace(api, namespace)
+    nodes = [each.metadata.name for each in client.CoreV1Api(api).list_node().items]
+    # One that another test has hurt may only just be coming back: two replicas would be on another.
+    assert wait_until(lambda: all(is_node_well(api, name) for name in nodes), timeout_s=60)
     url = deploy(api, namespace, replicas=replicas, loads_for_s=loads_for_s)
     service = Service(api=api, namespace=namespace, url=url)
     service.await_ready(replicas)
@@ -91,12 +95,13 @@ def serve(api: client.ApiClient, namespace: str, *, replicas: int = 3, loads_for
 
 
 def lent_node(service: Service, *, among: Callable[[str], bool] = bool) -> str:
-    """Return a node with a replica, once nobody else has pods on it, and label it as one to be hit."""
+    """Return a node with few replicas, one if can be, that nobody else has pods on, labelled as to be hit."""
     client_of = connect(Cluster(namespaces=(), kubeconfig=os.environ[KUBECONFIG_VARIABLE]))
     free: list[str] = []
 
     def is_found() -> bool:
-        for name in filter(among, sorted(set(service.ready().values()))):
+        places = Counter(service.ready().values())
+        for name in filter(among, sorted(places, key=lambda each: (places[each], each))):
             is_free = not strangers_of(pods_on(client_of, name), [service.namespace])
             if is_free and is_node_well(service.api, name):
                 free.append(name)

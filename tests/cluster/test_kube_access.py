@@ -41,9 +41,9 @@ def refused(folder: Path, service: Service, **cluster: str) -> tuple[int, str]:
         document["extensions"][0]["target"]["kubernetes"] |= cluster
 
     path = write_day(folder, "pod-kill", service, change)
-    before = service.ready()
+    before = service.containers()
     done = overproof("gameday", "run", path, "--out", folder / "runs")
-    assert service.ready() == before
+    assert service.containers() == before
     said = [line for line in done.stderr.splitlines() if line.startswith("overproof:")]
     assert len(said) == 1, done.stderr
     return done.returncode, said[0]

@@ -107,7 +107,7 @@ def container_of(service: Service, name: str) -> tuple[str, int]:
 
 def restarts_of(service: Service) -> dict[str, int]:
     """Return how often each pod's container was started again."""
-    return {name: container_of(service, name)[1] for name in service.ready()}
+    return {name: container_of(service, name)[1] for name in service.containers()}
 
 
 def hands_left(service: Service) -> list[str]:
@@ -200,8 +200,8 @@ def test_without_a_liveness_probe_a_hang_fails_the_day_and_is_ended_by_undoing(
 ) -> None:
     def soon(document: JsonObject) -> None:
         on_the_shipped_service(document)
-        document["method"][1]["provider"]["arguments"]["within_s"] = 30
-        document["extensions"][0]["recovery_s"] = 25
+        document["method"][1]["provider"]["arguments"]["within_s"] = 20
+        document["extensions"][0]["recovery_s"] = 15
 
     before = restarts_of(service)
 

@@ -57,8 +57,8 @@ def draining(document: JsonObject, node: str) -> None:
 
 def soon(document: JsonObject) -> None:
     """Expect it to be back within seconds, so that what does not come is known soon."""
-    document["method"][1]["provider"]["arguments"]["within_s"] = 20
-    document["extensions"][0]["recovery_s"] = 15
+    document["method"][1]["provider"]["arguments"]["within_s"] = 12
+    document["extensions"][0]["recovery_s"] = 10
 
 
 def test_a_killed_pod_is_replaced_and_the_day_passes_with_its_times(service: Service, tmp_path: Path) -> None:

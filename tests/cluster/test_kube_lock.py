@@ -41,7 +41,7 @@ def test_the_second_is_refused_and_the_first_stops_once_its_namespace_is_taken_f
     service: Service, tmp_path: Path
 ) -> None:
     path = write_day(tmp_path, "pod-kill", service, with_steady(60))
-    pods = service.ready()
+    before = service.containers()
     command = [sys.executable, "-m", "overproof", "gameday", "run", str(path), "--out", str(tmp_path / "one")]
     with (tmp_path / "said").open("w") as said:
         first = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
@@ -66,4 +66,4 @@ def test_the_second_is_refused_and_the_first_stops_once_its_namespace_is_taken_f
     assert status == 3
     assert "somebody else has taken it from us" in (tmp_path / "said").read_text()
     assert holder(service) == "somebody else"  # not ours to remove any more
-    assert service.ready() == pods
+    assert service.containers() == before

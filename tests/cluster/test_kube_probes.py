@@ -57,6 +57,9 @@ def test_a_job_gets_on_by_its_steps_and_one_that_stands_still_is_told_from_it(
 
     good = job_progresses("good", step_pattern=STEPS, within_s=60)
     by_status = job_progresses("stuck", within_s=30)
+    has_said = wait_until(
+        lambda: job_progresses("stuck", step_pattern=STEPS, within_s=0)["last_step"] == 7, timeout_s=60
+    )
     stuck = job_progresses("stuck", step_pattern=STEPS, within_s=3)
     has_failed = wait_until(lambda: job_progresses("broken", within_s=0)["state"] == "failed", timeout_s=30)
     broken = job_progresses("broken", within_s=0)
@@ -64,6 +67,7 @@ def test_a_job_gets_on_by_its_steps_and_one_that_stands_still_is_told_from_it(
     assert good["outcome"] == "pass", good
     assert good["last_step"] > good["first_step"]
     assert (by_status["outcome"], by_status["state"]) == ("pass", "running")
+    assert has_said
     assert (stuck["outcome"], stuck["last_step"]) == ("fail", 7)
     assert has_failed, broken
     assert broken["outcome"] == "fail"

@@ -24,7 +24,7 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from reports.run import load_run
 from tests.cluster.images import ENDPOINT_IMAGE
-from tests.cluster.kube_days import overproof
+from tests.cluster.kube_days import overproof, told
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 from tests.cluster.pod_metrics import serving_pod_metrics
 from tests.cluster.running import Hosts
@@ -155,13 +155,14 @@ def spike(folder: Path, *, at_s: int, for_s: int, duration_s: int, expect: JsonO
     return path
 
 
-def judged(path: Path, url: str) -> tuple[int, Finding]:
-    """Run the load; return its exit code and what came of the autoscaler."""
+def judged(path: Path, url: str) -> tuple[int, Finding, dict[str, str]]:
+    """Run the load; return its exit code, what came of the autoscaler, and what every rule came to."""
     done = overproof("load", "run", path, "--endpoint", url, "--out", path.parent / "runs")
     folders = [each for each in (path.parent / "runs").glob("*-load-*") if not each.is_symlink()]
     assert len(folders) == 1, done.stderr
-    (found,) = [f for f in load_run(folders[0]).findings if f.rule == "autoscale"]
-    return done.returncode, found
+    run = load_run(folders[0])
+    (found,) = [f for f in run.findings if f.rule == "autoscale"]
+    return done.returncode, found, told(run)
 
 
 def test_a_spike_brings_replicas_and_its_end_takes_them_back(
@@ -175,12 +176,12 @@ def test_a_spike_brings_replicas_and_its_end_takes_them_back(
         with aiming_at(aim_at(place[-1])):
             up = replicas_between("chat", 2, 3, within_s=90)
             down = replicas_between("chat", 1, 1, within_s=90)
-        status, found = running.result()
+        status, found, every = running.result()
 
     assert (up["outcome"], down["outcome"]) == ("pass", "pass"), (up, down)
     assert "its autoscaler wants" in up["observed"]
     assert found.outcome is Outcome.PASS, found
-    assert status in (0, 3)
+    assert status in (0, 3), every
 
 
 def test_an_autoscaler_that_does_not_follow_fails_the_spike(
@@ -193,7 +194,7 @@ def test_an_autoscaler_that_does_not_follow_fails_the_spike(
         tmp_path, at_s=6, for_s=24, duration_s=35, expect={"scale_up": {"to_min": 2, "within_s": 15}}
     )
 
-    status, found = judged(path, scaled)
+    status, found, _ = judged(path, scaled)
 
     assert (status, found.outcome) == (1, Outcome.FAIL), found
 

@@ -11,7 +11,6 @@ import os
 import random
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from tests.cluster.kube_days import Service, allow_namespace, lent_node, take_ba
 from tests.cluster.node import PAUSE_IMAGE
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 from tests.cluster.running import Hosts
+from tests.cluster.workload import evictions_refused
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -186,9 +186,10 @@ def test_the_first_no_of_a_budget_breaks_the_stock_drain_and_is_asked_again_by_o
     stock_nodes.uncordon_node(name=node)
     service.await_ready(REPLICAS + len(service.core.list_node().items))
 
+    before = evictions_refused(service.api)
+
     def let_go() -> None:
-        wait_until(lambda: is_cordoned(service, node), timeout_s=30)
-        time.sleep(2)
+        wait_until(lambda: evictions_refused(service.api) > before, timeout_s=50, interval_s=1)
         budget(1)
 
     owner = threading.Thread(target=let_go)

@@ -11,6 +11,7 @@ from kubernetes import client
 from probes.child import wait_until
 from tests.cluster.running import Hosts
 from tests.cluster.workload import (
+    containers,
     deploy,
     diagnosis,
     is_node_ready,
@@ -34,10 +35,14 @@ def healed(hosts: Hosts, api: client.ApiClient) -> Iterator[None]:
     assert wait_until(lambda: is_node_well(api, NODE), timeout_s=60)
 
 
-def seconds_until(condition: Callable[[], bool], *, timeout_s: float, tell: Callable[[], str]) -> float:
-    started = time.monotonic()
+def await_(condition: Callable[[], bool], *, timeout_s: float, tell: Callable[[], str]) -> None:
     assert wait_until(condition, timeout_s=timeout_s), tell()
-    return time.monotonic() - started
+
+
+def silent_s(api: client.ApiClient, node: str) -> float:
+    """Return for how long a node has not renewed its lease: from then on the cluster's clocks count."""
+    lease = client.CoordinationV1Api(api).read_namespaced_lease(node, "kube-node-lease")
+    return time.time() - float(lease.spec.renew_time.timestamp())
 
 
 @pytest.mark.usefixtures("healed")
@@ -46,7 +51,7 @@ def test_pods_of_a_silent_node_come_back_elsewhere_by_the_clocks_of_the_cluster(
     api: client.ApiClient, hosts: Hosts, namespace: str, fault: str
 ) -> None:
     url, tell = deploy(api, namespace, replicas=3), diagnosis(api, namespace)
-    seconds_until(lambda: len(ready_pods(api, namespace)) == 3, timeout_s=60, tell=tell)
+    await_(lambda: len(ready_pods(api, namespace)) == 3, timeout_s=60, tell=tell)
     on_node = {pod for pod, node in ready_pods(api, namespace).items() if node == NODE}
     assert on_node
     clocks = hosts.plan.clocks
@@ -55,18 +60,14 @@ def test_pods_of_a_silent_node_come_back_elsewhere_by_the_clocks_of_the_cluster(
         hosts.stop_service(NODE, "kubelet")
     else:
         hosts.cut(NODE)
-    not_ready_s = seconds_until(lambda: not is_node_ready(api, NODE), timeout_s=60, tell=tell)
-    elsewhere_s = seconds_until(
-        lambda: len(set(ready_pods(api, namespace)) - on_node) >= 3,
-        timeout_s=90,
-        tell=tell,
-    )
+    await_(lambda: not is_node_ready(api, NODE), timeout_s=60, tell=tell)
+    not_ready_s = silent_s(api, NODE)
+    await_(lambda: len(set(ready_pods(api, namespace)) - on_node) >= 3, timeout_s=90, tell=tell)
+    elsewhere_s = silent_s(api, NODE)
 
-    # A lease is up to a quarter of its duration old when its node falls silent.
-    renewal_s = clocks.lease_duration_s / 4
-    assert not_ready_s >= clocks.node_monitor_grace_s - renewal_s - clocks.node_monitor_period_s
-    assert elsewhere_s >= clocks.toleration_s - 1
-    assert wait_until(lambda: replica_that_answers(url) is not None, timeout_s=10)
+    assert not_ready_s >= clocks.node_monitor_grace_s
+    assert elsewhere_s >= clocks.node_monitor_grace_s + clocks.toleration_s
+    assert wait_until(lambda: replica_that_answers(url) is not None, timeout_s=30)
 
 
 @pytest.mark.usefixtures("healed")
@@ -74,15 +75,16 @@ def test_containers_outlive_their_kubelet_and_their_node_comes_back(
     api: client.ApiClient, hosts: Hosts, namespace: str
 ) -> None:
     deploy(api, namespace, replicas=3)
-    seconds_until(lambda: len(ready_pods(api, namespace)) == 3, timeout_s=60, tell=diagnosis(api, namespace))
-    before = ready_pods(api, namespace)
+    await_(lambda: len(ready_pods(api, namespace)) == 3, timeout_s=60, tell=diagnosis(api, namespace))
+    before = containers(api, namespace)
 
     hosts.stop_service(NODE, "kubelet")
     time.sleep(3)
     hosts.start_service(NODE, "kubelet")
     time.sleep(3)
 
-    assert ready_pods(api, namespace) == before
+    assert containers(api, namespace) == before
+    assert wait_until(lambda: len(ready_pods(api, namespace)) == 3, timeout_s=30)
 
 
 @pytest.mark.usefixtures("healed")
@@ -90,9 +92,9 @@ def test_a_node_without_power_comes_back_with_it(api: client.ApiClient, hosts: H
     tell = diagnosis(api, namespace)
 
     hosts.switch_off(NODE)
-    seconds_until(lambda: not is_node_ready(api, NODE), timeout_s=60, tell=tell)
+    await_(lambda: not is_node_ready(api, NODE), timeout_s=60, tell=tell)
     hosts.switch_on(NODE)
-    seconds_until(lambda: is_node_ready(api, NODE), timeout_s=60, tell=tell)
+    await_(lambda: is_node_ready(api, NODE), timeout_s=60, tell=tell)
 
     deploy(api, namespace, replicas=3)
-    seconds_until(lambda: NODE in ready_pods(api, namespace).values(), timeout_s=60, tell=tell)
+    await_(lambda: NODE in ready_pods(api, namespace).values(), timeout_s=60, tell=tell)

@@ -21,10 +21,14 @@ def test_a_service_answers_across_nodes_from_outside_and_from_a_pod(
     pods = ready_pods(api, namespace)
 
     assert wait_until(lambda: asked(url) == set(pods), timeout_s=30), asked(url)
-    from_pods = {pod: _ask_from(api, namespace, pod, url) for pod in pods}
+    from_pods: dict[str, str] = {}
+
+    def are_answered() -> bool:
+        from_pods.update({pod: _ask_from(api, namespace, pod, url) for pod in pods})
+        return set(from_pods.values()) == {"[200, 200, 200, 200]"}
 
     assert len(set(pods.values())) == 3
-    assert set(from_pods.values()) == {"[200, 200, 200, 200]"}, from_pods
+    assert wait_until(are_answered, timeout_s=30), from_pods
 
 
 def asked(url: str) -> set[str | None]:

@@ -64,9 +64,29 @@ def _container(loads_for_s: int) -> dict[str, object]:
 
 def ready_pods(api: client.ApiClient, namespace: str) -> dict[str, str]:
     """Return the node of each pod that is ready and not about to go."""
+    rows = _staying(api, namespace)
+    return {pod.metadata.name: pod.spec.node_name for pod in rows if is_ready(pod.status.conditions)}
+
+
+def containers(api: client.ApiClient, namespace: str) -> dict[str, list[str]]:
+    """Return the containers of each pod that is not about to go, ready or not."""
+    rows = _staying(api, namespace)
+    return {pod.metadata.name: [c.container_id for c in pod.status.container_statuses or ()] for pod in rows}
+
+
+def _staying(api: client.ApiClient, namespace: str) -> list[client.V1Pod]:
     pods = client.CoreV1Api(api).list_namespaced_pod(namespace).items
-    staying = [pod for pod in pods if pod.metadata.deletion_timestamp is None]
-    return {pod.metadata.name: pod.spec.node_name for pod in staying if is_ready(pod.status.conditions)}
+    return [pod for pod in pods if pod.metadata.deletion_timestamp is None]
+
+
+def evictions_refused(api: client.ApiClient) -> float:
+    """Return how many evictions this API server has refused so far, since a disruption budget said no."""
+    answer = api.call_api("GET", f"{api.configuration.host}/metrics")
+    refused = (
+        line for line in answer.read().decode().splitlines() if line.startswith("apiserver_request_total{")
+    )
+    ours = [line for line in refused if 'subresource="eviction"' in line and 'code="429"' in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in ours)
 
 
 def is_node_ready(api: client.ApiClient, name: str) -> bool:
@@ -75,9 +95,10 @@ def is_node_ready(api: client.ApiClient, name: str) -> bool:
 
 
 def is_node_well(api: client.ApiClient, name: str) -> bool:
-    """Say whether a node is ready, and nothing keeps pods away from it any more."""
+    """Say whether a node is ready, and the platform keeps pods away from it no more."""
     node = client.CoreV1Api(api).read_node(name)
-    return is_ready(node.status.conditions) and not node.spec.taints
+    taints = [each.key for each in node.spec.taints or () if each.key.startswith("node.kubernetes.io/")]
+    return is_ready(node.status.conditions) and not taints
 
 
 def replica_that_answers(url: str, *, timeout_s: float = 2) -> str | None:
