@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -89,7 +90,10 @@ def why_no_way(cluster: Cluster) -> str:
     settings = connect_api(cluster.kubeconfig, cluster.context, is_direct=True).settings
     if urlsplit(settings.host).scheme != "https":
         return f"{settings.host}: is reached without TLS, which is what keeps a relay out of what passes"
-    return f"the API is reached by a proxy already, {settings.proxy}" if settings.proxy else ""
+    bypasses = import_module("kubernetes.client.rest").should_bypass_proxies
+    if settings.proxy and not bypasses(settings.host, settings.no_proxy or ""):
+        return f"the API is reached by a proxy already, {settings.proxy}"
+    return ""
 
 
 class WayToApi:
