@@ -85,6 +85,10 @@ def capture_loss(
     found = [check_node(client, name, aim.cluster.namespaces) for name in names]
     on_them = [p for _, pods in found for p in pods if p["metadata"]["namespace"] in aim.cluster.namespaces]
     moving = [pod for pod in on_them if not is_of_daemon(pod) and not is_mirror(pod)]
+    if not moving:
+        raise FaultRefused(
+            f"{', '.join(names)}: no pod of the target is there, so nothing would have to heal"
+        )
     clocks = clocks_of(fault, read_clocks(client, dict(aim.cluster.clocks), names, moving))
     if undo_after_s <= clocks.platform_s:
         raise FaultRefused(

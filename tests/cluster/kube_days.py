@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,15 +207,13 @@ def kill_all(mark: str) -> int:
 
 
 def decided_day(
-    path: Path, *, tries: int = 3, beside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    path: Path, *, tries: int = 3, before_again: Callable[[], object] = lambda: None
 ) -> tuple[int, Run]:
-    """Run a game day, again where only our own load client fell behind; a FAIL is never asked twice.
-
-    ``beside`` is entered anew for each.
-    """
-    for _ in range(tries):
-        with beside():
-            status, run = run_day(path)
+    """Run a game day, again where only our own load client fell behind; a FAIL is never asked twice."""
+    for number in range(tries):
+        if number:
+            before_again()
+        status, run = run_day(path)
         if run.outcome is not Outcome.INCONCLUSIVE or outcome_of(run, "client") == "pass":
             break
     return status, run
