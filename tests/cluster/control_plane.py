@@ -21,7 +21,9 @@ UPLINK = "machine"  # the cluster's end of the wire to the machine
 _QPS, _BURST = 300, 600
 # What follows is for a cluster without workers, whose thousand nodes are simulated and all alike.
 _COMPARED_PERCENT = 5  # of the nodes by the scheduler for a pod: by itself it looks at 42
-_CONTROLLERS = "*,-ttl-controller,-persistentvolume-attach-detach-controller"  # the two write to each node, in vain
+_CONTROLLERS = (
+    "*,-ttl-controller,-persistentvolume-attach-detach-controller"  # the two write to each node, in vain
+)
 _GARBAGE_PERCENT = 400  # the programs may hold more memory, and spend less on giving it back
 
 
