@@ -31,7 +31,7 @@ JSON, MERGE, STRATEGIC = (
     "application/strategic-merge-patch+json",
 )
 _LOOK_S = 5.0  # the first call has to answer sooner, so that a wrong address is known soon
-FORBIDDEN = 403
+FORBIDDEN, GONE = 403, 410
 _MEANS = {
     401: "does not know us: the token or certificate has expired, or is not of this cluster",
     FORBIDDEN: "does not allow us",
@@ -132,7 +132,13 @@ class KubeClient:
         rows: list[JsonObject] = []
         asked: dict[str, object] = {"limit": PAGE} | query
         while True:
-            page = self.ask("GET", path, query=asked)
+            try:
+                page = self.ask("GET", path, query=asked)
+            except ApiRefused as error:
+                if error.status != GONE or "continue" not in asked:
+                    raise
+                rows, asked = [], dict(query)  # too slow for that version: all anew, and at once
+                continue
             rows += page.get("items") or []
             if not (token := (page.get("metadata") or {}).get("continue")):
                 return rows, str(page["metadata"]["resourceVersion"])

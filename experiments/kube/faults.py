@@ -16,8 +16,9 @@ from experiments.kube.evict import evict
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import is_leaving, is_mirror, is_of_daemon, name_of, uid_of, waits_for
 from experiments.kube.samples import hit_ids
+from experiments.kube.tally import Tally
 from experiments.kube.undo_steps import Api, UndoStep, carry_out, make_change, read, step_from_json, value_at
-from experiments.kube.workloads import count, path_of, pods_of, see_whole, title_of
+from experiments.kube.workloads import count, path_of, pods_of, say_whole, see_whole, title_of
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 
@@ -116,8 +117,9 @@ def see_back(captured: JsonObject, view: PodView) -> tuple[bool, str]:
 def await_back(captured: JsonObject, *, within_s: float) -> tuple[bool, str]:
     """Watch until every workload is whole again, at most so long."""
     view = PodView(client_of(captured), _spaces(captured))
-    view.follow(lambda: see_back(captured, view)[0], within_s=within_s)
-    return see_back(captured, view)
+    tally = Tally(captured["workloads"], view, without=hit_ids(captured))
+    view.follow(lambda: say_whole(tally.rows())[0], within_s=within_s)
+    return say_whole(tally.rows())
 
 
 def undo_pods(captured: JsonObject) -> Undoing:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from experiments.kube.client import ApiRefused, KubeClient
-from experiments.kube.pods import uid_of
+from experiments.kube.pods import controller_of, node_of, uid_of
 from probes.json_types import JsonObject
 
 _GONE = 410  # the version that a watch was to go on from is too old: list anew
@@ -23,12 +23,18 @@ class PodView:
         self._paths = {name: f"/api/v1/namespaces/{name}/pods" for name in namespaces}
         self._versions: dict[str, str] = {}
         self._pods: dict[str, dict[str, JsonObject]] = {name: {} for name in self._paths}
+        self._of: dict[str, dict[str, JsonObject]] = {}  # the same by the uid of their controller
+        self.changes: dict[str, int] = {}  # by the uid of a controller: how often its pods have changed
         self.seen_ns = 0  # when the API last told us anything
 
     @property
     def pods(self) -> list[JsonObject]:
         """Every pod."""
         return [pod for known in tuple(self._pods.values()) for pod in tuple(known.values())]
+
+    def pods_under(self, controller: str) -> list[JsonObject]:
+        """Return the pods whose controller has this uid."""
+        return [*self._of.get(controller, {}).values()]
 
     def refresh(self) -> None:
         """List every pod anew.
@@ -79,20 +85,43 @@ class PodView:
 
     def _list(self, name: str) -> None:
         rows, self._versions[name] = self._client.listed_at(self._paths[name], **self._query)
-        self._pods[name] = {uid_of(pod): _slim(pod) for pod in rows}
+        former, self._pods[name] = self._pods[name], {uid_of(pod): _slim(pod) for pod in rows}
+        for pod in former.values():
+            self._forget(pod)
+        for pod in self._pods[name].values():
+            self._remember(pod)
         self.seen_ns = time.time_ns()
 
     def _take(self, name: str, change: JsonObject) -> None:
         found = change["object"]
         self._versions[name] = str(found["metadata"]["resourceVersion"])
         self.seen_ns = time.time_ns()
+        if change["type"] not in ("ADDED", "MODIFIED", "DELETED"):
+            return
+        if (former := self._pods[name].get(uid_of(found))) is not None:
+            self._forget(former)
         if change["type"] == "DELETED":
             self._pods[name].pop(uid_of(found), None)
-        elif change["type"] in ("ADDED", "MODIFIED"):
-            self._pods[name][uid_of(found)] = _slim(found)
+        else:
+            self._pods[name][uid_of(found)] = pod = _slim(found)
+            self._remember(pod)
+
+    def _remember(self, pod: JsonObject) -> None:
+        controller = _controller_uid(pod)
+        self._of.setdefault(controller, {})[uid_of(pod)] = pod
+        self.changes[controller] = self.changes.get(controller, 0) + 1
+
+    def _forget(self, pod: JsonObject) -> None:
+        controller = _controller_uid(pod)
+        self._of[controller].pop(uid_of(pod), None)
+        self.changes[controller] += 1
+
+
+def _controller_uid(pod: JsonObject) -> str:
+    return str((controller_of(pod) or {}).get("uid", ""))
 
 
 def _slim(pod: JsonObject) -> JsonObject:
-    """Drop who wrote which field: a third of a pod, of no use to us, and kept for each of thousands."""
+    """Drop who wrote which field, and of its spec all but the node: of no use, and kept of thousands."""
     pod["metadata"].pop("managedFields", None)
-    return pod
+    return pod | {"spec": {"nodeName": node_of(pod)}}

@@ -1,11 +1,13 @@
-"""Watches workloads and nodes of a cluster while a game day runs: a row each at every change and each second.
+"""Watches workloads and nodes of a cluster while a game day runs: a row of each at every change of it.
 
-By watches, so that a game day costs the API a handful of calls a minute; no row is written while the API does
-not answer, so that silence is never taken for health.
+By watches, so that a game day costs the API a handful of calls a minute. Each second there is one row at
+least, of any of them: it says that all are as they were. None is written while the API does not answer, so
+that silence is never taken for health.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ from experiments.kube.observed import node_trouble
 from experiments.kube.pod_view import PodView
 from experiments.kube.pods import condition_of
 from experiments.kube.samples import KUBE_SERIES, NODE, workload_subject
-from experiments.kube.workloads import count, find_workloads
+from experiments.kube.tally import Tally
+from experiments.kube.workloads import Counted, find_workloads
 from probes.errors import RecordError, TargetError
 from probes.json_types import JsonObject
 from reports.record import RunWriter
@@ -26,14 +29,34 @@ FRESH_NS = 8_000_000_000  # a watch ends in good order every 5 s; beyond this no
 _TURN_S = 5.0
 
 
+class _Space:
+    """The workloads of one namespace, as whoever watches it has last counted them."""
+
+    def __init__(self, client: KubeClient, name: str, workloads: Sequence[JsonObject]) -> None:
+        self.view = PodView(client, [name])
+        self._tally = Tally(workloads, self.view)
+        self.counted: list[Counted] = []
+        self.seen_ns = 0  # as of when
+
+    def count(self) -> None:
+        """Count anew."""
+        seen_ns = self.view.seen_ns
+        self.counted = self._tally.rows()
+        self.seen_ns = seen_ns
+
+
 class KubeSampler:
     """Samples in threads of its own, from ``start`` to ``stop``."""
 
     def __init__(
         self, client: KubeClient, workloads: Sequence[JsonObject], nodes: Sequence[str], writer: RunWriter
     ) -> None:
-        self._workloads, self._nodes, self._writer = workloads, nodes, writer
-        self._view = PodView(client, sorted({str(row["namespace"]) for row in workloads}))
+        self._nodes, self._writer = nodes, writer
+        own: dict[str, list[JsonObject]] = {}
+        for row in workloads:
+            own.setdefault(str(row["namespace"]), []).append(row)
+        self._spaces = [_Space(client, name, rows) for name, rows in own.items()]
+        self._written: dict[str, JsonObject] = {}  # by subject, what was said last
         self._client = client
         self._known_nodes: dict[str, JsonObject] = {}
         self._nodes_seen_ns = 0
@@ -41,9 +64,10 @@ class KubeSampler:
         self._lock = threading.Lock()
         self._last_ns = 0
         self.error: RecordError | None = None  # what ended the sampling, for the main thread to raise
-        watches = (
-            [threading.Thread(target=self._watch_pods, daemon=True, name="kube-pods")] if workloads else []
-        )
+        watches = [
+            threading.Thread(target=self._watch_pods, args=(space,), daemon=True, name="kube-pods")
+            for space in self._spaces
+        ]
         watches += (
             [threading.Thread(target=self._watch_nodes, daemon=True, name="kube-nodes")] if nodes else []
         )
@@ -61,12 +85,17 @@ class KubeSampler:
 
     def _tick(self) -> None:
         while not self._leaving.wait(EVERY_S):
-            self._write()
+            self._write(is_tick=True)
 
-    def _watch_pods(self) -> None:
+    def _watch_pods(self, space: _Space) -> None:
+        def has_to_end() -> bool:
+            space.count()
+            self._write()
+            return self._leaving.is_set()
+
         while not self._leaving.is_set():
             try:
-                self._view.follow(self._changed, within_s=60.0)
+                space.view.follow(has_to_end, within_s=math.inf)
             except TargetError as error:
                 self._silent(error)
 
@@ -74,7 +103,8 @@ class KubeSampler:
         while not self._leaving.is_set():
             try:
                 rows, version = self._client.listed_at("/api/v1/nodes")
-                self._known_nodes = {str(row["metadata"]["name"]): row for row in rows}
+                every = {str(row["metadata"]["name"]): row for row in rows}
+                self._known_nodes = {name: every[name] for name in self._nodes if name in every}
                 self._nodes_seen_ns = time.time_ns()
                 self._follow_nodes(version)
             except TargetError as error:
@@ -85,49 +115,50 @@ class KubeSampler:
             while not self._leaving.is_set():
                 for change in self._client.watch("/api/v1/nodes", version, within_s=_TURN_S):
                     version = str(change["object"]["metadata"]["resourceVersion"])
-                    if change["type"] in ("ADDED", "MODIFIED"):
-                        self._known_nodes[str(change["object"]["metadata"]["name"])] = change["object"]
-                        self._nodes_seen_ns = time.time_ns()
-                        self._write()
-                    elif change["type"] == "DELETED":
-                        self._known_nodes.pop(str(change["object"]["metadata"]["name"]), None)
-                        self._nodes_seen_ns = time.time_ns()
-                        self._write()
+                    self._take_node(change)
                 self._nodes_seen_ns = time.time_ns()
         except ApiRefused as error:
             if error.status != 410:  # the version is too old: listed anew
                 raise
+
+    def _take_node(self, change: JsonObject) -> None:
+        self._nodes_seen_ns = time.time_ns()
+        name = str(change["object"]["metadata"].get("name", ""))
+        if name not in self._nodes:  # of a thousand others nothing is said, nor kept
+            return
+        if change["type"] in ("ADDED", "MODIFIED"):
+            self._known_nodes[name] = change["object"]
+        elif change["type"] == "DELETED":
+            self._known_nodes.pop(name, None)
+        self._write()
 
     def _silent(self, error: TargetError) -> None:
         if not self._leaving.is_set():
             self._writer.event("controller", "cluster.silent", reason=str(error))
         self._leaving.wait(EVERY_S)
 
-    def _changed(self) -> bool:
-        self._write()
-        return self._leaving.is_set()
-
-    def _write(self) -> None:
-        """Write one row for each, all of one moment, unless what is known is stale."""
+    def _write(self, *, is_tick: bool = False) -> None:
+        """Write a row of each that has changed, at a tick of one at least, unless what is known is stale."""
         with self._lock:
             t_ns = max(time.time_ns(), self._last_ns + 1)
-            ages = [t_ns - self._view.seen_ns] if self._workloads else []
+            ages = [t_ns - space.seen_ns for space in self._spaces]
             ages += [t_ns - self._nodes_seen_ns] if self._nodes else []
             if self._leaving.is_set() or self.error is not None or max(ages, default=0) > FRESH_NS:
                 return
             self._last_ns = t_ns
+            rows = self._rows()
+            changed = [row for row in rows if self._written.get(row["subject"]) != row]
+            self._written |= {row["subject"]: row for row in changed}
+            at = {"t_ns": t_ns, "seen_ns": t_ns - max(ages, default=0)}
             try:
-                for row in self._rows():
-                    self._writer.sample(
-                        KUBE_SERIES, {"t_ns": t_ns, "seen_ns": t_ns - max(ages, default=0)} | row
-                    )
+                for row in changed or rows[-1:] if is_tick else changed:
+                    self._writer.sample(KUBE_SERIES, at | row)
             except RecordError as error:
                 self.error = error
 
     def _rows(self) -> list[JsonObject]:
-        pods, rows = self._view.pods, []
-        for workload in self._workloads:
-            seen = count(workload, pods)
+        rows = []
+        for workload, seen in (row for space in self._spaces for row in space.counted):
             is_serving = bool(seen["ready"] >= seen["wanted"] and not seen["waits_for"])
             rows.append(
                 {"subject": workload_subject(workload), "is_serving": is_serving}

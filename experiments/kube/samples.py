@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from probes.json_types import JsonObject
 
@@ -33,7 +34,7 @@ def find_whole(
     for t_ns, seen in by_time(rows, since_ns):
         if not wanted | nodes <= seen.keys():
             continue
-        if has_blinded and any(int(row["seen_ns"]) < since_ns for row in seen.values()):
+        if has_blinded and max(int(row["seen_ns"]) for row in seen.values()) < since_ns:
             continue  # what was known before we were cut off says nothing of what is
         are_back = all(seen[name]["is_serving"] and not replaced & ids(seen[name]) for name in wanted)
         if are_back and all(seen[name]["is_serving"] for name in nodes):
@@ -48,12 +49,21 @@ def nodes_awaited(captured: JsonObject) -> list[str]:
 
 
 def by_time(rows: Iterable[JsonObject], since_ns: int) -> list[tuple[int, dict[str, JsonObject]]]:
-    """Return the rows of each moment by subject, in order."""
-    found: dict[int, dict[str, JsonObject]] = {}
-    for row in rows:
-        if row["t_ns"] >= since_ns:
-            found.setdefault(int(row["t_ns"]), {})[str(row["subject"])] = row
-    return sorted(found.items())
+    """Return each moment at which anything was written, with the row of each subject that holds then.
+
+    A subject has a row when it changes. That any is written at all says that the others are as they were.
+    """
+    found: list[tuple[int, dict[str, JsonObject]]] = []
+    holds: dict[str, JsonObject] = {}
+    for t_ns, own in groupby(sorted(rows, key=_time_of), key=_time_of):
+        holds = holds | {str(row["subject"]): row for row in own}
+        if t_ns >= since_ns:
+            found.append((t_ns, holds))
+    return found
+
+
+def _time_of(row: JsonObject) -> int:
+    return int(row["t_ns"])
 
 
 def ids(row: JsonObject) -> set[str]:

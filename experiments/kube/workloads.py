@@ -6,7 +6,9 @@ and says all is well while that is down.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from experiments.kube.client import KubeClient
 from experiments.kube.pods import (
@@ -32,35 +34,61 @@ _PATHS = {
 }
 
 
+_MANY = 20  # objects of one kind: more are read by one list, however many others that brings along
+Counted = tuple[JsonObject, JsonObject]  # a workload, and what ``count`` returns of it
+
+
 def path_of(kind: str, namespace: str, name: str) -> str:
     """Return where the API keeps an object of one of the kinds that we know."""
     return _PATHS[kind].format(namespace, name)
 
 
+class _Owner(NamedTuple):
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
 def find_workloads(client: KubeClient, pods: Iterable[JsonObject]) -> list[JsonObject]:
     """Return each workload that these pods belong to, once."""
-    found: dict[str, JsonObject] = {}
-    looked: set[str] = set()
-    for pod in pods:
-        owner = controller_of(pod)
-        if owner is None or owner["uid"] in looked:
-            continue
-        looked.add(owner["uid"])
-        namespace = str(pod["metadata"]["namespace"])
-        row = _workload(client, str(owner["kind"]), namespace, str(owner["name"]), str(owner["uid"]))
-        found.setdefault(row["uid"], row)
-    return list(found.values())
+    owners = [*dict.fromkeys(owner for pod in pods if (owner := _owner_of(pod)) is not None)]
+    read = _read(client, owners)
+    sets = {owner: _owner_of(whole) for owner, whole in read.items() if owner.kind == "ReplicaSet"}
+    above = {owner: top for owner, top in sets.items() if top is not None and top.kind == DEPLOYMENT}
+    read |= _read(client, [*dict.fromkeys(above.values())])
+    return [_row(top, read.get(top)) for top in dict.fromkeys(above.get(owner, owner) for owner in owners)]
 
 
-def _workload(client: KubeClient, kind: str, namespace: str, name: str, uid: str) -> JsonObject:
-    row: JsonObject = {"kind": kind, "namespace": namespace, "name": name, "uid": uid}
-    if kind not in _PATHS:  # such as a training job: its pods are known by their owner, its size by them
-        return row | {"wanted": None, "selector": None}
-    whole = client.ask("GET", path_of(kind, namespace, name))
-    above = controller_of(whole)
-    if kind == "ReplicaSet" and above is not None and above["kind"] == DEPLOYMENT:
-        return _workload(client, DEPLOYMENT, namespace, str(above["name"]), str(above["uid"]))
-    return row | {"wanted": wanted_of(kind, whole), "selector": whole["spec"].get("selector")}
+def _owner_of(found: JsonObject) -> _Owner | None:
+    owner = controller_of(found)
+    if owner is None:
+        return None
+    return _Owner(
+        str(owner["kind"]), str(found["metadata"]["namespace"]), str(owner["name"]), str(owner["uid"])
+    )
+
+
+def _read(client: KubeClient, owners: Sequence[_Owner]) -> dict[_Owner, JsonObject]:
+    """Return the objects of the kinds that we know; where many are of one kind, by a list of these."""
+    known = [owner for owner in owners if owner.kind in _PATHS]
+    listed: dict[str, JsonObject] = {}
+    for (kind, namespace), wanted in Counter((owner.kind, owner.namespace) for owner in known).items():
+        if wanted > _MANY:
+            listed |= {uid_of(row): row for row in client.listed(path_of(kind, namespace, "").rstrip("/"))}
+    return {
+        owner: listed.get(owner.uid) or client.ask("GET", path_of(owner.kind, owner.namespace, owner.name))
+        for owner in known
+    }
+
+
+def _row(owner: _Owner, whole: JsonObject | None) -> JsonObject:
+    if whole is None:  # such as a training job: its pods are known by their owner, its size by them
+        return owner._asdict() | {"wanted": None, "selector": None}
+    return owner._asdict() | {
+        "wanted": wanted_of(owner.kind, whole),
+        "selector": whole["spec"].get("selector"),
+    }
 
 
 def wanted_of(kind: str, whole: JsonObject) -> int:
@@ -78,10 +106,11 @@ def title_of(workload: JsonObject) -> str:
 
 def pods_of(workload: JsonObject, pods: Iterable[JsonObject]) -> list[JsonObject]:
     """Return those of the pods that belong to a workload, finished ones apart."""
-    return [pod for pod in pods if _belongs(workload, pod) and not is_finished(pod)]
+    return [pod for pod in pods if belongs(workload, pod) and not is_finished(pod)]
 
 
-def _belongs(workload: JsonObject, pod: JsonObject) -> bool:
+def belongs(workload: JsonObject, pod: JsonObject) -> bool:
+    """Say whether a pod is one of a workload's."""
     if pod["metadata"]["namespace"] != workload["namespace"]:
         return False
     if workload["kind"] == DEPLOYMENT:  # its pods have a ReplicaSet, another one after each roll-out
@@ -138,7 +167,11 @@ def see_whole(
     workloads: Sequence[JsonObject], pods: Sequence[JsonObject], *, without: Collection[str] = ()
 ) -> tuple[bool, str]:
     """Say whether every workload has as many ready as it is to have, and what is seen of them."""
-    rows = [(workload, count(workload, pods, without=without)) for workload in workloads]
+    return say_whole([(workload, count(workload, pods, without=without)) for workload in workloads])
+
+
+def say_whole(rows: Sequence[Counted]) -> tuple[bool, str]:
+    """Say the same of workloads whose pods are counted already."""
     said = [
         f"{title_of(workload)}: {row['ready']} of {row['wanted']} ready"
         + (f", another waits ({row['waits_for'][:200]})" if row["waits_for"] else "")
