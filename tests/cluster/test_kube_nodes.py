@@ -21,14 +21,13 @@ from experiments.kube.client import connect
 from experiments.kube.cluster import Cluster
 from probes.child import wait_until
 from probes.json_types import JsonObject
-from reports.run import Run
 from tests.cluster.kube_days import (
     CATALOGUE,
     DEPLOYMENT,
     Service,
-    decided_day,
     kill_in_the_middle,
     lent_node,
+    lost_day,
     outcome_of,
     run_day,
     serve,
@@ -73,23 +72,6 @@ def zone_of_node(name: str) -> str:
     """Return the zone of a node by the plan of the cluster."""
     (zone,) = {each.zone for each in Plan(folder=Path(), network=0).nodes if each.name == name}
     return zone
-
-
-def lost_day(service: Service, node: str, path: Path) -> tuple[int, Run]:
-    """Run a game day that loses the node; again only with a replica on it, since the first has moved that."""
-
-    def is_on_it() -> bool:
-        ready = service.ready()
-        return len(ready) == 3 and node in ready.values()
-
-    def spread() -> None:
-        for _ in range(3):
-            service.core.delete_collection_namespaced_pod(service.namespace)
-            if wait_until(is_on_it, timeout_s=40):
-                return
-        pytest.fail(f"no replica comes to {node}: {service.ready()}")
-
-    return decided_day(path, before_again=spread)
 
 
 def losing(document: JsonObject, node: str, *, undo_after_s: float, recovery_s: float = RECOVERY_S) -> None:
@@ -288,7 +270,7 @@ def test_a_node_that_was_deleted_by_a_controller_that_is_killed_with_its_disk_ha
     hosts: Hosts,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The timer on its host is told to leave, at which it undoes; it may not be set to less than 82 s here."""
+    """The timer on its host is told to leave, at which it undoes; it may not be set below 82 s here."""
 
     def change(document: JsonObject) -> None:
         losing(document, node, undo_after_s=200, recovery_s=90)
