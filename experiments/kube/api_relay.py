@@ -145,7 +145,7 @@ class Relay:
     def _told(self, method: str, body: JsonObject) -> tuple[int, JsonObject]:
         if method == "PUT":
             if self._now is not None or body["kind"] not in _TROUBLES:
-                return 409, {"message": "is in the way already"}
+                return 409, {"message": f"is in the way already, or knows no {body['kind']!r}"}
             self._begin(str(body["kind"]), float(body["delay_s"]), float(body["for_s"]))
         elif method == "DELETE":
             self._end("us")

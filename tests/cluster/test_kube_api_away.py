@@ -100,7 +100,7 @@ def test_traffic_goes_on_while_the_api_is_away_and_what_was_not_seen_is_told(
 ) -> None:
     for manifest in ("namespace", "dead-man"):
         apply(api_of(os.environ[KUBECONFIG_VARIABLE]), manifest)
-    path = write_day(tmp_path, "api-away", service, soon(4, for_s=8, dead_man=True))
+    path = write_day(tmp_path, "api-away", service, soon(3, for_s=8, dead_man=True))
 
     with watched_for_fire(service, tmp_path) as fired:
         status, run = decided_day(path)
@@ -121,7 +121,7 @@ def test_traffic_goes_on_while_the_api_is_away_and_what_was_not_seen_is_told(
 def test_a_slow_api_costs_nothing_and_everything_of_ours_still_comes(
     service: Service, tmp_path: Path
 ) -> None:
-    status, run = decided_day(write_day(tmp_path, "api-slow", service, soon(4)))
+    status, run = decided_day(write_day(tmp_path, "api-slow", service, soon(2)))
 
     (fault,) = [f for f in run.findings if f.rule == "fault"]
     slow = [row for row in read_series(run, "kube_api") if row["took_ms"] >= 1400]
@@ -223,8 +223,9 @@ def test_a_data_plane_that_asks_its_control_plane_fails_the_day(
     assert outcome_of(run, "fault") == "pass"
 
 
-def test_kill_9_while_we_are_cut_off_leaves_nothing_and_nobody_cut_off(
-    service: Service, tmp_path: Path
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_whatever_ends_a_day_that_is_cut_off_nothing_is_left_and_the_next_can_begin(
+    service: Service, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     path, runs = write_day(tmp_path, "api-away", service, soon(20)), tmp_path / "runs"
     day = start_job(["gameday", "run", str(path), "--out", str(runs)], tmp_path)
@@ -239,15 +240,17 @@ def test_kill_9_while_we_are_cut_off_leaves_nothing_and_nobody_cut_off(
         wait_for(is_away, day, timeout_s=120, what="the API away")
         relay = read_relay(str(relays()[0]))
     finally:
-        day.signal(signal.SIGKILL)
-        day.wait(timeout_s=30)
+        day.signal(number)
+        ended = day.wait(timeout_s=120)
     is_gone = wait_until(lambda: not relay.is_running, timeout_s=10)
     are_gone = wait_until(lambda: not day.descendants(), timeout_s=60)
     undone = overproof("gameday", "undo", "--out", runs)
     left = overproof("gameday", "doctor", "--out", runs)
-    lapse(service)
+    if leases(service):
+        lapse(service)
     plan = overproof("gameday", "plan", path, "--out", runs)
 
+    assert ended == status, day.text()
     assert is_gone
     assert are_gone, day.descendants()
     assert (undone.returncode, left.returncode) == (0, 0), undone.stdout + left.stdout

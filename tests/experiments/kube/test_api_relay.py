@@ -130,7 +130,8 @@ def test_it_is_in_the_way_once_at_a_time(relay: RelayAt) -> None:
 
     with pytest.raises(TargetError, match="in the way already"):
         relay.tell("PUT", in_the_way(SLOW, delay_s=DELAY_S))
-    with pytest.raises(TargetError, match="in the way already"):
+    relay.tell("DELETE")
+    with pytest.raises(TargetError, match="knows no 'melt'"):
         relay.tell("PUT", in_the_way("melt"))
 
 
