@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from probes.child import wait_until
 from probes.errors import Interrupted
 from probes.interrupt import interrupt_on_signals
 from tests.cluster.cluster import ClusterError, check_machine, leftovers, remove_cluster, say, start_cluster
@@ -29,13 +31,13 @@ from tests.cluster.programs import ProgramsMissingError, find_device_plugin, fin
 from tests.cluster.running import read_plan
 
 
-def _up(folder: Path) -> int:
+def _up(folder: Path, node_count: int) -> int:
     if named := os.environ.get("KUBECONFIG"):
         say(f"KUBECONFIG names a cluster, which the tests use instead: {named}")
         return 0
     started, was_there = time.monotonic(), bool(leftovers(folder))
     try:
-        plan = start_cluster(folder)
+        plan = start_cluster(folder, node_count=node_count)
     except Interrupted:
         if not was_there:
             remove_cluster(folder)
@@ -96,17 +98,20 @@ def _started(folders: Sequence[Path]) -> list[str]:
     """Start clusters side by side, each by a process that can be interrupted; return their kubeconfigs."""
     up = [[sys.executable, "-m", "tests.cluster", "--folder", str(folder), "up"] for folder in folders]
     starters = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in up]
+
+    def are_settled() -> bool:
+        statuses = [starter.poll() for starter in starters]
+        return any(statuses) or None not in statuses
+
     try:
-        statuses = [starter.wait() for starter in starters]
-    except Interrupted:
+        wait_until(are_settled, timeout_s=math.inf)  # each has a deadline of its own
+    finally:
         for starter in starters:
             starter.terminate()
-        for starter in starters:
-            starter.wait()
-        raise
-    plans = [read_plan(folder) for folder in folders]
+        statuses = [starter.wait() for starter in starters]
     if any(statuses):
         raise ClusterError("not every cluster came up")
+    plans = [read_plan(folder) for folder in folders]
     return [str(plan.kubeconfig) for plan in plans if plan is not None]
 
 
@@ -123,15 +128,18 @@ def _run_with(kubeconfigs: list[str], command: list[str]) -> int:
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--folder", type=Path, default=cluster_folder(), help="Where it keeps its files.")
+    parser.add_argument("--nodes", type=int, default=3, help="How many workers up starts.")
     parser.add_argument("--clusters", type=int, default=1, help="With how many run runs its command.")
     parser.add_argument("verb", choices=["able", "programs", "up", "down", "status", "run"])
     parser.add_argument("command", nargs=argparse.REMAINDER, help="What run runs while the cluster is up.")
     options = parser.parse_args()
-    verbs = {"up": _up, "down": _down, "status": _status, "programs": _programs, "able": _able}
+    verbs = {"down": _down, "status": _status, "programs": _programs, "able": _able}
     interrupt_on_signals()
     try:
         if options.verb == "run":
             return _run(cluster_folders(options.folder, options.clusters), options.command)
+        if options.verb == "up":
+            return _up(options.folder, options.nodes)
         return verbs[options.verb](options.folder)
     except (ClusterError, NoControlGroupsError, ProgramsMissingError) as error:
         say(f"cluster: {error}")

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -132,14 +133,20 @@ def _start(plan: Plan, programs: dict[str, Path], *, deadline: float) -> None:
     write_pki(plan)
     script = write_control_plane(plan, programs)
     _spawn(plan, script)
+    is_given_up = threading.Event()
     with ThreadPoolExecutor(plan.node_count + 1) as pool:
-        images = pool.submit(write_images, programs)
-        _connect(plan, deadline)
-        imports = [
-            pool.submit(_import_images, plan, node.name, images.result(), deadline) for node in plan.nodes
-        ]
-        for each in imports:
-            each.result()
+        try:
+            images = pool.submit(write_images, programs)
+            _connect(plan, deadline)
+            archives = images.result()
+            imports = [
+                pool.submit(_import_images, plan, node.name, archives, deadline, is_given_up)
+                for node in plan.nodes
+            ]
+            for each in imports:
+                each.result()
+        finally:
+            is_given_up.set()
     _await(lambda: nodes_ready(plan) == plan.node_count, deadline, "not every node is ready")
     publish_clocks(plan)
     # A kube-proxy on a host that is no node waits for one for half a minute before it routes anything.
@@ -184,12 +191,16 @@ def _connect(plan: Plan, deadline: float) -> None:
         _ip("route", "add", node.pods, "via", node.address)
 
 
-def _import_images(plan: Plan, node: str, archives: list[Path], deadline: float) -> None:
+def _import_images(
+    plan: Plan, node: str, archives: list[Path], deadline: float, is_given_up: threading.Event
+) -> None:
     hosts = Hosts(plan=plan)
     client = ["ctr", "--address", SOCKET, "--namespace", "k8s.io"]
-    _await(lambda: _answers(hosts, node, [*client, "version"]), deadline, f"{node}: no containerd")
+    ask = [*client, "version"]
+    _await(lambda: is_given_up.is_set() or _answers(hosts, node, ask), deadline, f"{node}: no containerd")
     for archive in archives:
-        hosts.ask(node, *client, "images", "import", str(archive), timeout_s=120)
+        if not is_given_up.is_set():
+            hosts.ask(node, *client, "images", "import", str(archive), timeout_s=120)
 
 
 def _answers(hosts: Hosts, node: str, command: list[str]) -> bool:

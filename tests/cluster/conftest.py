@@ -16,7 +16,18 @@ from tests.cluster.running import Hosts, read_plan
 from tests.conftest import is_worker
 
 # Files that take long, the longest first: handed out in this order, workers end at about the same time.
-_LONG = ("days", "deadman", "nodes", "service", "containers", "burnin", "stock", "network", "inside", "gate")
+_LONG = (
+    *(
+        "kube_days",
+        "kube_nodes",
+        "kube_deadman",
+        "kube_containers",
+        "kube_service",
+        "kube_network",
+        "kube_burnin",
+    ),
+    *("lifecycle", "kube_stock", "kube_api_away", "kube_faults", "nodes", "kube_inside", "kube_gate"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if is_worker(config):
-        ranks = {f"test_kube_{name}.py": rank for rank, name in enumerate(_LONG)}
+        ranks = {f"test_{name}.py": rank for rank, name in enumerate(_LONG)}
         items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 

@@ -11,9 +11,11 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 from kubernetes import client
 
@@ -41,6 +43,7 @@ from tests.processes import processes_with
 CATALOGUE = Path(__file__).parents[2] / "experiments" / "catalogue"
 DEPLOYMENT, SELECTOR = "endpoint", "app=endpoint"
 DAY_TIMEOUT_S = 240
+Beside = Callable[[], AbstractContextManager[None]]  # what goes on while a day runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,16 +210,41 @@ def kill_all(mark: str) -> int:
 
 
 def decided_day(
-    path: Path, *, tries: int = 3, before_again: Callable[[], object] = lambda: None
+    path: Path,
+    *,
+    tries: int = 3,
+    before_again: Callable[[], object] = lambda: None,
+    beside: Beside = nullcontext,
 ) -> tuple[int, Run]:
-    """Run a game day, again where only our own load client fell behind; a FAIL is never asked twice."""
+    """Run a game day, again where only our own load client fell behind; a FAIL is never asked twice.
+
+    ``beside`` is entered anew for each.
+    """
     for number in range(tries):
         if number:
             before_again()
-        status, run = run_day(path)
+        with beside():
+            status, run = run_day(path)
         if run.outcome is not Outcome.INCONCLUSIVE or outcome_of(run, "client") == "pass":
             break
     return status, run
+
+
+def lost_day(service: Service, node: str, path: Path, *, beside: Beside = nullcontext) -> tuple[int, Run]:
+    """Run a game day that loses the node; again only with a replica on it, since the first has moved that."""
+
+    def is_on_it() -> bool:
+        ready = service.ready()
+        return len(ready) == 3 and node in ready.values()
+
+    def spread() -> None:
+        for _ in range(3):
+            service.core.delete_collection_namespaced_pod(service.namespace)
+            if wait_until(is_on_it, timeout_s=40):
+                return
+        pytest.fail(f"no replica comes to {node}: {service.ready()}")
+
+    return decided_day(path, before_again=spread, beside=beside)
 
 
 def told(run: Run) -> dict[str, str]:

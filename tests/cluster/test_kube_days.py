@@ -19,6 +19,7 @@ from tests.cluster.kube_days import (
     decided_day,
     kill_in_the_middle,
     lent_node,
+    lost_day,
     outcome_of,
     overproof,
     run_day,
@@ -100,23 +101,12 @@ def test_a_drain_waits_for_the_disruption_budget_and_gives_the_node_back(
     service: Service, node: str, tmp_path: Path
 ) -> None:
     path = write_day(tmp_path, "node-drain", service, lambda document: draining(document, node))
-    on_node: list[str] = []
 
-    @contextmanager
-    def budget() -> Iterator[None]:
-        with budget_that_gives_way(service, left=2):
-            if node not in service.ready().values():  # not the first try: it was drained
-                service.core.delete_collection_namespaced_pod(service.namespace)
-                service.await_ready()
-            on_node[:] = [pod for pod, place in service.ready().items() if place == node]
-            yield
-
-    status, run = decided_day(path, beside=budget)
+    status, run = lost_day(service, node, path, beside=lambda: budget_that_gives_way(service, left=2))
 
     (fault,) = [f for f in run.findings if f.rule == "fault"]
     assert status == 0, told(run)
     assert "a disruption budget said no first" in fault.observed
-    assert on_node
     assert node not in service.ready().values()
     assert not service.core.read_node(node).spec.unschedulable
 

@@ -148,6 +148,7 @@ def spike(folder: Path, *, at_s: int, for_s: int, duration_s: int, expect: JsonO
         "duration_s": duration_s,
         "endpoint": {"reuse_connections": False},  # a Service chooses a replica for each connection
         "prompt": {"input_tokens": size, "output_tokens": size},
+        "failed_share_max": 0.01,  # what a replica that goes away is answering may be cut
         "expect": {"autoscale": {"replicas": {"kind": "header", "window_s": 5}} | expect},
     }
     path = folder / "spike.yaml"

@@ -44,7 +44,7 @@ def test_a_starter_that_is_killed_leaves_nothing_that_down_does_not_remove(
     tmp_path: Path, service: str
 ) -> None:
     folder, before = tmp_path / "cluster", machine()
-    command = [sys.executable, "-m", "tests.cluster", "--folder", str(folder), "up"]
+    command = [sys.executable, "-m", "tests.cluster", "--folder", str(folder), "--nodes", "1", "up"]
     environment = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
     starter = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
@@ -66,7 +66,7 @@ def test_a_cluster_is_removed_with_its_pods(tmp_path: Path) -> None:
     folder, before = tmp_path / "cluster", machine()
 
     try:
-        plan = start_cluster(folder)
+        plan = start_cluster(folder, node_count=1)  # beside others: each node holds inotify instances
         with config.new_client_from_config(str(plan.kubeconfig)) as api:
             deploy(api, "default", replicas=3)
             are_ready = wait_until(lambda: len(ready_pods(api, "default")) == 3, timeout_s=60)
