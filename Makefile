@@ -49,11 +49,11 @@ else
 	@.venv/bin/python -m pytest $(ARGS)
 endif
 
-# These mostly wait: two clusters, each with half of the files. ARGS runs what it names, on one.
+# These mostly wait: three clusters share the files. ARGS runs what it names, on one.
 test-cluster:
 	@.ci/setup dev
 ifeq ($(strip $(ARGS)),)
-	@.venv/bin/python -m tests.cluster --clusters 2 run .venv/bin/python -m pytest -m cluster \
+	@.venv/bin/python -m tests.cluster --clusters 3 run .venv/bin/python -m pytest -m cluster \
 	  -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 tests/cluster
 else
 	@.venv/bin/python -m tests.cluster run .venv/bin/python -m pytest -m cluster $(ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from kubernetes import client, config
+from kubernetes.config import kube_config
 
 from tests.cluster.plan import KUBECONFIG_VARIABLE, KUBECONFIGS_VARIABLE
 from tests.cluster.running import Hosts, read_plan
@@ -17,17 +18,9 @@ from tests.conftest import is_worker
 
 # Files that take long, the longest first: handed out in this order, workers end at about the same time.
 _LONG = (
-    *(
-        "kube_days",
-        "kube_nodes",
-        "kube_deadman",
-        "kube_containers",
-        "kube_service",
-        "kube_network",
-        "kube_burnin",
-    ),
-    *("lifecycle", "kube_stock", "kube_api_away", "kube_faults", "nodes", "kube_inside", "kube_gate"),
-)
+    "kube_nodes kube_days kube_deadman kube_service kube_network kube_containers kube_burnin lifecycle "
+    "kube_stock kube_api_away kube_faults nodes kube_inside kube_gate"
+).split()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if number >= len(given):
             raise pytest.UsageError("the tests on a cluster need one for each worker: make test-cluster")
         os.environ["KUBECONFIG"] = os.environ[KUBECONFIG_VARIABLE] = given[number]
+        kube_config.KUBE_CONFIG_DEFAULT_LOCATION = given[number]  # read once, on import
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from chaosk8s import create_k8s_api_client
 from chaosk8s.node import actions as stock_nodes
 from chaosk8s.node import probes as stock_node_probes
 from chaosk8s.pod import actions as stock_pods
@@ -76,9 +77,11 @@ def _workload(name: str, **more: object) -> JsonObject:
 def aim(service: Service, hosts: Hosts) -> Iterator[Aim]:
     """Where ours choose from, and where the stock ones look; every node takes pods again afterwards."""
     kubeconfig = os.environ[KUBECONFIG_VARIABLE]
-    assert os.environ.get("KUBECONFIG") == kubeconfig, "the stock actions would look elsewhere"
     cluster = Cluster(namespaces=(service.namespace,), kubeconfig=kubeconfig)
     uid = connect(cluster).identity().uid
+    with create_k8s_api_client() as theirs:
+        seen = client.CoreV1Api(theirs).read_namespace("kube-system").metadata.uid
+    assert seen == uid, "the stock actions would hit another cluster"
     pinned = Aim(name="stock", cluster=cluster, seed=1, run="20261121T000000Z-gameday-0000", uid=uid)
     with aiming_at(pinned):
         yield pinned
