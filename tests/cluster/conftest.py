@@ -17,10 +17,22 @@ from tests.cluster.running import Hosts, read_plan
 from tests.conftest import is_worker
 
 # Files that take long, the longest first: handed out in this order, workers end at about the same time.
-_LONG = (
-    "kube_nodes kube_days kube_deadman kube_service kube_network kube_containers kube_burnin lifecycle "
-    "kube_stock kube_api_away kube_faults nodes kube_inside kube_gate"
-).split()
+_LONG = [
+    "kube_nodes",
+    "kube_days",
+    "kube_deadman",
+    "kube_service",
+    "kube_network",
+    "kube_containers",
+    "kube_burnin",
+    "lifecycle",
+    "kube_stock",
+    "kube_api_away",
+    "kube_faults",
+    "nodes",
+    "kube_inside",
+    "kube_gate",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
