@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
@@ -127,8 +127,10 @@ class KubeClient:
         """Return every row of a list, page by page."""
         return self.listed_at(path, **query)[0]
 
-    def listed_at(self, path: str, **query: object) -> tuple[list[JsonObject], str]:
-        """Return every row of a list, and the version of the cluster from which a watch goes on."""
+    def listed_at(
+        self, path: str, kept: Callable[[JsonObject], JsonObject] = lambda row: row, /, **query: object
+    ) -> tuple[list[JsonObject], str]:
+        """Return what is ``kept`` of every row of a list, and the version from which a watch goes on."""
         rows: list[JsonObject] = []
         asked: dict[str, object] = {"limit": PAGE} | query
         while True:
@@ -139,7 +141,7 @@ class KubeClient:
                     raise
                 rows, asked = [], dict(query)  # too slow for that version: all anew, and at once
                 continue
-            rows += page.get("items") or []
+            rows += map(kept, page.get("items") or [])
             if not (token := (page.get("metadata") or {}).get("continue")):
                 return rows, str(page["metadata"]["resourceVersion"])
             asked["continue"] = token

@@ -15,7 +15,15 @@ from experiments.faults.fault import FaultRefused
 from experiments.kube.aim import Aim
 from experiments.kube.allowed import check_namespaces
 from experiments.kube.client import KubeClient
-from experiments.kube.pods import condition_of, controller_of, is_mirror, is_ready, name_of, node_of
+from experiments.kube.pods import (
+    condition_of,
+    controller_of,
+    is_mirror,
+    is_ready,
+    name_of,
+    node_of,
+    without_bulk,
+)
 from probes.json_types import JsonObject
 
 RANDOM, OLDEST = "random", "oldest"
@@ -115,8 +123,9 @@ def choose_nodes(
     """
     if not (node or label_selector or pod_label_selector):
         raise FaultRefused("which nodes? state node, label_selector, or pod_label_selector")
-    every = client.listed("/api/v1/nodes")
-    matching = client.listed("/api/v1/nodes", labelSelector=label_selector) if label_selector else every
+    every = matching = client.listed_at("/api/v1/nodes", without_bulk)[0]
+    if label_selector:
+        matching = client.listed_at("/api/v1/nodes", without_bulk, labelSelector=label_selector)[0]
     asked = [row for row in matching if node in ("", row["metadata"]["name"])]
     if pod_label_selector:
         carrying = _carrying(client, aim, pod_label_selector)

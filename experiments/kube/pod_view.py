@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from experiments.kube.client import ApiRefused, KubeClient
-from experiments.kube.pods import controller_of, node_of, uid_of
+from experiments.kube.pods import controller_of, node_of, uid_of, without_bulk
 from probes.json_types import JsonObject
 
 _GONE = 410  # the version that a watch was to go on from is too old: list anew
@@ -20,6 +20,7 @@ class PodView:
     def __init__(self, client: KubeClient, namespaces: Iterable[str], *, node: str = "") -> None:
         self._client = client
         self._query = {"fieldSelector": f"spec.nodeName={node}"} if node else {}
+        self._limit = {"limit": 0} if node else {}  # few; some API servers look through all for pages of them
         self._paths = {name: f"/api/v1/namespaces/{name}/pods" for name in namespaces}
         self._versions: dict[str, str] = {}
         self._pods: dict[str, dict[str, JsonObject]] = {name: {} for name in self._paths}
@@ -84,8 +85,10 @@ class PodView:
         return told()
 
     def _list(self, name: str) -> None:
-        rows, self._versions[name] = self._client.listed_at(self._paths[name], **self._query)
-        former, self._pods[name] = self._pods[name], {uid_of(pod): _slim(pod) for pod in rows}
+        rows, self._versions[name] = self._client.listed_at(
+            self._paths[name], _slim, **self._query, **self._limit
+        )
+        former, self._pods[name] = self._pods[name], {uid_of(pod): pod for pod in rows}
         for pod in former.values():
             self._forget(pod)
         for pod in self._pods[name].values():
@@ -122,6 +125,5 @@ def _controller_uid(pod: JsonObject) -> str:
 
 
 def _slim(pod: JsonObject) -> JsonObject:
-    """Drop who wrote which field, and of its spec all but the node: of no use, and kept of thousands."""
-    pod["metadata"].pop("managedFields", None)
-    return pod | {"spec": {"nodeName": node_of(pod)}}
+    """Keep of its spec only the node."""
+    return without_bulk(pod) | {"spec": {"nodeName": node_of(pod)}}

@@ -18,6 +18,13 @@ def uid_of(found: JsonObject) -> str:
     return str(found["metadata"]["uid"])
 
 
+def without_bulk(found: JsonObject) -> JsonObject:
+    """Drop who wrote which field, and the images of a node: most of it, of no use, and kept of thousands."""
+    found["metadata"].pop("managedFields", None)
+    found.get("status", {}).pop("images", None)
+    return found
+
+
 def node_of(pod: JsonObject) -> str:
     """Return the node that it is on; empty: none yet."""
     return str(pod["spec"].get("nodeName") or "")

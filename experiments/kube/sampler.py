@@ -16,7 +16,7 @@ from experiments.kube.client import ApiRefused, KubeClient, connect
 from experiments.kube.cluster import Cluster
 from experiments.kube.observed import node_trouble
 from experiments.kube.pod_view import PodView
-from experiments.kube.pods import condition_of
+from experiments.kube.pods import condition_of, without_bulk
 from experiments.kube.samples import KUBE_SERIES, NODE, workload_subject
 from experiments.kube.tally import Tally
 from experiments.kube.workloads import Counted, find_workloads
@@ -102,7 +102,7 @@ class KubeSampler:
     def _watch_nodes(self) -> None:
         while not self._leaving.is_set():
             try:
-                rows, version = self._client.listed_at("/api/v1/nodes")
+                rows, version = self._client.listed_at("/api/v1/nodes", without_bulk)
                 every = {str(row["metadata"]["name"]): row for row in rows}
                 self._known_nodes = {name: every[name] for name in self._nodes if name in every}
                 self._nodes_seen_ns = time.time_ns()

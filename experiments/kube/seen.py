@@ -26,7 +26,7 @@ def see_cluster(cluster: Cluster) -> JsonObject:
     try:
         client = connect(cluster)
         spaces = [f"/api/v1/namespaces/{name}/pods" for name in cluster.namespaces]
-        pods = [_pod(pod) for path in spaces for pod in client.listed(path) if not is_finished(pod)]
+        pods = [row for path in spaces for row in client.listed_at(path, _pod)[0] if row]
         nodes = _nodes(client)
     except TargetError as error:
         return {"pods": None, "nodes": None, "observed": str(error)}
@@ -36,7 +36,7 @@ def see_cluster(cluster: Cluster) -> JsonObject:
 def _nodes(client: KubeClient) -> list[JsonObject]:
     """Return the nodes; none where we may only look at pods: who may not look at a node cannot change it."""
     try:
-        return [_node(node) for node in client.listed("/api/v1/nodes")]
+        return client.listed_at("/api/v1/nodes", _node)[0]
     except ApiRefused as error:
         if error.status != FORBIDDEN:
             raise
@@ -44,6 +44,9 @@ def _nodes(client: KubeClient) -> list[JsonObject]:
 
 
 def _pod(pod: JsonObject) -> JsonObject:
+    """Return what is kept of a pod; nothing of one that ran to its end."""
+    if is_finished(pod):
+        return {}
     return {
         "name": name_of(pod),
         "uid": uid_of(pod),

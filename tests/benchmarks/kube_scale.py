@@ -92,8 +92,8 @@ def _step(row: JsonObject, size: str, kubectl: JsonObject | None) -> Iterator[Fi
         beside["MiB"] = f"kubectl drain: {kubectl['MiB']:.0f} MiB"
     elif is_drain:
         beside["s"] = "no kubectl on this machine"
-    yield _figure(name, row["s"], "s", beside["s"])
     if row["verbs"]:
+        yield _figure(name, row["s"], "s", beside["s"])
         said = _by_verb(row["verbs"]) + (f"; {beside['calls']}" if beside["calls"] else "")
         yield _figure(name, sum(row["verbs"].values()), "calls", said)
     yield _figure(name, row["MiB"], "MiB at most", beside["MiB"])
