@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.cluster.plan import cache_folder
 
 ENDPOINT_IMAGE = "overproof.test/endpoint:1"
 DEVICE_PLUGIN_IMAGE = "overproof.test/device-plugin:1"
+_KEPT_S = 3600  # an archive that a checkout of other files may be about to import
 File = tuple[Path, str]  # a file here, and its place in the image
 _PROJECT = Path(__file__).parents[2]
 _PACKAGES = ("probes", "loadtests")  # what the simulated endpoint is made of
@@ -51,8 +53,10 @@ def _image(folder: Path, name: str, files: Sequence[File], settings: Mapping[str
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             for older in folder.glob(f"{short}-*.tar"):
-                older.unlink()
+                if older.stat().st_mtime < time.time() - _KEPT_S:
+                    older.unlink()
             _write_image(path, name, _layer([*files, *_libraries(files)]), settings)
+        path.touch()
     return path
 
 

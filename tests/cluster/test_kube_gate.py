@@ -113,7 +113,7 @@ def test_a_night_leaves_a_busy_node_alone_and_taints_an_idle_one_that_fails(
     runs, name = tmp_path / "runs", f"night-{time.time_ns() % 10**9}"
     runs.mkdir()
     spec = shipped("burnin/nightly", "CronJob")["spec"]["jobTemplate"]["spec"]
-    short = ("--profile", "gate", "--device", "cpu", "--duration-s", "4", *SEEDED)
+    short = ("--profile", "gate", "--device", "cpu", "--duration-s", "8", *SEEDED)
     spec["template"]["spec"] = at_home(spec["template"]["spec"], runs=runs, more=short)
     client.BatchV1Api(api).create_namespaced_job(space, {"metadata": {"name": name}, "spec": spec})
     try:

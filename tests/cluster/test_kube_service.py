@@ -19,6 +19,7 @@ from experiments.kube.aim import Aim, aiming_at
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
 from experiments.kube.observations import replicas_between
+from probes.child import wait_until
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -66,9 +67,15 @@ def test_the_lab_is_put_up_seen_and_removed_and_says_first_on_which_cluster(
     state = json.loads(up.stdout)
     again = lab("up", *place, *IMAGE, "--yes")
     status = lab("status", *place)
-    answers = replica_that_answers(state["url"])
+    names = {row["name"].split("/")[1] for row in state["replicas"]}
+    has_answered = wait_until(lambda: replica_that_answers(state["url"]) in names, timeout_s=30)
     labels = core.read_namespace(namespace).metadata.labels
-    budget = client.PolicyV1Api(api).read_namespaced_pod_disruption_budget("chat", namespace)
+
+    def lets_one_go() -> bool:
+        found = client.PolicyV1Api(api).read_namespaced_pod_disruption_budget("chat", namespace)
+        return bool(found.status and found.status.disruptions_allowed == 1)
+
+    is_budget_known = wait_until(lets_one_go, timeout_s=30)  # by a controller that counts when it gets to it
     down = lab("down", *place, "--yes")
     gone = lab("status", *place)
 
@@ -77,9 +84,9 @@ def test_the_lab_is_put_up_seen_and_removed_and_says_first_on_which_cluster(
     assert f"(cluster {uid})" in up.stderr
     assert [row["is_serving"] for row in state["replicas"]] == [True] * 3
     assert len({row["node"] for row in state["replicas"]}) == 3
-    assert answers in {row["name"].split("/")[1] for row in state["replicas"]}
+    assert has_answered
     assert labels[ALLOWED_LABEL] == ALLOWED_VALUE
-    assert budget.status.disruptions_allowed == 1
+    assert is_budget_known
     assert status.stdout.count(": serves, on ") == 3
     assert (down.returncode, gone.returncode) == (0, 3), down.stderr
     assert "no lab is there" in gone.stderr
