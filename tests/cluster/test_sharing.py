@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster import _free_network
+from tests.cluster.images import _image
 from tests.cluster.plan import KUBECONFIGS_VARIABLE, cluster_folders
 
 
 def test_clusters_that_start_at_the_same_time_never_take_the_same_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # No cluster is ever given one of these.
-    monkeypatch.setattr("tests.cluster.cluster._NETWORKS", range(250, 252))
+    first = random.randrange(1000, 9000)  # no cluster is ever given one of these
+    monkeypatch.setattr("tests.cluster.cluster._NETWORKS", range(first, first + 2))
 
     with _free_network() as one, _free_network() as other:
         taken = {one, other}
@@ -57,3 +59,14 @@ def test_a_cluster_that_the_user_names_is_shared_by_nobody(tmp_path: Path) -> No
 
     assert done.stdout.strip() == "['/theirs', '/theirs', '1']"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_another_checkout_may_be_about_to_import_is_there_for_an_hour(tmp_path: Path) -> None:
+    source, kept = tmp_path / "source", []
+    for version in ("one", "another", "a third"):
+        source.write_text(version)
+        kept.append(_image(tmp_path, "overproof.test/thing:1", [(source, "/thing")], {}))
+        if version == "another":
+            os.utime(kept[0], (0, 0))
+
+    assert [path.exists() for path in kept] == [False, True, True]
