@@ -29,6 +29,7 @@ from tests.cluster.readiness import nodes_ready, publish_clocks
 from tests.cluster.running import Hosts, processes_of, read_plan, run_quietly, write_plan
 
 _NETWORKS = range(100, 250)
+_INOTIFY_CONTROL_PLANE, _INOTIFY_NODE = 8, 8
 
 
 class ClusterError(Exception):
@@ -75,10 +76,30 @@ def start_cluster(
         if plan is not None and _is_up(plan):
             return plan
         _remove(folder)
+        _check_inotify(node_count)
         with _free_network() as network:
             plan = Plan(folder=folder, network=network, node_count=node_count, clocks=clocks or Clocks())
             _start(plan, programs, deadline=time.monotonic() + timeout_s)
         return plan
+
+
+def _check_inotify(node_count: int) -> None:
+    """See that the machine has inotify instances left: without, a kubelet waits for ever and says nothing."""
+    limit = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    used = sum(map(_is_inotify, Path("/proc").glob("[0-9]*/fd/*")))
+    wanted = _INOTIFY_CONTROL_PLANE + node_count * _INOTIFY_NODE
+    if limit - used < wanted:
+        raise ClusterError(
+            f"{used} of {limit} inotify instances are taken (fs.inotify.max_user_instances) and this cluster "
+            f"needs {wanted}: remove another one first"
+        )
+
+
+def _is_inotify(descriptor: Path) -> bool:
+    try:
+        return str(descriptor.readlink()) == "anon_inode:inotify"
+    except OSError:
+        return False  # it is closed meanwhile
 
 
 def remove_cluster(folder: Path) -> None:
