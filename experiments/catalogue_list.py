@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import wrap
 
-from experiments.declared.fault import ACTIONS_MODULE, LAB, NAMED, OUR_MODULES, is_foreign, module_of
+from experiments.declared.fault import is_foreign, module_of
 from experiments.experiment import NAME, PLAIN_RECOVERY_S
 from experiments.faults.fault import FAULTS, Fault, load_fault
+from experiments.targets.all import ACTIONS_MODULE, KINDS, NAMED, OUR_MODULES
 from probes.json_types import JsonObject
 from probes.spec import load_yaml
 from reports.coverage import LADDER
@@ -17,13 +18,7 @@ from reports.text import one_line
 
 FOLDER = Path(__file__).parent / "catalogue"
 WIDTH = 80
-KIND_TITLES = {
-    LAB: "On a lab of ours: a gateway and replicas, processes on this machine",
-    "hosts": "On hosts, over SSH",
-    "kubernetes": "On a Kubernetes cluster",
-    "training": "On a training job",
-    NAMED: "On any target, by actions of others",
-}
+KIND_TITLES = {str(kind): row.title for kind, row in KINDS.items()}
 # The fault of each action, with what of the captured state tells which of its kinds. Actions of other modules
 # are named like their faults: ``link_down``, ``link.down``.
 FAULT_OF: dict[str, dict[str, tuple[str, JsonObject]]] = {

@@ -45,8 +45,9 @@ def run(
     ] = False,
 ) -> Outcome:
     """Run an experiment on the lab: the one that `lab up` started under --out, else one of its own."""
+    from experiments.day import LabChoice
     from experiments.experiment import load_experiment
-    from experiments.gameday import LabChoice, run_gameday
+    from experiments.gameday import run_gameday
     from reports.exporter import MetricsPage
     from reports.run import load_run
     from reports.terminal import print_result
@@ -71,22 +72,13 @@ def show_plan(
     """Show what a run would hit, what it may cost, whether it may run now, and the hash for `run --plan`."""
     from dataclasses import asdict
 
-    from experiments.declared.fault import TRAINING
     from experiments.experiment import load_experiment
-    from experiments.gameday import target_folder
     from experiments.inline_secrets import warnings_about
-    from experiments.lab.control import FOLDER_NAME
     from experiments.plan import look_at_conditions, render_plan, resolve_plan
-    from experiments.training.job_folder import FOLDER_NAME as JOB_FOLDER_NAME
+    from experiments.targets.all import load_kind
 
     loaded = load_experiment(experiment)
-    target = loaded.target
-    if target.kind == TRAINING:
-        folder = (out / JOB_FOLDER_NAME).resolve()
-    else:
-        folder = (
-            (out / FOLDER_NAME).resolve() if target.is_lab else target_folder(target.name or "unnamed", out)
-        )
+    folder = load_kind(loaded.target.kind).folder(loaded, out)
     resolved = resolve_plan(loaded, folder, seed=seed)
     conditions = look_at_conditions(loaded, resolved, folder, out)
     warnings = warnings_about(experiment, loaded.document.get("secrets"))

@@ -17,24 +17,14 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from experiments.alerts.noticed import Alerts
 from experiments.alerts.spec import AlertsSpec
-from experiments.declared.fault import ACTIONS_MODULE as ACTIONS_MODULE
-from experiments.declared.fault import (
-    HOSTS,
-    KUBERNETES,
-    LAB,
-    LAB_TARGET,
-    OUR_MODULES,
-    TRAINING,
-    TRAINING_TARGET,
-    Declared,
-    Target,
-    foreign_actions,
-    module_of,
-)
-from experiments.declared.spec import FaultSpec, TargetSpec, to_faults
+from experiments.declared.fault import Declared, foreign_actions, module_of
+from experiments.declared.spec import FaultSpec, to_faults
 from experiments.guards.guard import Guard
 from experiments.guards.spec import GuardSpec
 from experiments.hosts.reaccept_spec import Reaccept, ReacceptSpec
+from experiments.targets.all import KINDS, LAB, OUR_MODULES, TRAINING
+from experiments.targets.spec import TargetSpec
+from experiments.targets.target import LAB_TARGET, TRAINING_TARGET, Target
 from experiments.training.expectations import Expectations
 from experiments.training.expectations_spec import TrainingSpec
 from experiments.window import Window, WindowSpec
@@ -476,19 +466,14 @@ def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | No
             line = find_line(root, (part, i, "provider", "module"))
             where = f"{path}:{line}: action {activity.get('name')!r}"
             if works_on is None:
-                ours = next(module for module, kind in OUR_MODULES.items() if kind == target.kind)
                 raise ConfigError(
                     f"{where}: module: got {module_of(activity)!r}, wanted "
-                    f"{ours!r}: the lab is the target; for another one write target: {{name: …}}"
+                    f"{KINDS[target.kind].actions[0]!r}: the lab is the target; for another one write "
+                    "target: {name: …}"
                 )
-            is_for = {
-                LAB: "the lab",
-                HOSTS: "hosts (target: {name: …, hosts: […]})",
-                TRAINING: "the lab's training job (target: training)",
-                KUBERNETES: "a cluster (target: {name: …, kubernetes: {namespaces: […]}})",
-            }[works_on]
             raise ConfigError(
-                f"{where} is for {is_for}, and the target, or another action, is not; write two experiments"
+                f"{where} is for {KINDS[works_on].written}, and the target, or another action, is not; "
+                "write two experiments"
             )
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from experiments.alerts.noticed import AlertsSeen, find_detection, judge_alerts, read_alerts
-from experiments.declared.fault import HOSTS, KUBERNETES, LAB, NAMED, TRAINING
 from experiments.declared.judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
 from experiments.faults.fault import FAULTS, load_fault
 from experiments.guards.guard import judge_guards
@@ -28,6 +27,7 @@ from experiments.kube.judging import judge_other_pods, judge_workloads_whole
 from experiments.kube.samples import API_SERIES, KUBE_SERIES
 from experiments.kube.seen import KUBE_SEEN
 from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
+from experiments.targets.all import HOSTS, KUBERNETES, LAB, NAMED, TRAINING
 from experiments.training.evidence import TrainingSeen, read_training
 from experiments.training.judging import judge_training
 from probes.errors import SuiteError

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.actions import LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
+from experiments.breaking import FOLLOW_EXTRA_S
 from experiments.chaos.child import JOURNAL_FILE, Recorder, Stop
-from experiments.declared.fault import NAMED, Target, is_foreign
+from experiments.day import LabChoice
+from experiments.declared.fault import is_foreign
 from experiments.declared.watch import DeclaredWatch
 from experiments.experiment import Experiment, check_experiment, reach
-from experiments.gameday import FOLLOW_EXTRA_S, LabChoice, spec_of, target_folder
+from experiments.gameday import spec_of
 from experiments.injecting.injection import undo_pending
 from experiments.injecting.permission import look_at_permission
 from experiments.injecting.undo_timer import start_timer
@@ -25,6 +27,8 @@ from experiments.lab.sampler import LabSampler
 from experiments.live_record import LiveRecord
 from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
 from experiments.recovery import Times
+from experiments.targets.all import NAMED
+from experiments.targets.target import Target, target_folder
 from experiments.timeline import Timeline
 from probes.child import end_child
 from probes.errors import ConfigError, TargetError

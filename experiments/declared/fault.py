@@ -4,61 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
-from experiments.hosts.host import Host
-from experiments.kube.cluster import Cluster
-from experiments.training.job_spec import WatchedJob
+from experiments.targets.all import OUR_MODULES
+from experiments.targets.target import Target
 from probes.json_types import JsonObject
 from reports.record import mask_secrets
 
-ACTIONS_MODULE = "experiments.actions"
 NAME = "declared"  # of the fault in the ledger and in the table of faults
-LAB: Final = "lab"
-NAMED: Final = "named"  # only what the experiment declares of it is known
-HOSTS: Final = "hosts"
-TRAINING: Final = "training"  # the lab's own training job
-KUBERNETES: Final = "kubernetes"
-Kind = Literal["lab", "named", "hosts", "training", "kubernetes"]
-# Whose actions are ours, and on what they work: each kind of target has its own module.
-OUR_MODULES: dict[str, Kind] = {
-    ACTIONS_MODULE: LAB,
-    "experiments.hosts.actions": HOSTS,
-    "experiments.training.actions": TRAINING,
-    "experiments.kube.actions": KUBERNETES,
-    "experiments.kube.node_actions": KUBERNETES,
-    "experiments.kube.network_actions": KUBERNETES,
-    "experiments.kube.api_actions": KUBERNETES,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What a game day may hit."""
-
-    name: str = LAB  # empty: the experiment names none, and is for plain Chaos Toolkit
-    endpoint: str = ""  # which the load asks; empty: the lab's, else the one that the workload names
-    hosts: tuple[Host, ...] = ()  # which our own actions may hit, over SSH
-    kubernetes: Cluster | None = None  # whose pods and nodes our own actions may hit, by its API
-    job: WatchedJob | None = None  # a training job of the user's own, watched in place of traffic
-
-    @property
-    def kind(self) -> Kind:
-        """What it is, and so which of our actions work on it."""
-        if self.name in (LAB, TRAINING):
-            return LAB if self.is_lab else TRAINING
-        if self.kubernetes is not None:
-            return KUBERNETES
-        return HOSTS if self.hosts else NAMED
-
-    @property
-    def is_lab(self) -> bool:
-        """Whether it is our own lab, which needs no declaring."""
-        return self.name == LAB
-
-
-LAB_TARGET = Target()
-TRAINING_TARGET = Target(name=TRAINING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from experiments.day import Day
 from experiments.hosts.host import Host
+from experiments.hosts.reaccept_judging import hosts_hit
 from experiments.hosts.reaccept_spec import Reaccept
-from probes.child import python_module, start_child
+from experiments.injecting.ledger import read_ledger
+from probes.child import end_child, python_module, start_child, wait_until
 from probes.json_types import JsonObject
 from reports.reacceptance import FOLDER
 from reports.record import write_atomically
@@ -60,3 +63,22 @@ def start_burn_in(
     )
     with (run / LOG).open("w") as log:
         return start_child(command, stdout=log, stderr=subprocess.STDOUT, env=env)
+
+
+def reaccept(day: Day, wanted: Reaccept) -> None:
+    """Burn in the hosts that were hit while no other game day can have them; judging reads the record."""
+    hit = hosts_hit(read_ledger(day.folder))
+    able = {name for name, entries in hit.items() if not any(entry.is_pending for entry in entries)}
+    hosts = [host for host in day.experiment.target.hosts if host.name in able]
+    names = ", ".join(host.name for host in hosts)
+    if not hosts:
+        return
+    day.progress.step("re-acceptance", "running", f"burn-in {wanted.profile} of {names}")
+    child = start_burn_in(hosts, wanted, day.folder, seed=day.seed, env=day.marked())
+    day.event("reaccept.started", pid=child.pid, hosts=[host.name for host in hosts])
+    try:
+        is_over = wait_until(lambda: child.poll() is not None, timeout_s=wanted.within_s, interval_s=0.5)
+    finally:
+        end_child(child, grace_s=END_WITHIN_S)
+    day.event("reaccept.ended", exit_status=child.poll(), is_in_time=is_over)
+    day.progress.step("re-acceptance", "done" if child.poll() == 0 else "fail", names)

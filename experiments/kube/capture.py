@@ -15,6 +15,8 @@ from experiments.kube.undo_steps import UndoStep
 from experiments.kube.workloads import find_workloads, matches, title_of
 from probes.json_types import JsonObject
 
+_NODE = "node "  # begins what is said of a victim that is one
+
 
 def base_of(
     fault: str,
@@ -136,7 +138,12 @@ def capture_drain(
 def node_victim(node: JsonObject) -> JsonObject:
     """Return a node as a plan names it."""
     name = str(node["metadata"]["name"])
-    return {"name": name, "identity": uid_of(node), "what": f"node {uid_of(node)}"}
+    return {"name": name, "identity": uid_of(node), "what": f"{_NODE}{uid_of(node)}"}
+
+
+def is_node(victim: JsonObject) -> bool:
+    """Say whether a victim is a node, as it says itself."""
+    return str(victim["what"]).startswith(_NODE)
 
 
 def _of_pod(pod: JsonObject) -> JsonObject:

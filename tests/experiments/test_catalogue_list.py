@@ -9,7 +9,7 @@ import pytest
 
 import overproof
 from experiments.catalogue_list import FOLDER, WIDTH, fault_of, read_catalogue, render_lines
-from experiments.declared.fault import ACTIONS_MODULE
+from experiments.targets.all import ACTIONS_MODULE
 from probes.failure_categories import failure_categories
 from probes.json_types import JsonObject
 
