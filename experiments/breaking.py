@@ -9,10 +9,10 @@ from dataclasses import asdict
 from experiments.alerts.watch import AlertWatch
 from experiments.chaos.process import HEARD_TIMEOUT_S, ChaosProcess
 from experiments.day import Day
+from experiments.evidence import read_faults
 from experiments.guards.watch import GuardWatch, Trip
 from experiments.injecting.injection import undo_pending
 from experiments.injecting.ledger import read_ledger
-from experiments.judging import read_faults
 from experiments.recovery import Times
 from experiments.watched import POLL_S, Watched
 from reports.run import load_run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from experiments.evidence import read_faults
 from experiments.faults.fault import FAULTS, PLATFORM, load_fault
-from experiments.judging import read_faults
 from experiments.recovery import FaultSeen
 from probes.detectors import Job, detectors
 from probes.finding import Finding

@@ -22,7 +22,7 @@ from experiments.declared.spec import FaultSpec, to_faults
 from experiments.guards.guard import Guard
 from experiments.guards.spec import GuardSpec
 from experiments.hosts.reaccept_spec import Reaccept, ReacceptSpec
-from experiments.targets.all import KINDS, LAB, OUR_MODULES, TRAINING
+from experiments.targets.all import KINDS, LAB, OUR_MODULES, OURS, TRAINING
 from experiments.targets.spec import TargetSpec
 from experiments.targets.target import LAB_TARGET, TRAINING_TARGET, Target
 from experiments.training.expectations import Expectations
@@ -124,7 +124,7 @@ class ExtensionSpec(Spec):
     @field_validator("target", mode="before")
     @classmethod
     def _is_the_lab_or_named(cls, target: object) -> object:
-        if isinstance(target, str) and target not in (LAB, TRAINING):
+        if isinstance(target, str) and target not in OURS:
             raise ValueError(
                 f"input should be {LAB!r}, {TRAINING!r}, or {{name: …, endpoint: …}} of another target"
             )
@@ -461,7 +461,7 @@ def _refuse_other_targets(path: Path, document: JsonObject, root: yaml.Node | No
             if activity.get("type") != "action":
                 continue
             works_on = OUR_MODULES.get(str(module_of(activity)))
-            if works_on == target.kind or (works_on is None and target.kind not in (LAB, TRAINING)):
+            if works_on == target.kind or (works_on is None and target.kind not in OURS):
                 continue
             line = find_line(root, (part, i, "provider", "module"))
             where = f"{path}:{line}: action {activity.get('name')!r}"

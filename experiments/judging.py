@@ -7,95 +7,28 @@ nobody else hit, and a load client that could be trusted.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from experiments.alerts.noticed import AlertsSeen, find_detection, judge_alerts, read_alerts
-from experiments.declared.judging import judge_bystanders, judge_ended, judge_hypothesis, judge_target
+from experiments.alerts.noticed import judge_alerts
+from experiments.declared.judging import judge_hypothesis, judge_target
+from experiments.evidence import Evidence, read_evidence
 from experiments.faults.fault import FAULTS, load_fault
 from experiments.guards.guard import judge_guards
 from experiments.harm import find_harm
-from experiments.hosts.judging import HOSTS_SEEN, judge_hosts_whole, judge_other_hosts, needed
+from experiments.hosts.judging import needed
 from experiments.hosts.reaccept_judging import judge_reaccepted
-from experiments.injecting.ledger import Entry, read_ledger
-from experiments.kube.api_judging import judge_sight, noticed_by_watch
-from experiments.kube.clocks_judging import judge_split
-from experiments.kube.judging import judge_other_pods, judge_workloads_whole
-from experiments.kube.samples import API_SERIES, KUBE_SERIES
-from experiments.kube.seen import KUBE_SEEN
-from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times, split_phases
-from experiments.targets.all import HOSTS, KUBERNETES, LAB, NAMED, TRAINING
-from experiments.training.evidence import TrainingSeen, read_training
+from experiments.injecting.ledger import Entry
+from experiments.recovery import split_phases
+from experiments.targets.all import OURS, load_kind
+from experiments.training.evidence import TrainingSeen
 from experiments.training.judging import judge_training
-from probes.errors import SuiteError
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from probes.request import Request
-from probes.slo import Slo, judge_slos
+from probes.slo import judge_slos
 from reports.gameday_story import name_of
-from reports.reacceptance import FOLDER as REACCEPT_FOLDER
-from reports.reacceptance import BurnedIn, read_burned_in
-from reports.run import Run, load_run
-from reports.table import read_requests, read_series
-
-LOAD_FOLDER = "load"
-SILENCE_NS_MAX = 2_000_000_000  # of a lab that is sampled ten times a second
-JOURNAL_FILE = "journal.json"
-ANSWER_RULES = ("answers-right", "replica-answers")  # of the load run: they count for the game day as well
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """All that the rules read."""
-
-    slos: dict[str, tuple[Slo, ...]]  # by phase
-    recovery_s: float
-    requests_min: int
-    endpoint: str
-    requests: list[Request]
-    samples: list[JsonObject]
-    faults: tuple[FaultSeen, ...]  # in the order of injection
-    times: Times | None  # None: nothing was injected
-    entries: list[Entry]
-    activities: list[JsonObject]  # data of ``chaos.activity.completed``
-    journal: JsonObject | None  # None: Chaos Toolkit wrote none
-    client: list[Finding]  # what the load run says of its own client
-    load_state: str
-    guards: tuple[JsonObject, ...] = ()  # as the experiment states them
-    guard_trips: tuple[JsonObject, ...] = ()
-    guard_looks: JsonObject = field(default_factory=dict)  # how often each has looked
-    alerts: AlertsSeen | None = None  # None: the site's alerts were not to be asked
-    budget_window_days: float = 30.0
-    answers: tuple[Finding, ...] = ()  # what the load run says of its checked tasks, where it has any
-    was_steady: bool = True  # False: good traffic never came, so nothing was to be injected
-    target: str = LAB  # else the name of another one; empty: the experiment names none
-    target_kind: str = LAB
-    has_traffic: bool = True  # False: it was to have none, and what it shows is shown otherwise
-    hosts_seen: dict[str, list[JsonObject]] = field(default_factory=dict)  # before and after, one row a host
-    cluster_seen: dict[str, JsonObject] = field(default_factory=dict)  # pods and nodes, before and after
-    api_rows: Sequence[JsonObject] = ()  # of our own way to the API, where a fault was to be in it
-    is_reaccept_asked: bool = False  # whether hosts that were hit are to pass a burn-in
-    burned_in: dict[str, BurnedIn] = field(default_factory=dict)  # by host
-    reaccept_folder: Path = Path(REACCEPT_FOLDER)
-    training: TrainingSeen | None = None  # None: no training job is watched
-
-    @property
-    def victims_subject(self) -> str:
-        """The subject of a finding about whoever was hit: the replicas, else the gateway in front of them."""
-        if self.target != LAB:
-            return f"target:{self.target or 'unnamed'}"
-        names = sorted({str(victim["name"]) for fault in self.faults for victim in fault.victims})
-        return f"replica:{'+'.join(names)}" if names else f"endpoint:{self.endpoint}"
-
-    @property
-    def is_lab_seen_to_the_end(self) -> bool:
-        """Whether the lab was sampled as long as there was traffic; its last state is known only then."""
-        last_ns = max((int(row["t_ns"]) for row in self.samples), default=0)
-        return last_ns >= max((end_of(r) for r in self.requests), default=0) - SILENCE_NS_MAX
+from reports.run import Run
 
 
 def judge_run(run: Run) -> list[Finding]:
@@ -112,10 +45,9 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
     if seen.times is not None and seen.training is None:
         findings += [judge_detection(seen)] if seen.has_traffic or seen.alerts is not None else []
         findings += [judge_recovery(seen)] if seen.has_traffic else []
-    if seen.times is not None and (seen.training is None or seen.target_kind == HOSTS):
-        findings += [judge_redundancy(seen), judge_collateral(seen)]
-        findings += _of_cluster(seen, seen.times) if seen.target_kind == KUBERNETES else []
-    if seen.target not in (LAB, TRAINING):
+    if seen.times is not None:
+        findings += load_kind(seen.target_kind).judge(seen, seen.times)
+    if seen.target not in OURS:
         hypothesis = judge_hypothesis(seen.journal, subject=seen.victims_subject)
         is_shown = seen.has_traffic or seen.training is not None
         findings += [judge_target(seen.target), hypothesis if is_shown else needed(hypothesis)]
@@ -133,135 +65,14 @@ def judge_evidence(seen: Evidence) -> list[Finding]:
     return [*findings, judge_client(seen)] if seen.has_traffic else findings
 
 
-def _of_cluster(seen: Evidence, times: Times) -> list[Finding]:
-    """Tell the platform's time from the application's, where nodes were lost, and what was not seen."""
-    subject, recovery_s = seen.victims_subject, seen.recovery_s
-    split = judge_split(times, seen.samples, seen.faults, subject=subject, recovery_s=recovery_s)
-    return [*split, *judge_sight(seen.faults, seen.api_rows, subject=subject, recovery_s=recovery_s)]
-
-
 def _of_training(seen: Evidence, training: TrainingSeen) -> list[Finding]:
     """Judge a training job; where the site has alerts, noticing is up to them."""
     findings = judge_training(training, seen.entries)
     if seen.alerts is None or seen.times is None:
         return findings
-    moments, subject = _moments(seen.times), f"alertmanager:{seen.alerts.wanted.url}"
+    moments, subject = seen.times.to_json(), f"alertmanager:{seen.alerts.wanted.url}"
     noticed = judge_alerts(seen.alerts, seen.times.t_inject_ns, subject=subject, moments=moments)
     return [noticed if finding.rule == noticed.rule else finding for finding in findings]
-
-
-def read_evidence(run: Run) -> Evidence:
-    """Read what the rules need from the run's folder."""
-    spec = run.header.spec
-    slos = {p: tuple(Slo(**row) for row in rows) for p, rows in spec["slos"].items()}
-    requests = _requests(run.path / LOAD_FOLDER)
-    samples = read_series(run, LAB_SERIES) + read_series(run, KUBE_SERIES)
-    faults = read_faults(run)
-    load_state, said = _load_findings(run.path / LOAD_FOLDER)
-    alerts = read_alerts(run)
-    training = read_training(run, faults)
-    api_rows = read_series(run, API_SERIES)
-    times = _times(faults, requests, samples, slos, alerts, training, api_rows) if faults else None
-    lab = next((event.data for event in run.events_of("lab.ready", "target.named")), {})
-    return Evidence(
-        slos=slos,
-        recovery_s=float(spec["recovery_s"]),
-        requests_min=int(spec["requests_min"]),
-        endpoint=str(lab.get("url", "")),
-        requests=requests,
-        samples=samples,
-        faults=faults,
-        times=times,
-        entries=read_ledger(run.path),
-        activities=[event.data for event in run.events_of("chaos.activity.completed")],
-        journal=_journal(run.path),
-        client=[finding for finding in said if finding.subject.startswith("client:")],
-        answers=tuple(finding for finding in said if finding.rule in ANSWER_RULES),
-        load_state=load_state,
-        guards=tuple(spec.get("guards", ())),
-        guard_trips=tuple(event.data for event in run.events_of("guard.tripped")),
-        guard_looks=next((event.data["looks"] for event in run.events_of("guards.watched")), {}),
-        alerts=alerts,
-        budget_window_days=float(spec.get("budget_window_days", 30.0)),
-        was_steady=not run.events_of("steady.missing"),
-        target=str(spec.get("target", LAB)),
-        target_kind=_kind_of(spec),
-        has_traffic=training is None
-        and (_kind_of(spec) not in (HOSTS, KUBERNETES) or bool(spec["workload"])),
-        api_rows=api_rows,
-        cluster_seen={str(e.data["when"]): e.data["cluster"] for e in run.events_of(KUBE_SEEN)},
-        hosts_seen={str(e.data["when"]): e.data["hosts"] for e in run.events_of(HOSTS_SEEN)},
-        is_reaccept_asked=bool(spec.get("reaccept")),
-        burned_in=read_burned_in(run.path),
-        reaccept_folder=run.path / REACCEPT_FOLDER,
-        training=training,
-    )
-
-
-def _kind_of(spec: JsonObject) -> str:
-    """Return what the target is; older records give only its name."""
-    return str(spec.get("target_kind") or (LAB if spec.get("target", LAB) == LAB else NAMED))
-
-
-def read_faults(run: Run) -> tuple[FaultSeen, ...]:
-    """Read every fault that was injected from the timeline."""
-    captured = {event.data["id"]: event.data["captured"] for event in run.events_of("fault.armed")}
-    looked = {e.data["id"]: e for e in run.events_of("fault.verified", "fault.not_verified")}
-    undone = {e.data["id"]: int(e.data.get("t_undone_ns", e.t_ns)) for e in run.events_of("undo.verified")}
-    healed = {event.data["id"]: event.t_ns for event in run.events_of("fault.healed")}
-    return tuple(
-        FaultSeen(
-            data=event.data,
-            captured=captured.get(event.data["id"], {}),
-            is_verified=(look := looked.get(event.data["id"])) is not None and look.kind == "fault.verified",
-            observed=str(look.data["observed"]) if look is not None else "nobody looked whether it took hold",
-            t_undone_ns=undone.get(event.data["id"]),
-            t_healed_ns=healed.get(event.data["id"]),
-        )
-        for event in run.events_of("fault.injected")
-    )
-
-
-def _times(
-    faults: Sequence[FaultSeen],
-    requests: list[Request],
-    samples: list[JsonObject],
-    slos: dict[str, tuple[Slo, ...]],
-    alerts: AlertsSeen | None,
-    training: TrainingSeen | None,
-    api_rows: Sequence[JsonObject],
-) -> Times:
-    times = (training and training.times) or find_times(
-        requests,
-        samples,
-        faults=faults,
-        t_end_ns=max((end_of(request) for request in requests), default=0),
-        slos=slos["after"],
-    )
-    times = noticed_by_watch(times, api_rows)
-    if alerts is None:
-        return times
-    return replace(times, detection=find_detection(alerts, times.t_inject_ns), harm=times.detection)
-
-
-def _requests(folder: Path) -> list[Request]:
-    return read_requests(folder) if folder.is_dir() else []
-
-
-def _journal(folder: Path) -> JsonObject | None:
-    try:
-        journal = json.loads((folder / JOURNAL_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return journal if isinstance(journal, dict) else None
-
-
-def _load_findings(folder: Path) -> tuple[str, list[Finding]]:
-    try:
-        load = load_run(folder)
-    except SuiteError:
-        return "absent", []
-    return load.state, load.findings
 
 
 def _phase_findings(seen: Evidence) -> list[Finding]:
@@ -347,7 +158,7 @@ def judge_detection(seen: Evidence) -> Finding:
     """A fault that nobody noticed has not been shown to matter; where the site has alerts, they have to."""
     assert seen.times is not None
     if seen.alerts is not None:
-        moments, subject = _moments(seen.times), f"alertmanager:{seen.alerts.wanted.url}"
+        moments, subject = seen.times.to_json(), f"alertmanager:{seen.alerts.wanted.url}"
         return judge_alerts(seen.alerts, seen.times.t_inject_ns, subject=subject, moments=moments)
     detection = seen.times.detection
     if detection is None:
@@ -361,25 +172,9 @@ def judge_detection(seen: Evidence) -> Finding:
         observed=observed,
         expected="noticed by a request or a probe of ours",
         unit="s",
-        evidence=_moments(seen.times),
+        evidence=seen.times.to_json(),
         next_step="raise the load, so that the fault meets traffic" if detection is None else "",
     )
-
-
-def _moments(times: Times) -> JsonObject:
-    """Return each moment that came, as a time (``_ns``) and as seconds from the injection (``_s``)."""
-    moments = {
-        "t_inject": times.t_inject_ns,
-        "t_harm": times.harm.t_ns if times.harm else None,
-        "t_detect": times.detection.t_ns if times.detection else None,
-        "t_mitigate": times.t_mitigate_ns,
-        "t_recover": times.t_recover_ns,
-        "t_redundant": times.t_redundant_ns,
-    }
-    known = {name: t_ns for name, t_ns in moments.items() if t_ns is not None}
-    return {f"{name}_ns": t_ns for name, t_ns in known.items()} | {
-        f"{name}_s": times.after_inject_s(t_ns) for name, t_ns in known.items()
-    }
 
 
 def judge_recovery(seen: Evidence) -> Finding:
@@ -413,118 +208,9 @@ def judge_recovery(seen: Evidence) -> Finding:
         observed=observed,
         expected=f"within {seen.recovery_s:g} s",
         unit="s",
-        evidence=_moments(seen.times)
+        evidence=seen.times.to_json()
         | {"harm": find_harm(seen.requests, seen.slos, seen.times, window_days=seen.budget_window_days)},
         next_step=next_step,
-    )
-
-
-def judge_redundancy(seen: Evidence) -> Finding:
-    """Every replica has to serve again within the expectation, and without our undo having done it."""
-    assert seen.times is not None
-    if seen.target_kind == HOSTS:
-        return judge_hosts_whole(
-            seen.faults,
-            seen.entries,
-            subject=seen.victims_subject,
-            recovery_s=seen.recovery_s,
-            evidence=_moments(seen.times),
-        )
-    if seen.target_kind == KUBERNETES and all(fault.is_on_cluster for fault in seen.faults):
-        return judge_workloads_whole(
-            seen.times,
-            seen.samples,
-            seen.faults,
-            seen.entries,
-            subject=seen.victims_subject,
-            recovery_s=seen.recovery_s,
-            evidence=_moments(seen.times),
-        )
-    if seen.target != LAB:
-        moments = _moments(seen.times)
-        return judge_ended(seen.faults, seen.entries, subject=seen.victims_subject, evidence=moments)
-    took_s = seen.times.took_s(seen.times.t_redundant_ns)
-    healed = {fault.data["id"] for fault in seen.faults if fault.is_healed_by_platform}
-    ours = [entry for entry in seen.entries if entry.id in healed and entry.detail.get("has_acted")]
-    by_whom = ", without our help" if healed else " from the undoing"
-    next_step = "look at the supervisor of the replicas: does it restart what dies, and how fast?"
-    if not seen.is_lab_seen_to_the_end:
-        outcome, observed = Outcome.INCONCLUSIVE, "the lab was not seen to the end"
-        next_step = "see lab.log of the lab for why it fell silent"
-    elif (ours or took_s is None) and (given_s := _given_s(seen)) < seen.recovery_s:
-        outcome = Outcome.INCONCLUSIVE
-        observed = f"had not come back {given_s:.2f} s after the fault, and was given no more time"
-        next_step = "repeat the game day, to its end"
-    elif ours:
-        outcome, observed = Outcome.FAIL, f"did not come back by itself; undo {ours[0].detail['did']}"
-    elif took_s is None:
-        outcome, observed = Outcome.FAIL, "a replica was still missing at the end"
-    else:
-        outcome = Outcome.PASS if took_s <= seen.recovery_s else Outcome.FAIL
-        observed = f"all replicas served again after {took_s:.2f} s{by_whom}"
-    return Finding(
-        rule="redundancy",
-        subject=seen.victims_subject,
-        outcome=outcome,
-        observed=observed,
-        expected=f"within {seen.recovery_s:g} s{by_whom}",
-        unit="s",
-        evidence=_moments(seen.times),
-        next_step="" if outcome is Outcome.PASS else next_step,
-    )
-
-
-def _given_s(seen: Evidence) -> float:
-    """Return how long the platform had to heal: until undoing had done it, or the lab was last seen."""
-    assert seen.times is not None
-    if seen.times.t_clock_ns is None:
-        return math.inf
-    acted = {entry.id for entry in seen.entries if entry.detail.get("has_acted")}
-    ends = [f.t_undone_ns for f in seen.faults if f.data["id"] in acted and f.t_undone_ns is not None]
-    ends.append(max((int(row["t_ns"]) for row in seen.samples), default=seen.times.t_clock_ns))
-    return (min(ends) - seen.times.t_clock_ns) / 1e9
-
-
-def judge_collateral(seen: Evidence) -> Finding:
-    """Nobody but the victim may have been hit: each other replica is the same process at the end."""
-    if seen.target_kind == HOSTS:
-        return judge_other_hosts(seen.faults, seen.hosts_seen, subject=seen.victims_subject)
-    if seen.target_kind == KUBERNETES and all(fault.is_on_cluster for fault in seen.faults):
-        return judge_other_pods(seen.faults, seen.cluster_seen, subject=seen.victims_subject)
-    if seen.target != LAB:
-        return judge_bystanders(seen.victims_subject)
-    victims = {str(victim["name"]) for fault in seen.faults for victim in fault.victims}
-    others = {
-        str(row["name"]): row
-        for fault in seen.faults
-        for row in fault.captured.get("others", ())
-        if row["name"] not in victims
-    }
-    last = {str(row["subject"]).removeprefix("replica:"): row for row in seen.samples}
-    hit = [
-        f"{name} was pid {row['pid']}, is {last[name]['pid']}"
-        for name, row in others.items()
-        if name in last and (last[name]["pid"], last[name]["start_time"]) != (row["pid"], row["start_time"])
-    ]
-    is_unseen = (
-        not (others or victims) or not seen.is_lab_seen_to_the_end or any(name not in last for name in others)
-    )
-    outcome = Outcome.FAIL if hit else Outcome.INCONCLUSIVE if is_unseen else Outcome.PASS
-    fine = (
-        "not every other replica was seen to the end"
-        if is_unseen
-        else f"{', '.join(sorted(others)) or 'nobody else there to be'} untouched"
-    )
-    return Finding(
-        rule="collateral",
-        subject=f"endpoint:{seen.endpoint}",
-        outcome=outcome,
-        observed="; ".join(hit) or fine,
-        expected="every other replica is the same process before and after",
-        evidence={"others": list(others.values())},
-        next_step=""
-        if outcome is Outcome.PASS
-        else "see lab.log of the lab for what else died or fell silent",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.judging import LOAD_FOLDER, read_faults
+from experiments.evidence import LOAD_FOLDER, read_faults
 from experiments.kube.api_judging import noticed_by_watch
 from experiments.kube.samples import API_SERIES, KUBE_SERIES
 from experiments.recovery import LAB_SERIES, Times, end_of, find_times

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from experiments.evidence import LOAD_FOLDER
 from experiments.experiment import Experiment
 from experiments.guards.guard import Look
 from experiments.injecting.ledger import Entry, read_ledger
-from experiments.judging import LOAD_FOLDER
 from experiments.kube.samples import KUBE_SERIES, NODE
 from experiments.recovery import LAB_SERIES
 from probes.json_types import JsonObject

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from experiments.evidence import LOAD_FOLDER
 from experiments.experiment import Experiment
-from experiments.judging import LOAD_FOLDER
 from probes.child import python_module, start_child
 from probes.errors import ConfigError, SuiteError, TargetError
 

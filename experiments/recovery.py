@@ -123,6 +123,21 @@ class Times:
             return None
         return max(0.0, round((t_ns - self.t_clock_ns) / 1e9, 3))
 
+    def to_json(self) -> JsonObject:
+        """Return each moment that came, as a time (``_ns``) and as seconds from the injection (``_s``)."""
+        moments = {
+            "t_inject": self.t_inject_ns,
+            "t_harm": self.harm.t_ns if self.harm else None,
+            "t_detect": self.detection.t_ns if self.detection else None,
+            "t_mitigate": self.t_mitigate_ns,
+            "t_recover": self.t_recover_ns,
+            "t_redundant": self.t_redundant_ns,
+        }
+        known = {name: t_ns for name, t_ns in moments.items() if t_ns is not None}
+        return {f"{name}_ns": t_ns for name, t_ns in known.items()} | {
+            f"{name}_s": self.after_inject_s(t_ns) for name, t_ns in known.items()
+        }
+
 
 def find_times(
     requests: Sequence[Request],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from experiments.day import Day
-from experiments.judging import read_faults
+from experiments.evidence import read_faults
 from experiments.live_record import LiveRecord
 from experiments.load_child import START_TIMEOUT_S
 from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows

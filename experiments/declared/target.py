@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.day import Day
+from experiments.declared.judging import judge_bystanders, judge_ended
+from experiments.evidence import Evidence
 from experiments.experiment import Experiment
 from experiments.injecting import permission
 from experiments.injecting.permission import Condition
+from experiments.recovery import Times
 from experiments.targets.kind import Asked, Ground, Reached, TargetKind
 from experiments.targets.target import target_folder
 from experiments.training.watch import TrainingWatch, watch_job
+from probes.finding import Finding
 
 
 def folder_of(experiment: Experiment, out: Path) -> Path:
@@ -64,9 +68,17 @@ def _reach(day: Day) -> Reached:
     return reached_at(day, folder, training)
 
 
+def judge_declared(seen: Evidence, times: Times) -> list[Finding]:
+    """Judge what can be seen of faults that are only declared."""
+    subject = seen.victims_subject
+    ended = judge_ended(seen.faults, seen.entries, subject=subject, evidence=times.to_json())
+    return [ended, judge_bystanders(subject)]
+
+
 KIND = TargetKind(
     folder=folder_of,
     ground=_ground,
     conditions=_conditions,
     reach=_reach,
+    judge=lambda seen, times: [] if seen.training is not None else judge_declared(seen, times),
 )

@@ -8,18 +8,21 @@ from pathlib import Path
 
 from experiments.day import Day
 from experiments.declared.target import folder_of, reached_at, watched_job
+from experiments.evidence import Evidence
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM
 from experiments.hosts import choice
 from experiments.hosts.conditions import look_at_hosts
 from experiments.hosts.hold import HostHold
-from experiments.hosts.judging import AFTER, BEFORE, HOSTS_SEEN
+from experiments.hosts.judging import AFTER, BEFORE, HOSTS_SEEN, judge_hosts_whole, judge_other_hosts
 from experiments.hosts.reaccept import reaccept
 from experiments.hosts.seen import see_hosts
 from experiments.hosts.session import close_sessions
 from experiments.injecting.permission import Condition
 from experiments.plan import REACCEPT, Hit, Plan
+from experiments.recovery import Times
 from experiments.targets.kind import Asked, Ground, Held, Reached, TargetKind
+from probes.finding import Finding
 from probes.json_types import JsonObject
 
 
@@ -94,6 +97,14 @@ def _hold(day: Day, asked: Asked) -> Held:
     return Held(see_after=lambda: see(AFTER), give_back=give_back)
 
 
+def _judge(seen: Evidence, times: Times) -> list[Finding]:
+    subject, moments = seen.victims_subject, times.to_json()
+    whole = judge_hosts_whole(
+        seen.faults, seen.entries, subject=subject, recovery_s=seen.recovery_s, evidence=moments
+    )
+    return [whole, judge_other_hosts(seen.faults, seen.hosts_seen, subject=subject)]
+
+
 KIND = TargetKind(
     folder=folder_of,
     ground=_ground,
@@ -102,4 +113,6 @@ KIND = TargetKind(
     is_planned_first=True,
     reach=_reach,
     hold=_hold,
+    is_seen_without_traffic=True,
+    judge=_judge,
 )

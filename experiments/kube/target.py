@@ -8,26 +8,32 @@ from pathlib import Path
 
 from experiments.day import Day
 from experiments.declared.fault import NAME as DECLARED
-from experiments.declared.target import folder_of, reached_at
+from experiments.declared.target import folder_of, judge_declared, reached_at
+from experiments.evidence import Evidence
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM
 from experiments.injecting.permission import Condition, look_at_declared_leftovers
 from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.api_judging import judge_sight
 from experiments.kube.api_way import WayToApi, needs_way
 from experiments.kube.capture import is_node
 from experiments.kube.client_api import ClientApi
 from experiments.kube.clocks import check_recovery
+from experiments.kube.clocks_judging import judge_split
 from experiments.kube.cluster import Cluster
 from experiments.kube.conditions import look_at_cluster
 from experiments.kube.deadman.hold import DeadManHold
 from experiments.kube.deadman.objects import DeadManSettings
+from experiments.kube.judging import judge_other_pods, judge_workloads_whole
 from experiments.kube.lock import ClusterLock
 from experiments.kube.sampler import KubeSampler, workloads_under
 from experiments.kube.samples import OF_API
 from experiments.kube.seen import AFTER, BEFORE, KUBE_SEEN, see_cluster
 from experiments.plan import Hit, Plan
+from experiments.recovery import Times
 from experiments.targets.kind import Asked, Ground, Held, Reached, TargetKind
 from probes.errors import TargetError
+from probes.finding import Finding
 from probes.json_types import JsonObject
 
 
@@ -134,6 +140,21 @@ def _hold(day: Day, asked: Asked) -> Held:
     return Held(check=check, see_after=lambda: see(AFTER))
 
 
+def _judge(seen: Evidence, times: Times) -> list[Finding]:
+    """Judge pods and nodes, then what of the time was the platform's, and what was not seen."""
+    subject, recovery_s = seen.victims_subject, seen.recovery_s
+    if all(fault.is_on_cluster for fault in seen.faults):
+        whole = judge_workloads_whole(
+            times, seen.samples, seen.faults, seen.entries, subject=subject, recovery_s=recovery_s,
+            evidence=times.to_json(),
+        )  # fmt: skip
+        findings = [whole, judge_other_pods(seen.faults, seen.cluster_seen, subject=subject)]
+    else:
+        findings = judge_declared(seen, times)
+    findings += judge_split(times, seen.samples, seen.faults, subject=subject, recovery_s=recovery_s)
+    return [*findings, *judge_sight(seen.faults, seen.api_rows, subject=subject, recovery_s=recovery_s)]
+
+
 KIND = TargetKind(
     folder=folder_of,
     ground=_ground,
@@ -142,4 +163,6 @@ KIND = TargetKind(
     is_planned_first=True,
     reach=_reach,
     hold=_hold,
+    is_seen_without_traffic=True,
+    judge=_judge,
 )

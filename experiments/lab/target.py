@@ -13,6 +13,7 @@ from experiments.experiment import Experiment
 from experiments.injecting import permission
 from experiments.injecting.permission import Condition
 from experiments.lab.control import FOLDER_NAME, Lab, is_lab_alive, process_to_json, read_lab
+from experiments.lab.judging import judge_collateral, judge_redundancy
 from experiments.lab.sampler import LabSampler
 from experiments.lab.supervisor import LabPlan, all_serve, lab_command, last_words, log_file
 from experiments.plan import Hit, in_environment, process_lines
@@ -123,4 +124,5 @@ KIND = TargetKind(
     conditions=_conditions,
     reach=_reach,
     hold=_hold,
+    judge=lambda seen, _: [judge_redundancy(seen), judge_collateral(seen)],
 )

@@ -15,6 +15,7 @@ NAMED: Final = "named"  # only what the experiment declares of it is known
 HOSTS: Final = "hosts"
 TRAINING: Final = "training"  # the lab's own training job
 KUBERNETES: Final = "kubernetes"
+OURS = (LAB, TRAINING)  # named by a word, and there for everybody: nobody has to have allowed them
 Kind = Literal["lab", "hosts", "kubernetes", "training", "named"]
 
 

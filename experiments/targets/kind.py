@@ -1,7 +1,7 @@
 """What every kind of target has to offer. Each is a ``KIND`` in ``target.py`` of its own folder.
 
 In the order in which a game day asks: its folder, what a plan would hit there and how that is shown, whether
-that may be, the target itself, holding it while the day lasts.
+that may be, the target itself, holding it while the day lasts, and what of the record only it can judge.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from probes.json_types import JsonObject
 
 if TYPE_CHECKING:
     from experiments.day import Day
+    from experiments.evidence import Evidence
     from experiments.experiment import Experiment
     from experiments.plan import Hit, Plan
+    from experiments.recovery import Times
     from experiments.training.watch import TrainingWatch
+    from probes.finding import Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,3 +90,6 @@ class TargetKind:
     is_planned_first: bool = False  # whether its conditions depend on what is hit
     reach: Callable[[Day], Reached]
     hold: Callable[[Day, Asked], Held] = lambda _day, _asked: Held()
+    is_seen_without_traffic: bool = False  # whether it can be judged where no load is sent
+    # What only this kind can: that whoever was hit is back, and that nobody else was hit.
+    judge: Callable[[Evidence, Times], list[Finding]] = lambda _seen, _times: []

@@ -10,7 +10,7 @@ from experiments.hosts.host import FOLDER, Host
 from experiments.kube.cluster import Cluster, DeadMan
 from experiments.kube.deadman.mirror import NAMESPACE
 from experiments.kube.deadman.objects import IMAGE
-from experiments.targets.all import LAB, TRAINING
+from experiments.targets.all import OURS
 from experiments.targets.target import Target
 from experiments.training.job_spec import JobSpec
 from probes.spec import Spec
@@ -112,7 +112,7 @@ class TargetSpec(Spec):
     @field_validator("name")
     @classmethod
     def _is_none_of_ours(cls, name: str) -> str:
-        if name in (LAB, TRAINING):
+        if name in OURS:
             raise ValueError(f"{name!r} is our own: write target: {name}")
         return name
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.hosts.host import Host
 from experiments.kube.cluster import Cluster
-from experiments.targets.all import HOSTS, KUBERNETES, LAB, NAMED, TRAINING, Kind
+from experiments.targets.all import HOSTS, KUBERNETES, LAB, NAMED, OURS, TRAINING, Kind
 from experiments.training.job_spec import WatchedJob
 from probes.json_types import JsonObject
 
@@ -27,7 +27,7 @@ class Target:
     @property
     def kind(self) -> Kind:
         """What it is, and so which of our actions work on it."""
-        if self.name in (LAB, TRAINING):
+        if self.name in OURS:
             return LAB if self.is_lab else TRAINING
         if self.kubernetes is not None:
             return KUBERNETES

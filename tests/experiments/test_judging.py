@@ -6,19 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.evidence import Evidence
 from experiments.injecting.ledger import ARMED, UNDO_FAILED, UNDONE, VERIFIED, Entry
 from experiments.judging import (
-    Evidence,
     judge_client,
-    judge_collateral,
     judge_detection,
     judge_evidence,
     judge_faults,
     judge_method,
     judge_recovery,
-    judge_redundancy,
     judge_undo,
 )
+from experiments.lab.judging import judge_collateral, judge_redundancy
 from experiments.recovery import find_times
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject
