@@ -244,7 +244,8 @@ def test_whatever_ends_a_day_that_is_cut_off_nothing_is_left_and_the_next_can_be
         ended = day.wait(timeout_s=120)
     is_gone = wait_until(lambda: not relay.is_running, timeout_s=10)
     are_gone = wait_until(lambda: not day.descendants(), timeout_s=60)
-    undone = overproof("gameday", "undo", "--out", runs)
+    if number is signal.SIGKILL:  # else the day itself has put it back
+        overproof("gameday", "undo", "--out", runs)
     left = overproof("gameday", "doctor", "--out", runs)
     if leases(service):
         lapse(service)
@@ -253,7 +254,7 @@ def test_whatever_ends_a_day_that_is_cut_off_nothing_is_left_and_the_next_can_be
     assert ended == status, day.text()
     assert is_gone
     assert are_gone, day.descendants()
-    assert (undone.returncode, left.returncode) == (0, 0), undone.stdout + left.stdout
+    assert left.returncode == 0, left.stdout
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert "nobody else is touched" in plan.stdout
 
