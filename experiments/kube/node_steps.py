@@ -8,7 +8,7 @@ from typing import Final
 from experiments.kube.allowed import node_path
 from experiments.kube.marks import new_mark
 from experiments.kube.pods import uid_of
-from experiments.kube.undo_steps import Change, Field, UndoStep, make_step, value_at
+from experiments.kube.undo_steps import MARK, Change, Field, UndoStep, make_step, value_at
 from probes.json_types import JsonObject
 
 MakeStep = Callable[[JsonObject, str], UndoStep]  # of a node, and the run
@@ -29,20 +29,27 @@ def out_of_service_step(node: JsonObject, run: str) -> UndoStep:
     return make_step(node, subject=f"node/{name}", path=node_path(name), ours=ours, mark=new_mark(run))
 
 
-def deletion_step(node: JsonObject, _run: str) -> UndoStep:
+def deletion_step(node: JsonObject, run: str) -> UndoStep:
     """Return what gives a node that we are about to delete what its kubelet would not make again.
 
     That is labels, annotations, taints and cordon. What it has with another value then is left alone: its
     kubelet, or somebody, says so by now. So is another machine by its name, which nobody may have allowed
-    us to hit.
+    us to hit. An annotation is left on it: what its owner then takes off is not given back again.
     """
     name, machine = str(node["metadata"]["name"]), value_at(node, _MACHINE)
     return UndoStep(
         subject=f"node/{name}",
         path=node_path(name),
         uid=uid_of(node),
-        changes=tuple(Change(path=path, before=value, ours=None) for path, value in _kept(node)),
-        mark=Change(path=_MACHINE, before=machine, ours=machine),
+        changes=(
+            Change(path=_MACHINE, before=machine, ours=machine),
+            *(Change(path=path, before=value, ours=None) for path, value in _kept(node)),
+        ),
+        mark=Change(
+            path=("metadata", "annotations", f"{MARK}{new_mark(run)}"),
+            before="deleted by a game day, and given back what it had",
+            ours=None,
+        ),
         is_deleted=True,
     )
 

@@ -63,7 +63,9 @@ class UndoStep:
     mark: Change | None = None
     # What is created there, by a name that nobody else has. It does nothing once the other steps are undone.
     made: JsonObject | None = None
-    is_deleted: bool = False  # by us: the changes are what it lacks once somebody has made it anew
+    # By us: the changes are what it lacks once somebody has made it anew; one whose two values are the same
+    # tells that it is this very one. The mark says that it has it back, whatever becomes of that later.
+    is_deleted: bool = False
 
     def to_json(self) -> JsonObject:
         """Return it as plain JSON, for ledger and mirror."""
@@ -147,6 +149,11 @@ def _give_back(step: UndoStep, api: Api) -> StepDone:
         raise TargetError(refusal(step, "GET", status, found))
     if found["metadata"]["uid"] == step.uid:
         return StepDone(has_acted=False, did=f"{step.subject} was not deleted")
+    if other := [
+        c for c in step.changes if c.before == c.ours and not _same(value_at(found, c.path), c.ours)
+    ]:
+        said = ", ".join(f"{_name(c.path)} is {_text(value_at(found, c.path))}" for c in other)
+        return StepDone(has_acted=False, did=f"{step.subject} is another one by now, {said}: left alone")
     return _turn(replace(step, uid=found["metadata"]["uid"]), api, backwards=True)
 
 

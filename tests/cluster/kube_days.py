@@ -248,8 +248,9 @@ def lost_day(service: Service, node: str, path: Path, *, beside: Beside = nullco
 
 
 def told(run: Run) -> dict[str, str]:
-    """Return what each rule came to, with what was observed, for a test that fails to show."""
-    return {f"{f.rule} {f.subject}": f"{f.outcome}: {f.observed}" for f in run.findings}
+    """Return what did not pass, with what was observed, for a test that fails to show."""
+    bad = (f for f in run.findings if f.outcome not in (None, Outcome.PASS))
+    return {f"{f.rule} {f.subject}": f"{f.outcome}: {f.observed}" for f in bad}
 
 
 def outcome_of(run: Run, rule: str) -> str:

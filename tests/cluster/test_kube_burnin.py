@@ -12,9 +12,9 @@ from kubernetes import client
 
 from probes.child import wait_until
 from probes.outcome import Outcome
-from reports.run import Run, load_run
+from reports.run import load_run
 from tests.cluster.kube_accounts import grant, kubeconfig_of
-from tests.cluster.kube_days import overproof
+from tests.cluster.kube_days import overproof, told
 from tests.cluster.kube_fleet import (
     burning,
     fleet_command,
@@ -82,12 +82,6 @@ def agents(hosts: Hosts, *nodes: str) -> list[str]:
     return [line for text in shown for line in text.splitlines() if AGENT in line]
 
 
-def not_passed(run: Run) -> list[str]:
-    """Return what did not pass, for a test that fails to show."""
-    bad = (f for f in run.findings if f.outcome not in (None, Outcome.PASS))
-    return [f"{f.rule} {f.subject}: {f.outcome}: {f.observed}" for f in bad]
-
-
 @pytest.mark.usefixtures("as_account")
 def test_every_node_gets_a_verdict_with_the_shipped_rights_and_a_name_without_node_is_told(
     api: client.ApiClient, image: str, tmp_path: Path
@@ -107,7 +101,7 @@ def test_every_node_gets_a_verdict_with_the_shipped_rights_and_a_name_without_no
     for name in NODES:
         own = load_run(run.path / "hosts" / name)
         assert own.header.host == name
-        assert own.outcome is Outcome.PASS, not_passed(own)
+        assert own.outcome is Outcome.PASS, told(own)
         assert "exact" in {f.rule for f in own.findings if f.outcome is Outcome.PASS}
     assert jobs(api) == []
 

@@ -222,7 +222,8 @@ def owned(service: Service, node: str) -> Iterator[client.V1Node]:
     mine = {"labels": {"gameday.test/kept": "1"}, "annotations": {"gameday.test/why": "kept"}}
     service.core.patch_node(node, {"metadata": mine, "spec": {"taints": [taint]}})
     yield service.core.read_node(node)
-    service.core.patch_node(node, {"spec": {"taints": None}})
+    none = {"labels": {"gameday.test/kept": None}, "annotations": {"gameday.test/why": None}}
+    service.core.patch_node(node, {"metadata": none, "spec": {"taints": None}})
 
 
 def is_as_before(service: Service, before: client.V1Node) -> bool:

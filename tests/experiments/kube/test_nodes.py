@@ -13,7 +13,7 @@ from experiments.kube import node_actions
 from experiments.kube.cluster import Cluster, cluster_from_json
 from experiments.kube.conditions import HOST_FAULTS
 from experiments.kube.node_steps import deletion_step
-from experiments.kube.undo_steps import carry_out, step_from_json
+from experiments.kube.undo_steps import MARK, carry_out, step_from_json
 from experiments.kube.zones import ZONE_LABEL, why_too_wide
 from probes.errors import TargetError
 from probes.json_types import JsonObject
@@ -102,7 +102,8 @@ def test_a_node_that_was_made_anew_is_given_what_it_lacks_and_nothing_that_other
     found = api.objects[step.path]
     assert [each.has_acted for each in done] == [True, False]
     assert found["metadata"]["labels"] == {"version": "2", "ours": "1"}
-    assert found["metadata"]["annotations"] == {"why": "x"}
+    assert found["metadata"]["annotations"].pop("why") == "x"
+    assert [key.startswith(MARK) for key in found["metadata"]["annotations"]] == [True]
     assert found["spec"] == {
         "taints": [{"key": "fresh", "effect": "NoSchedule"}, OUR_TAINT],
         "unschedulable": True,
@@ -121,6 +122,20 @@ def test_a_node_that_is_not_there_again_yet_is_waited_for_and_one_that_never_wen
     assert "ours" not in deleted["metadata"]["labels"]
 
 
+def test_what_its_owner_takes_off_a_node_that_has_it_back_is_not_given_back_again(
+    deleted: JsonObject,
+) -> None:
+    step = deletion_step(deleted, "run")
+    api = FakeApi({step.path: made_anew()})
+    carry_out(step, api)
+    del api.objects[step.path]["metadata"]["labels"]["ours"]
+
+    done = carry_out(step, api)
+
+    assert not done.has_acted
+    assert "ours" not in api.objects[step.path]["metadata"]["labels"]
+
+
 def test_another_machine_by_the_name_of_a_node_that_was_deleted_is_given_nothing(
     deleted: JsonObject,
 ) -> None:
@@ -130,6 +145,7 @@ def test_another_machine_by_the_name_of_a_node_that_was_deleted_is_given_nothing
     done = carry_out(step, api)
 
     assert (done.has_acted, api.patches) == (False, 0)
+    assert "is another one by now" in done.did
 
 
 def test_a_cluster_with_nodes_and_clocks_survives_the_ledger() -> None:
