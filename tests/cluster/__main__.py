@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +31,8 @@ from tests.cluster.plan import (
 )
 from tests.cluster.programs import ProgramsMissingError, find_device_plugin, find_kwok, find_programs
 from tests.cluster.running import read_plan
+
+_LEAVE_S = 30.0  # that tests have to put back what they are at
 
 
 def _up(folder: Path, node_count: int) -> int:
@@ -122,7 +126,16 @@ def _run_with(kubeconfigs: list[str], command: list[str]) -> int:
         KUBECONFIGS_VARIABLE: os.pathsep.join(kubeconfigs),
         "PYTEST_XDIST_AUTO_NUM_WORKERS": str(len(kubeconfigs)),
     }
-    return subprocess.run(command, env=os.environ | names, check=False).returncode
+    with subprocess.Popen(command, env=os.environ | names) as child:
+        try:
+            return child.wait()
+        except Interrupted as error:
+            if str(error) != signal.SIGINT.name:  # which a terminal has sent it as well
+                child.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=_LEAVE_S)
+            child.kill()
+            raise
 
 
 def _main() -> int:
