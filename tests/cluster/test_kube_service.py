@@ -142,7 +142,10 @@ def scaled(api: client.ApiClient, place: tuple[str, ...], hosts: Hosts) -> Itera
         client.AutoscalingV2Api(api).patch_namespaced_horizontal_pod_autoscaler(
             "chat", place[-1], {"spec": SCALED}
         )
-        yield json.loads(up.stdout)["url"]
+        url = json.loads(up.stdout)["url"]
+        # This machine's way to a new Service is made by a kube-proxy, when it gets to it.
+        assert wait_until(lambda: replica_that_answers(url) is not None, timeout_s=30)
+        yield url
 
 
 def spike(folder: Path, *, at_s: int, for_s: int, duration_s: int, expect: JsonObject) -> Path:
