@@ -34,6 +34,7 @@ from tests.cluster.kube_days import (
 )
 from tests.cluster.plan import KUBECONFIG_VARIABLE
 from tests.cluster.test_kube_faults import planned
+from tests.cluster.workload import replica_that_answers
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -52,6 +53,8 @@ def shared(api: client.ApiClient) -> Iterator[Service]:
         # It loads, as a model does; else too little traffic meets the gap.
         plan = ServicePlan(image=ENDPOINT_IMAGE, namespace=name, python=PYTHON, load_s=5)
         state = put_up(kube, plan, within_s=120)
+        # This machine's way to a new Service is made by a kube-proxy, when it gets to it.
+        assert wait_until(lambda: replica_that_answers(state["url"]) is not None, timeout_s=30)
         yield Service(api=api, namespace=name, url=state["url"])
     finally:
         client.CoreV1Api(api).delete_namespace(name)
