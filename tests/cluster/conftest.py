@@ -12,6 +12,7 @@ import pytest
 from kubernetes import client, config
 from kubernetes.config import kube_config
 
+from tests.cluster.kube_days import clear_dead_men
 from tests.cluster.plan import KUBECONFIG_VARIABLE, KUBECONFIGS_VARIABLE
 from tests.cluster.running import Hosts, read_plan
 from tests.conftest import is_worker
@@ -86,3 +87,10 @@ def shared_namespace(api: client.ApiClient) -> Iterator[str]:
     """One for all tests of a file, each of which leaves in it what it found."""
     with _made(api) as name:
         yield name
+
+
+@pytest.fixture
+def no_dead_man_left(api: client.ApiClient) -> Iterator[None]:
+    """Afterwards none watches any more."""
+    yield
+    clear_dead_men(api)

@@ -22,6 +22,7 @@ from kubernetes import client
 from experiments.kube.allowed import pods_on, strangers_of
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
+from experiments.kube.deadman.mirror import RUN_LABEL
 from experiments.kube.deadman.objects import SERVICE_ACCOUNT
 from probes.child import wait_until
 from probes.json_types import JsonObject
@@ -168,6 +169,13 @@ def watch_over(document: JsonObject, service: Service) -> None:
     target["dead_man"] = {"image": SETTINGS.image, "python": SETTINGS.python}
 
 
+def clear_dead_men(api: client.ApiClient) -> None:
+    """End every dead-man, as whoever has looked at what it did: its pod keeps others off its node."""
+    core = client.CoreV1Api(api)
+    core.delete_collection_namespaced_config_map(SETTINGS.namespace, label_selector=RUN_LABEL)
+    assert wait_until(lambda: not core.list_namespaced_pod(SETTINGS.namespace).items, timeout_s=60)
+
+
 def overproof(*words: str | Path, timeout_s: float = DAY_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     """Run the command line."""
     command = [sys.executable, "-m", "overproof", *map(str, words)]
@@ -232,19 +240,21 @@ def decided_day(
 
 def lost_day(service: Service, node: str, path: Path, *, beside: Beside = nullcontext) -> tuple[int, Run]:
     """Run a game day that loses the node; again only with a replica on it, since the first has moved that."""
+    return decided_day(path, before_again=lambda: spread(service, node), beside=beside)
+
+
+def spread(service: Service, node: str) -> None:
+    """Have a replica on a node: the scheduler would rather have one on each, and promises nothing."""
 
     def is_on_it() -> bool:
         ready = service.ready()
         return len(ready) == 3 and node in ready.values()
 
-    def spread() -> None:
-        for _ in range(3):
-            service.core.delete_collection_namespaced_pod(service.namespace)
-            if wait_until(is_on_it, timeout_s=40):
-                return
-        pytest.fail(f"no replica comes to {node}: {service.ready()}")
-
-    return decided_day(path, before_again=spread, beside=beside)
+    for _ in range(4):
+        if wait_until(is_on_it, timeout_s=30):
+            return
+        service.core.delete_collection_namespaced_pod(service.namespace)
+    pytest.fail(f"no replica comes to {node}: {service.ready()}")
 
 
 def told(run: Run) -> dict[str, str]:

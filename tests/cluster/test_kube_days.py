@@ -200,6 +200,7 @@ def test_a_plan_that_was_confirmed_is_refused_once_the_pod_is_another(
     assert service.containers() == before
 
 
+@pytest.mark.usefixtures("no_dead_man_left")
 def test_a_drain_whose_controller_is_killed_with_its_disk_is_undone_by_the_dead_man(
     service: Service, node: str, tmp_path: Path
 ) -> None:

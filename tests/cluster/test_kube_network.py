@@ -212,6 +212,7 @@ def test_a_fault_that_did_not_take_hold_is_pending_until_it_is_undone(
     assert (policies(service), labelled(service)) == ([], [])
 
 
+@pytest.mark.usefixtures("no_dead_man_left")
 def test_a_partition_whose_controller_is_killed_with_its_disk_is_undone_by_the_dead_man(
     service: Service, tmp_path: Path, hosts: Hosts, record_property: Callable[[str, object], None]
 ) -> None:

@@ -31,6 +31,7 @@ from tests.cluster.kube_days import (
     outcome_of,
     run_day,
     serve,
+    spread,
     take_back,
     told,
     watch_over,
@@ -59,6 +60,8 @@ def service(api: client.ApiClient, namespace: str, hosts: Hosts) -> Service:
 def node(service: Service, hosts: Hosts, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A node that carries a replica, that game days may hit, and that lets us in."""
     wanted = getattr(request, "param", None)
+    if wanted is not None:
+        spread(service, wanted)
     name = lent_node(service, among=lambda each: wanted in (None, each))
     with ways_in(hosts, tmp_path / "home"):
         yield name
@@ -263,6 +266,7 @@ def test_a_node_that_was_deleted_is_registered_again_with_all_that_it_had(
     assert hosts.service_pids(node, "kubelet")
 
 
+@pytest.mark.usefixtures("no_dead_man_left")
 def test_a_node_that_was_deleted_by_a_controller_that_is_killed_with_its_disk_has_all_it_had_within_a_minute(
     service: Service,
     node: str,
