@@ -15,7 +15,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import yaml
 from kubernetes import client
 
@@ -245,16 +244,19 @@ def lost_day(service: Service, node: str, path: Path, *, beside: Beside = nullco
 
 def spread(service: Service, node: str) -> None:
     """Have a replica on a node: the scheduler would rather have one on each, and promises nothing."""
-
-    def is_on_it() -> bool:
-        ready = service.ready()
-        return len(ready) == 3 and node in ready.values()
-
-    for _ in range(4):
-        if wait_until(is_on_it, timeout_s=30):
-            return
-        service.core.delete_collection_namespaced_pod(service.namespace)
-    pytest.fail(f"no replica comes to {node}: {service.ready()}")
+    if wait_until(lambda: len(ready := service.ready()) == 3 and node in ready.values(), timeout_s=10):
+        return
+    others = [each.metadata.name for each in service.core.list_node().items if each.metadata.name != node]
+    try:
+        for other in others:
+            service.core.patch_node(other, {"spec": {"unschedulable": True}})
+        service.core.delete_namespaced_pod(next(iter(service.ready())), service.namespace)
+        assert wait_until(lambda: node in service.ready().values(), timeout_s=60), service.ready()
+        service.await_ready()
+    finally:
+        for other in others:
+            service.core.patch_node(other, {"spec": {"unschedulable": None}})
+    assert wait_until(lambda: all(is_node_well(service.api, each) for each in others), timeout_s=60)
 
 
 def told(run: Run) -> dict[str, str]:
