@@ -5,7 +5,7 @@
 help:
 	@echo "make demo    burn-in, load test and game day of this machine, in about 3 minutes"
 	@echo "make test    every test that can run here; says what was left out and why"
-	@echo "make test-cluster  the tests that need a real Kubernetes: starts one on this machine and removes it (root)"
+	@echo "make test-cluster  the tests that need a real Kubernetes: starts three on this machine and removes them (root)"
 	@echo "make cluster-programs  builds what that cluster needs, once: many minutes, apart from the tests"
 	@echo "make cluster-up    the same cluster, left running; make cluster-down removes it whole"
 	@echo "make check   format, lint, types, import directions"
