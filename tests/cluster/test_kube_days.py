@@ -172,6 +172,53 @@ def test_a_bad_roll_out_takes_nothing_away_and_the_former_version_comes_back(
     assert as_before, diagnosis(service.api, service.namespace)()
 
 
+def test_without_the_controllers_a_bad_roll_out_fails_the_day_though_the_former_version_is_wanted_again(
+    service: Service, tmp_path: Path, hosts: Hosts
+) -> None:
+    def hopeless(document: JsonObject) -> None:
+        document["steady-state-hypothesis"]["probes"][0]["provider"]["arguments"]["within_s"] = 12
+        document["extensions"][0]["recovery_s"] = 10
+
+    in_place = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    client.AppsV1Api(service.api).patch_namespaced_deployment(
+        DEPLOYMENT, service.namespace, {"spec": {"strategy": in_place}}
+    )
+    path = write_day(tmp_path, "deployment-bad-rollout", service, hopeless)
+
+    with deserted(service, hosts):
+        status, run = run_day(path)
+    service.await_ready()
+
+    assert status == 1, told(run)
+    assert outcome_of(run, "redundancy") == "fail", told(run)
+    assert outcome_of(run, "undo") == "pass", told(run)
+
+
+@contextmanager
+def deserted(service: Service, hosts: Hosts) -> Iterator[None]:
+    """Stop the controllers as soon as a pod of the service waits for an image that it cannot have."""
+    over = threading.Event()
+
+    def stop() -> None:
+        wait_until(lambda: over.is_set() or waits_for_image(service), timeout_s=180, interval_s=0.5)
+        hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
+
+    leaving = threading.Thread(target=stop)
+    leaving.start()
+    try:
+        yield
+    finally:
+        over.set()
+        leaving.join()
+        hosts.start_service(CONTROL_PLANE, CONTROLLERS)
+
+
+def waits_for_image(service: Service) -> bool:
+    pods = service.core.list_namespaced_pod(service.namespace).items
+    states = [each.state.waiting for pod in pods for each in pod.status.container_statuses or ()]
+    return any(waiting is not None and "Image" in str(waiting.reason) for waiting in states)
+
+
 def test_a_deployment_is_scaled_down_and_back(service: Service, tmp_path: Path) -> None:
     status, run = decided_day(write_day(tmp_path, "deployment-scale", service))
 
