@@ -180,7 +180,7 @@ def _hit(captured: JsonObject, verb: str) -> None:
         name, for_s = _name(captured, number, verb), float(captured["arguments"]["for_s"])
         words.append(reach(client, at, name, verb, row, for_s=for_s))
     captured["states"] = [word.states for word in words]
-    captured["t_hit_ns"] = min(word.not_before_ns for word in words)
+    captured["t_hit_ns"] = min(word.t_hit_ns for word in words)
 
 
 def verify_killed(captured: JsonObject) -> Verification:

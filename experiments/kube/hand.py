@@ -3,7 +3,7 @@
 No signal from inside will do: the first process of a container is the first of its namespace too, and the
 kernel drops what is sent to such a one from within, SIGKILL and SIGSTOP above all. From outside they work.
 What was stopped goes on when the time is over, when this pod is ended, or when we ask again; whoever sent us
-may be gone. One line of JSON tells what was done each time.
+may be gone. One line of JSON tells what was done each time, and when that was begun.
 
 This file travels into the cluster: standard library only.
 """
@@ -49,9 +49,9 @@ def states_of(pids: list[int], *, proc: Path = Path("/proc")) -> dict[str, str]:
     return states
 
 
-def _say(did: str, container: str) -> None:
-    states = states_of(pids_of(container))
-    sys.stdout.write(json.dumps({"did": did, "container": container, "states": states}) + "\n")
+def _say(did: str, container: str, *, began_ns: int) -> None:
+    said = {"did": did, "t_ns": began_ns, "container": container, "states": states_of(pids_of(container))}
+    sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
 
 
@@ -77,15 +77,16 @@ def _hang(container: str, for_s: float) -> None:
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: told.append(number))
-    ends_at = time.monotonic() + for_s
+    ends_at, began_ns = time.monotonic() + for_s, time.time_ns()
     try:
         _until(container, number=signal.SIGSTOP, is_done="stopped")
-        _say(HANG, container)
+        _say(HANG, container, began_ns=began_ns)
         while time.monotonic() < ends_at and not told and pids_of(container):
             time.sleep(_POLL_S)
     finally:
+        began_ns = time.time_ns()
         _until(container, number=signal.SIGCONT, is_done="going")
-        _say(CONTINUE, container)
+        _say(CONTINUE, container, began_ns=began_ns)
 
 
 def main(words: list[str]) -> int:
@@ -97,11 +98,12 @@ def main(words: list[str]) -> int:
     if verb == HANG:
         _hang(container, for_s)
         return 0
+    began_ns = time.time_ns()
     if verb == KILL:
         _until(container, number=signal.SIGKILL, is_done="gone")
     elif verb == CONTINUE:
         _until(container, number=signal.SIGCONT, is_done="going")
-    _say(verb, container)
+    _say(verb, container, began_ns=began_ns)
     return 0
 
 

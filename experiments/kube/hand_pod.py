@@ -47,7 +47,17 @@ class Word:
     """What a hand has said."""
 
     said: JsonObject
-    not_before_ns: int  # by our clock, when it had not yet been said
+    t_sent_ns: int  # by our clock
+    t_heard_ns: int
+
+    @property
+    def t_hit_ns(self) -> int:
+        """When it began, by its node's clock, since we hear of it up to seconds later.
+
+        Where that clock cannot be right, when it was sent: no harm of it may count as of before it.
+        """
+        began_ns = int(self.said["t_ns"])
+        return began_ns if self.t_sent_ns <= began_ns <= self.t_heard_ns else self.t_sent_ns
 
     @property
     def states(self) -> dict[str, str]:
@@ -73,16 +83,14 @@ def start(client: KubeClient, at: Hand, body: JsonObject) -> Word:
         TargetError: it cannot be started, or says nothing in time.
     """
     name, node = body["metadata"]["name"], body["spec"]["nodeName"]
-    before_ns = time.time_ns()
+    sent_ns = time.time_ns()
     client.ask("POST", at.pods, body=body)
     deadline = time.monotonic() + at.within_s
     while True:
-        asked_ns = time.time_ns()
         pod = client.ask("GET", f"{at.pods}/{name}")
         said = _log(client, at, pod)
         if "did" in said:
-            return Word(said=said, not_before_ns=before_ns)
-        before_ns = asked_ns
+            return Word(said=said, t_sent_ns=sent_ns, t_heard_ns=time.time_ns())
         if time.monotonic() > deadline or _phase(pod) == "Failed":
             raise TargetError(f"hand {at.namespace}/{name} on {node}: {_why(pod, said)}")
         time.sleep(_POLL_S)

@@ -1,7 +1,7 @@
 """Takes processor, memory and disk of a node, as a neighbour does that behaves badly, from a pod on it.
 
 Lets go when the time is over or its pod is ended: whoever sent us may be gone. One line of JSON says what is
-taken, once all of it is.
+taken, once all of it is, and when the taking began.
 
 This file travels into the cluster: standard library only.
 """
@@ -58,14 +58,14 @@ def main(words: list[str]) -> int:
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: told.append(number))
-    ends_at = time.monotonic() + for_s
+    ends_at, began_ns = time.monotonic() + for_s, time.time_ns()
     burning: list[int] = []
     try:
         held = _hold(memory_mib)
         filled = _fill(folder, disk_mib) if disk_mib else 0
         burning += [_burn(ends_at) for _ in range(cores)]
         said = {"cores": len(burning), "memory_mib": len(held), "disk_mib": filled}
-        sys.stdout.write(json.dumps({"did": "press"} | said) + "\n")
+        sys.stdout.write(json.dumps({"did": "press", "t_ns": began_ns} | said) + "\n")
         sys.stdout.flush()
         while time.monotonic() < ends_at and not told:
             time.sleep(_POLL_S)

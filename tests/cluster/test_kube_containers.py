@@ -190,7 +190,7 @@ def test_a_node_is_pressed_by_a_pod_that_goes_when_it_is_undone(
     finally:
         take_back(service, node)
 
-    assert captured["taken"] == {"did": "press"} | wanted
+    assert captured["taken"] == {"did": "press", "t_ns": captured["t_hit_ns"]} | wanted
     assert len(pressing) == 1
     assert undone.is_restored
     assert hands_left(service) == []

@@ -16,7 +16,7 @@ from experiments.kube import hand
 from experiments.kube import press as press_module
 from experiments.kube.containers import HAND_NEEDS
 from experiments.kube.hand import CONTINUE, HANG, KILL, LOOK, main, pids_of, states_of
-from experiments.kube.hand_pod import Hand, pod_object
+from experiments.kube.hand_pod import Hand, Word, pod_object
 from probes.child import process_state, wait_until
 
 CONTAINER = "c" * 64
@@ -93,16 +93,25 @@ def test_it_looks_kills_and_lets_go_on(victim: subprocess.Popen[bytes]) -> None:
     victim.send_signal(signal.SIGSTOP)
     with send(CONTINUE, victim, 0) as going:
         gone_on = json.loads(going.communicate()[0])
-    began = time.monotonic()
+    began, began_ns = time.monotonic(), time.time_ns()
     with send(KILL, victim, 0) as killing:
-        wait_until(lambda: victim.poll() is not None, timeout_s=10)
+        wait_until(lambda: victim.poll() is not None, timeout_s=10, interval_s=0.01)
+        ended_ns = time.time_ns()
         killed = json.loads(killing.communicate()[0])
 
     assert seen["states"].keys() == gone_on["states"].keys() == {str(victim.pid)}
     assert "T" not in {*seen["states"].values(), *gone_on["states"].values()}
     assert set(killed["states"].values()) <= {"Z"}
+    assert began_ns < killed["t_ns"] <= ended_ns  # of the signal, not of its word that comes later
     assert victim.returncode == -signal.SIGKILL
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(("began_ns", "hit_ns"), [(150, 150), (100, 100), (99, 100), (201, 100)])
+def test_a_hand_has_hit_when_its_node_says_so_or_else_as_early_as_can_be(began_ns: int, hit_ns: int) -> None:
+    word = Word(said={"did": KILL, "t_ns": began_ns, "states": {}}, t_sent_ns=100, t_heard_ns=200)
+
+    assert word.t_hit_ns == hit_ns
 
 
 def test_its_pod_is_on_that_node_and_has_one_right_there() -> None:
@@ -127,6 +136,7 @@ def press(folder: Path, *, for_s: float) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("how", ["its time is over", "its pod is ended"])
 def test_what_presses_on_a_node_lets_go_of_all_when(how: str, tmp_path: Path) -> None:
+    began_ns = time.time_ns()
     with press(tmp_path, for_s=2 if how == "its time is over" else 60) as pressing:
         assert pressing.stdout is not None
         said = json.loads(pressing.stdout.readline())
@@ -135,6 +145,7 @@ def test_what_presses_on_a_node_lets_go_of_all_when(how: str, tmp_path: Path) ->
         if how == "its pod is ended":
             pressing.send_signal(signal.SIGTERM)
 
+    assert began_ns <= said.pop("t_ns") < time.time_ns()
     assert said == {"did": "press", "cores": 1, "memory_mib": 4, "disk_mib": 2}
     assert filled == 2 << 20
     assert pressing.returncode == 0
