@@ -91,7 +91,9 @@ def _processes() -> Iterator[Leftover]:
         except OSError:
             continue  # it ended meanwhile, or is not ours to look at
         run = next((entry.removeprefix(mark).decode() for entry in environment if entry.startswith(mark)), "")
-        if not run or pid == os.getpid() or process_start_time(pid) is None or is_run_alive(Path(run)):
+        if not run or pid == os.getpid() or process_start_time(pid) is None or _is_in_container(pid):
+            continue
+        if is_run_alive(Path(run)):
             continue
         yield Leftover(
             kind="process",
@@ -99,6 +101,14 @@ def _processes() -> Iterator[Leftover]:
             observed=f"of {run}, whose controller is gone: {command.strip()[:200]}",
             next_step=f"kill {pid}; if it stays, kill -9 {pid}",
         )
+
+
+def _is_in_container(pid: int) -> bool:
+    """Say whether a process has other process ids than we: its run is a folder that we do not see."""
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink() != Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return False
 
 
 def _labs(out: Path) -> Iterator[Leftover]:
