@@ -75,7 +75,7 @@ def _group_members(group: int) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         fields = _stat_fields(int(folder.name))
-        if fields and fields[0] not in ("Z", "X") and int(fields[2]) == group:
+        if _runs(fields) and int(fields[2]) == group:
             found.append(int(folder.name))
     return found
 
@@ -148,7 +148,7 @@ def process_start_time(pid: int) -> int | None:
     None: there is no such process. With the pid it names a process for good: pids are used again.
     """
     fields = _stat_fields(pid)
-    return None if not fields or fields[0] in ("Z", "X") else int(fields[19])
+    return int(fields[19]) if _runs(fields) else None
 
 
 def process_state(pid: int) -> str:
@@ -163,6 +163,11 @@ def _stat_fields(pid: int) -> list[str]:
     except OSError:
         return []
     return stat.rpartition(b")")[2].decode().split()
+
+
+def _runs(fields: list[str]) -> bool:
+    """Say whether a process has a thread left; a zombie by its first one may still answer on its sockets."""
+    return bool(fields) and (fields[0] not in ("Z", "X") or int(fields[17]) > 1)
 
 
 def is_alive(pid: int, start_time: int | None) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from string import hexdigits
 
 LOOK, KILL, HANG, CONTINUE = "look", "kill", "hang", "continue"
-_STOPPED = "T"
+_STOPPED, _ENDED = "T", "Z"
 _POLL_S = 0.2
 _TRIES = 25  # each a poll: processes that are started meanwhile are found as well
 
@@ -39,14 +39,25 @@ def pids_of(container: str, *, proc: Path = Path("/proc")) -> list[int]:
 
 
 def states_of(pids: list[int], *, proc: Path = Path("/proc")) -> dict[str, str]:
-    """Return what the kernel says of each process, by pid; one that is gone is left out."""
+    """Return what the kernel says of each process, by pid; one that is gone is left out.
+
+    Where the first thread has ended it is what another one is: the sockets are there until the last ends.
+    """
     states = {}
     for pid in pids:
         try:
-            states[str(pid)] = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+            state = _state(proc / str(pid))
+            others = (
+                (_state(task) for task in (proc / str(pid) / "task").iterdir()) if state == _ENDED else ()
+            )
+            states[str(pid)] = next((other for other in others if other != _ENDED), state)
         except OSError:
             continue
     return states
+
+
+def _state(folder: Path) -> str:
+    return (folder / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _say(did: str, container: str, *, began_ns: int) -> None:
@@ -67,7 +78,7 @@ def _until(container: str, *, number: int, is_done: str) -> None:
     """Send a signal until every process is as wanted: ``gone``, ``stopped`` or ``going``."""
     for _ in range(_TRIES):
         _send(container, number)
-        states = set(states_of(pids_of(container)).values()) - {"Z"}
+        states = set(states_of(pids_of(container)).values()) - {_ENDED}
         if {"gone": not states, "stopped": states == {_STOPPED}, "going": _STOPPED not in states}[is_done]:
             return
         time.sleep(_POLL_S)

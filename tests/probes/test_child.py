@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from probes.child import end_child, is_alive, process_start_time, python_module, start_child, wait_until
+from probes.child import (
+    end_child,
+    is_alive,
+    process_start_time,
+    process_state,
+    python_module,
+    start_child,
+    wait_until,
+)
 
 LISTENER = "import os; from probes.child import watch_lifeline; watch_lifeline(lambda: os._exit(7)).join()"
 STUBBORN = """
@@ -139,6 +147,21 @@ def test_a_zombie_is_not_alive() -> None:
 
     assert wait_until(lambda: process_start_time(child.pid) is None, timeout_s=10)
     assert Path(f"/proc/{child.pid}").exists()  # nobody has collected it yet
+    child.wait(timeout=10)
+
+
+def test_a_process_whose_first_thread_has_ended_is_alive_until_its_last_one_has() -> None:
+    end_the_first_thread = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    child = subprocess.Popen(python(end_the_first_thread), start_new_session=True)
+
+    assert wait_until(lambda: process_state(child.pid) == "Z", timeout_s=20)
+    assert process_start_time(child.pid) is not None
+    child.kill()
+    assert wait_until(lambda: process_start_time(child.pid) is None, timeout_s=10)
     child.wait(timeout=10)
 
 

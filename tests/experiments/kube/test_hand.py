@@ -44,6 +44,16 @@ def test_processes_of_a_container_are_known_by_their_control_group_and_no_other_
     assert states_of([7, 8, 10], proc=tmp_path) == {"7": "T", "8": "S"}
 
 
+def test_a_process_that_lives_on_in_its_second_thread_has_not_ended(tmp_path: Path) -> None:
+    write_process(tmp_path, 7, f"/kubepods/pod1/{CONTAINER}", "Z")
+    write_process(tmp_path / "7" / "task", 7, "", "Z")
+    write_process(tmp_path / "7" / "task", 70, "", "S")
+    write_process(tmp_path, 8, f"/kubepods/pod1/{CONTAINER}", "Z")
+    write_process(tmp_path / "8" / "task", 8, "", "Z")
+
+    assert states_of([7, 8], proc=tmp_path) == {"7": "S", "8": "Z"}
+
+
 @pytest.mark.parametrize("name", ["ab", "kubepods" * 8])
 def test_what_is_no_whole_id_is_refused_since_it_would_fit_others(
     name: str, capsys: pytest.CaptureFixture[str]
