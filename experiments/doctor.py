@@ -78,7 +78,17 @@ def is_injector(pid: int, folder: Path) -> bool:
 
 
 def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    """Return every process but those in containers: the run of such a one is a folder that we do not see."""
+    ours = _pid_space(Path("/proc/self"))
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _pid_space(path) in (ours, None)]
+
+
+def _pid_space(process: Path) -> Path | None:
+    """Return what the ids of a process are counted in; None: it has ended, or is not ours to look at."""
+    try:
+        return (process / "ns/pid").readlink()
+    except OSError:
+        return None
 
 
 def _processes() -> Iterator[Leftover]:
@@ -91,9 +101,7 @@ def _processes() -> Iterator[Leftover]:
         except OSError:
             continue  # it ended meanwhile, or is not ours to look at
         run = next((entry.removeprefix(mark).decode() for entry in environment if entry.startswith(mark)), "")
-        if not run or pid == os.getpid() or process_start_time(pid) is None or _is_in_container(pid):
-            continue
-        if is_run_alive(Path(run)):
+        if not run or pid == os.getpid() or process_start_time(pid) is None or is_run_alive(Path(run)):
             continue
         yield Leftover(
             kind="process",
@@ -101,14 +109,6 @@ def _processes() -> Iterator[Leftover]:
             observed=f"of {run}, whose controller is gone: {command.strip()[:200]}",
             next_step=f"kill {pid}; if it stays, kill -9 {pid}",
         )
-
-
-def _is_in_container(pid: int) -> bool:
-    """Say whether a process has other process ids than we: its run is a folder that we do not see."""
-    try:
-        return Path(f"/proc/{pid}/ns/pid").readlink() != Path("/proc/self/ns/pid").readlink()
-    except OSError:
-        return False
 
 
 def _labs(out: Path) -> Iterator[Leftover]:

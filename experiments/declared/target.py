@@ -51,6 +51,14 @@ def watched_job(day: Day) -> TrainingWatch | None:
     return watch_job(target.name, target.job, wanted, day.writer)
 
 
+def taken_folder(day: Day) -> Path:
+    """Return the folder of the target, made where there is none, with other game days kept off it."""
+    folder = folder_of(day.experiment, day.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    day.take(folder)
+    return folder
+
+
 def reached_at(day: Day, folder: Path, training: TrainingWatch | None = None) -> Reached:
     """Put a target that the experiment names on the timeline."""
     url = day.experiment.target.endpoint

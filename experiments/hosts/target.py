@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.day import Day
-from experiments.declared.target import folder_of, reached_at, watched_job
+from experiments.declared.target import folder_of, reached_at, taken_folder, watched_job
 from experiments.evidence import Evidence
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM
@@ -71,11 +71,8 @@ def _conditions(asked: Asked) -> Sequence[Condition]:
 
 def _reach(day: Day) -> Reached:
     training = watched_job(day)
-    folder = folder_of(day.experiment, day.out)
-    folder.mkdir(parents=True, exist_ok=True)
     day.stack.callback(close_sessions)
-    day.take(folder)
-    return reached_at(day, folder, training)
+    return reached_at(day, taken_folder(day), training)
 
 
 def _hold(day: Day, asked: Asked) -> Held:

@@ -328,10 +328,12 @@ def replicas_ready(
     deployment: str = "", namespace: str = "", within_s: float = 0.0, statefulset: str = ""
 ) -> JsonObject:
     """Say whether as many pods of a deployment, or stateful set, are ready as it is to have, one by one."""
+    if bool(deployment) == bool(statefulset):
+        raise FaultRefused("which workload? state deployment or statefulset, one of both")
     kind, name = ("StatefulSet", statefulset) if statefulset else (DEPLOYMENT, deployment)
     aim, client, _ = _aimed()
     space = _one_namespace(aim, namespace)
-    whole = read_or_none(client, path_of(kind, space, name)) if name else None
+    whole = read_or_none(client, path_of(kind, space, name))
     if whole is None:
         raise TargetError(f"{kind.lower()} {space}/{name}: there is none")
     workload = {

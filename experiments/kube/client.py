@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from experiments.kube.cluster import Cluster
 from probes.errors import TargetError
-from probes.kubernetes_api import FORBIDDEN, JSON, MERGE, STRATEGIC, ApiRefused, KubeClient, connect_api
+from probes.kubernetes_api import FORBIDDEN, GONE, JSON, MERGE, STRATEGIC, ApiRefused, KubeClient, connect_api
 
-__all__ = ["FORBIDDEN", "JSON", "MERGE", "STRATEGIC", "ApiRefused", "KubeClient", "connect", "connect_to"]
+__all__ = [
+    "FORBIDDEN",
+    "GONE",
+    "JSON",
+    "MERGE",
+    "STRATEGIC",
+    "ApiRefused",
+    "KubeClient",
+    "connect",
+    "connect_to",
+]
 
 
 def connect(cluster: Cluster) -> KubeClient:

@@ -27,8 +27,10 @@ def node_kubelet_stop(
     undo_after_s: float = UNDO_AFTER_S,
 ) -> JsonObject:
     """Stop the kubelet of nodes: to the cluster they are lost, while their containers run on."""
-    chosen = _choose(node, label_selector, count)
-    return _lose("node.kubelet-stop", {"unit": unit}, chosen, undo_after_s)
+    return _lose(
+        "node.kubelet-stop", {"unit": unit}, undo_after_s,
+        node=node, label_selector=label_selector, count=count,
+    )  # fmt: skip
 
 
 def node_network_cut(
@@ -40,7 +42,9 @@ def node_network_cut(
 ) -> JsonObject:
     """Take the network interface of nodes down, our own way in with it: only their timer puts it back."""
     arguments = {"interface": interface, "may_cut_ssh": True}
-    return _lose("node.network-cut", arguments, _choose(node, label_selector, count), undo_after_s)
+    return _lose(
+        "node.network-cut", arguments, undo_after_s, node=node, label_selector=label_selector, count=count
+    )
 
 
 def zone_cut(zone: str, interface: str, undo_after_s: float = UNDO_AFTER_S) -> JsonObject:
@@ -48,8 +52,7 @@ def zone_cut(zone: str, interface: str, undo_after_s: float = UNDO_AFTER_S) -> J
     if not zone:
         raise FaultRefused("which zone? state zone")
     arguments = {"interface": interface, "may_cut_ssh": True}
-    chosen = _choose("", f"{ZONE_LABEL}={zone}", None, is_every=True)
-    return _lose("zone.cut", arguments, chosen, undo_after_s)
+    return _lose("zone.cut", arguments, undo_after_s, label_selector=f"{ZONE_LABEL}={zone}", is_every=True)
 
 
 def node_delete(
@@ -63,8 +66,10 @@ def node_delete(
 
     Undoing starts the kubelets, which register their nodes again, and gives these back what else they had.
     """
-    chosen = _choose(node, label_selector, count)
-    return _lose("node.delete", {"unit": unit}, chosen, undo_after_s, deletion_step)
+    return _lose(
+        "node.delete", {"unit": unit}, undo_after_s, deletion_step,
+        node=node, label_selector=label_selector, count=count,
+    )  # fmt: skip
 
 
 def node_out_of_service(
@@ -79,31 +84,31 @@ def node_out_of_service(
     Their pods are forgotten at once, so that those of a StatefulSet are made elsewhere; but where only the
     kubelet was stopped, what ran on the node runs on until that is back.
     """
-    chosen = _choose(node, label_selector, count)
-    return _lose("node.out-of-service", {"unit": unit}, chosen, undo_after_s, out_of_service_step)
-
-
-def _choose(
-    node: str, label_selector: str, count: int | None, *, is_every: bool = False
-) -> tuple[list[JsonObject], list[JsonObject]]:
-    """Return the nodes to lose, and every other one of the cluster."""
-    aim = aim_now()
-    client, _ = aim.reach()
-    return choose_nodes(client, aim, node=node, label_selector=label_selector, count=count, is_every=is_every)
+    return _lose(
+        "node.out-of-service", {"unit": unit}, undo_after_s, out_of_service_step,
+        node=node, label_selector=label_selector, count=count,
+    )  # fmt: skip
 
 
 def _lose(
     name: str,
     arguments: JsonObject,
-    chosen: tuple[list[JsonObject], list[JsonObject]],
     undo_after_s: float,
     step: MakeStep | None = None,
+    *,
+    node: str = "",
+    label_selector: str,
+    count: int | None = None,
+    is_every: bool = False,
 ) -> JsonObject:
     from experiments.kube.nodes import capture_loss  # with paramiko: others need not wait
 
     aim = aim_now()
     client, identity = aim.reach()
+    chosen, others = choose_nodes(
+        client, aim, node=node, label_selector=label_selector, count=count, is_every=is_every
+    )
     captured = capture_loss(
-        name, aim, client, identity, *chosen, arguments, undo_after_s=undo_after_s, step=step
+        name, aim, client, identity, chosen, others, arguments, undo_after_s=undo_after_s, step=step
     )
     return inject(name, captured)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from experiments.kube.client import ApiRefused, KubeClient
+from experiments.kube.client import GONE, ApiRefused, KubeClient
 from experiments.kube.pods import controller_of, node_of, uid_of, without_bulk
 from probes.json_types import JsonObject
 
-_GONE = 410  # the version that a watch was to go on from is too old: list anew
 _TURN_S = 5.0  # of one watch: an end in good order shows that the API still answers
 _SHARED_TURN_S = 1.0  # where several namespaces are watched in turn
 
@@ -77,7 +76,7 @@ class PodView:
                     return True
             self.seen_ns = time.time_ns()
         except ApiRefused as error:
-            if error.status != _GONE:
+            if error.status != GONE:  # the version to go on from is too old: listed anew
                 raise
             self._list(name)
         finally:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from experiments.kube.client import ApiRefused, KubeClient, connect
+from experiments.kube.client import GONE, ApiRefused, KubeClient, connect
 from experiments.kube.cluster import Cluster
 from experiments.kube.observed import node_trouble
 from experiments.kube.pod_view import PodView
@@ -118,7 +118,7 @@ class KubeSampler:
                     self._take_node(change)
                 self._nodes_seen_ns = time.time_ns()
         except ApiRefused as error:
-            if error.status != 410:  # the version is too old: listed anew
+            if error.status != GONE:  # the version is too old: listed anew
                 raise
 
     def _take_node(self, change: JsonObject) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.day import Day
 from experiments.declared.fault import NAME as DECLARED
-from experiments.declared.target import folder_of, judge_declared, reached_at
+from experiments.declared.target import folder_of, judge_declared, reached_at, taken_folder
 from experiments.evidence import Evidence
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM
@@ -88,10 +88,7 @@ def _conditions(asked: Asked) -> Sequence[Condition]:
 
 
 def _reach(day: Day) -> Reached:
-    folder = folder_of(day.experiment, day.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    day.take(folder)
-    return reached_at(day, folder)
+    return reached_at(day, taken_folder(day))
 
 
 def _way(day: Day, cluster: Cluster, faults: Sequence[str]) -> WayToApi | None:

@@ -32,8 +32,6 @@ _PATHS = {
     "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets/{}",
     "Job": "/apis/batch/v1/namespaces/{}/jobs/{}",
 }
-
-
 _MANY = 20  # objects of one kind: more are read by one list, however many others that brings along
 Counted = tuple[JsonObject, JsonObject]  # a workload, and what ``count`` returns of it
 

@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ from probes.outcome import Outcome
 from reports.run import Run, load_run
 from tests.cluster.dead_man import SETTINGS
 from tests.cluster.kube_accounts import grant
-from tests.cluster.plan import KUBECONFIG_VARIABLE
+from tests.cluster.plan import CONTROL_PLANE, KUBECONFIG_VARIABLE
+from tests.cluster.running import Hosts
 from tests.cluster.workload import (
     containers,
     deploy,
@@ -42,6 +44,7 @@ from tests.processes import processes_with
 
 CATALOGUE = Path(__file__).parents[2] / "experiments" / "catalogue"
 DEPLOYMENT, SELECTOR = "endpoint", "app=endpoint"
+CONTROLLERS = "kube-controller-manager"
 DAY_TIMEOUT_S = 240
 Beside = Callable[[], AbstractContextManager[None]]  # what goes on while a day runs
 
@@ -257,6 +260,34 @@ def spread(service: Service, node: str) -> None:
         for other in others:
             service.core.patch_node(other, {"spec": {"unschedulable": None}})
     assert wait_until(lambda: all(is_node_well(service.api, each) for each in others), timeout_s=60)
+
+
+@contextlib.contextmanager
+def without_controllers(hosts: Hosts) -> Iterator[None]:
+    """Have nobody in the cluster heal anything for as long as the block."""
+    hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
+    try:
+        yield
+    finally:
+        hosts.start_service(CONTROL_PLANE, CONTROLLERS)
+
+
+@contextlib.contextmanager
+def once(is_so: Callable[[], bool], act: Callable[[], object], *, interval_s: float) -> Iterator[None]:
+    """Beside the block, act as soon as something is so; at its end at the latest."""
+    over = threading.Event()
+
+    def wait_and_act() -> None:
+        wait_until(lambda: over.is_set() or is_so(), timeout_s=180, interval_s=interval_s)
+        act()
+
+    waiting = threading.Thread(target=wait_and_act)
+    waiting.start()
+    try:
+        yield
+    finally:
+        over.set()
+        waiting.join()
 
 
 def told(run: Run) -> dict[str, str]:

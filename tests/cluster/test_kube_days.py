@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +13,14 @@ from probes.child import wait_until
 from probes.json_types import JsonObject
 from reports.table import read_series
 from tests.cluster.kube_days import (
+    CONTROLLERS,
     DEPLOYMENT,
     Service,
     decided_day,
     kill_in_the_middle,
     lent_node,
     lost_day,
+    once,
     outcome_of,
     overproof,
     run_day,
@@ -27,6 +28,7 @@ from tests.cluster.kube_days import (
     take_back,
     told,
     watch_over,
+    without_controllers,
     write_day,
 )
 from tests.cluster.plan import CONTROL_PLANE
@@ -34,8 +36,6 @@ from tests.cluster.running import Hosts
 from tests.cluster.workload import diagnosis, evictions_refused
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
-
-CONTROLLERS = "kube-controller-manager"
 
 
 @pytest.fixture
@@ -81,12 +81,9 @@ def test_without_the_controllers_a_killed_pod_fails_the_day_and_stays_to_be_undo
     service: Service, tmp_path: Path, hosts: Hosts
 ) -> None:
     path = write_day(tmp_path, "pod-kill", service, soon)
-    hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
-    try:
+    with without_controllers(hosts):
         status, run = run_day(path)
         left = overproof("gameday", "doctor", "--out", path.parent / "runs")
-    finally:
-        hosts.start_service(CONTROL_PLANE, CONTROLLERS)
     service.await_ready()
     undone = overproof("gameday", "undo", "--out", path.parent / "runs")
 
@@ -117,21 +114,15 @@ def budget_that_gives_way(service: Service, *, left: int) -> Iterator[None]:
     budgets, space = client.PolicyV1Api(service.api), service.namespace
     spec = {"minAvailable": 3, "selector": {"matchLabels": {"app": DEPLOYMENT}}}
     budgets.create_namespaced_pod_disruption_budget(space, {"metadata": {"name": "all"}, "spec": spec})
-    before, over = evictions_refused(service.api), threading.Event()
+    before = evictions_refused(service.api)
 
     def let_go() -> None:
-        wait_until(
-            lambda: over.is_set() or evictions_refused(service.api) > before, timeout_s=180, interval_s=1
-        )
         budgets.patch_namespaced_pod_disruption_budget("all", space, {"spec": {"minAvailable": left}})
 
-    owner = threading.Thread(target=let_go)
-    owner.start()
     try:
-        yield
+        with once(lambda: evictions_refused(service.api) > before, let_go, interval_s=1):
+            yield
     finally:
-        over.set()
-        owner.join()
         budgets.delete_namespaced_pod_disruption_budget("all", space)
 
 
@@ -143,11 +134,8 @@ def test_without_the_controllers_a_drain_fails_the_day_and_the_node_is_given_bac
         soon(document)
 
     path = write_day(tmp_path, "node-drain", service, hopeless)
-    hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
-    try:
+    with without_controllers(hosts):
         status, run = run_day(path)
-    finally:
-        hosts.start_service(CONTROL_PLANE, CONTROLLERS)
     service.await_ready()
 
     assert status == 1, told(run)
@@ -197,19 +185,14 @@ def test_without_the_controllers_a_bad_roll_out_fails_the_day_though_the_former_
 @contextmanager
 def deserted(service: Service, hosts: Hosts) -> Iterator[None]:
     """Stop the controllers as soon as a pod of the service waits for an image that it cannot have."""
-    over = threading.Event()
 
     def stop() -> None:
-        wait_until(lambda: over.is_set() or waits_for_image(service), timeout_s=180, interval_s=0.5)
         hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
 
-    leaving = threading.Thread(target=stop)
-    leaving.start()
     try:
-        yield
+        with once(lambda: waits_for_image(service), stop, interval_s=0.5):
+            yield
     finally:
-        over.set()
-        leaving.join()
         hosts.start_service(CONTROL_PLANE, CONTROLLERS)
 
 

@@ -35,16 +35,16 @@ from tests.cluster.kube_days import (
     take_back,
     told,
     watch_over,
+    without_controllers,
     write_day,
 )
-from tests.cluster.plan import CONTROL_PLANE, KUBECONFIG_VARIABLE, Plan
+from tests.cluster.plan import KUBECONFIG_VARIABLE, Plan
 from tests.cluster.running import Hosts
 from tests.cluster.ways_in import ways_in
 from tests.cluster.workload import is_node_ready, is_node_well
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
-CONTROLLERS = "kube-controller-manager"
 # Beyond the cluster's own 16 s: what is left is for a model that takes 4 s to load.
 RECOVERY_S = 45
 
@@ -126,11 +126,8 @@ def test_without_the_controllers_nobody_takes_the_place_of_lost_pods_and_the_nod
         losing(document, node, undo_after_s=120, recovery_s=25)
 
     path = write_day(tmp_path, "node-kubelet-stop", service, change)
-    hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
-    try:
+    with without_controllers(hosts):
         status, run = run_day(path)
-    finally:
-        hosts.start_service(CONTROL_PLANE, CONTROLLERS)
 
     assert status == 1, told(run)
     assert outcome_of(run, "redundancy") == "fail", told(run)
@@ -145,11 +142,8 @@ def test_without_the_controllers_a_node_that_is_cut_off_fails_the_day_and_its_ti
         losing(document, node, undo_after_s=50, recovery_s=20)
 
     path = write_day(tmp_path, "node-network-cut", service, change)
-    hosts.stop_service(CONTROL_PLANE, CONTROLLERS)
-    try:
+    with without_controllers(hosts):
         status, run = run_day(path)
-    finally:
-        hosts.start_service(CONTROL_PLANE, CONTROLLERS)
 
     (undo,) = [f for f in run.findings if f.rule == "undo"]
     assert status == 1, told(run)
