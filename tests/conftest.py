@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.again import STANDS
+
 # Carried by every process that a test starts, however far down, so that leftovers can be found.
 _MARK = "OVERPROOF_TEST_SESSION"
 _SESSION = secrets.token_hex(8)
@@ -27,6 +29,7 @@ _PACKAGES = {
 }
 _CLUSTER = "the Kubernetes cluster of make test-cluster"
 _NEEDS = "needs "  # begins the reason of a skip
+_TORN_DOWN: list[str] = []  # tests at whose end something went wrong, be it theirs or the session's
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,13 +90,22 @@ def _results_keep_their_schema(tmp_path_factory: pytest.TempPathFactory) -> Iter
     assert complaints_under(tmp_path_factory.getbasetemp()) == {}
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown" and report.failed:
+        _TORN_DOWN.append(f"teardown of {report.nodeid}")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    leftovers = [] if is_worker(session.config) else _leftovers()
-    for pid, command in leftovers:
-        print(f"\nleft running by a test: pid {pid}: {command}")  # noqa: T201
+    if is_worker(session.config):
+        return
+    leftovers = [f"left running by a test: pid {pid}: {command}" for pid, command in _leftovers()]
+    for line in leftovers:
+        print(f"\n{line}")  # noqa: T201
     if leftovers:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if (cache := session.config.cache) is not None and (stands := leftovers + _TORN_DOWN):
+        cache.set(STANDS, [*cache.get(STANDS, []), *stands])
 
 
 def _leftovers() -> list[tuple[int, str]]:
