@@ -29,6 +29,8 @@ MaxStartups 100:30:200
 PrintMotd no
 {extra}
 """
+# 10.N.x.x of links that tests put into hosts, or join them by: a host would take our address for its own.
+_TAKEN = (77, 78, 79)
 # In the host's own mount namespace: another list of users, and a place for sshd's own folder.
 _START = """\
 set -e
@@ -109,7 +111,7 @@ class SshHost:
         """Kill what ``programs`` lists, with a signal that nobody can catch."""
         for pid, command in self._inside():
             if not command.startswith("sshd"):
-                os.kill(pid, signal.SIGKILL)
+                _send(pid, signal.SIGKILL)
 
     def _listener(self) -> int | None:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -139,13 +141,13 @@ class SshHost:
         """Kill what sshd has started for each connection, and not the listener."""
         for pid, command in self._inside():
             if command.startswith("sshd"):
-                os.kill(pid, signal.SIGKILL)
+                _send(pid, signal.SIGKILL)
 
     def signal_sshd(self, number: signal.Signals) -> None:
         """Send a signal to every process of sshd in it."""
         for pid, command in self._inside(with_listener=True):
             if command.startswith("sshd"):
-                os.kill(pid, number)
+                _send(pid, number)
 
     def stop(self) -> None:
         """Switch it off."""
@@ -158,9 +160,7 @@ class SshHost:
 def _free_network() -> int:
     """Return a number N of which this machine has no address 10.N.x.x: other tests have hosts as well."""
     shown = subprocess.run(["ip", "-4", "-o", "addr"], capture_output=True, text=True, check=True).stdout
-    while f" 10.{(number := secrets.randbelow(200) + 20)}." in shown:
-        pass
-    return number
+    return secrets.choice([n for n in range(20, 220) if n not in _TAKEN and f" 10.{n}." not in shown])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -267,6 +267,11 @@ def ssh_hosts(folder: Path) -> Iterator[SshHosts]:
 
 def _marks() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("OVERPROOF_TEST_")}
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it may leave with the one that was hit before it
+        os.kill(pid, number)
 
 
 def _keygen(path: Path) -> None:
