@@ -221,6 +221,7 @@ def test_a_partition_whose_controller_is_killed_with_its_disk_is_undone_by_the_d
     with enforcing(service, hosts) as cut:
         kill_in_the_middle(path, lambda: bool(cut))
         killed_at, hit, was_cut = time.monotonic(), labelled(service), len(cut)
+        assert hit, "the day has put it back before it was killed, or the dead-man already has"
         is_undone = wait_until(lambda: not cut, timeout_s=60)
         record_property("undone_after_s", round(time.monotonic() - killed_at, 1))
         still_hit, left = labelled(service), policies(service)
