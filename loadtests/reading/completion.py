@@ -15,6 +15,8 @@ DETAIL_CHARS_MAX = 200
 CHOICES_MAX = 128  # as in OpenAI's API; more would let a server fill our memory
 _SENTINEL = "\x00"
 _REPLACEMENT = "\ufffd".encode()
+# As vLLM, SGLang and TensorRT-LLM say that they gave an answer up in its middle.
+_GIVEN_UP = frozenset(("abort", "error", "cancelled", "timeout"))
 # Characters of texts seen before that need no parser: models say the same few thousand tokens over and over.
 _known_lengths: dict[bytes, int] = {}
 _KNOWN_TEXTS_MAX, _KNOWN_TEXT_BYTES_MAX = 65536, 24
@@ -173,10 +175,12 @@ class Completion:
 
     def _take_usage(self, usage: JsonObject) -> None:
         """Take what the server counts; it may say so again and again, but never less than before."""
-        before, self.tokens_out = self.tokens_out, _whole(usage.get("completion_tokens"))
-        if before is not None and self.tokens_out is not None and self.tokens_out < before:
-            self._note("usage_mismatch", f"usage fell from {before} to {self.tokens_out} tokens")
-        self.tokens_in = _whole(usage.get("prompt_tokens"))
+        before, now = self.tokens_out, _whole(usage.get("completion_tokens"))
+        if before is not None and now is not None and now < before:
+            self._note("usage_mismatch", f"usage fell from {before} to {now} tokens")
+        self.tokens_out = before if now is None else now  # what is left out takes nothing back
+        tokens_in = _whole(usage.get("prompt_tokens"))
+        self.tokens_in = self.tokens_in if tokens_in is None else tokens_in
         details = usage.get("prompt_tokens_details")
         if isinstance(details, dict):
             self.tokens_cached = _whole(details.get("cached_tokens"))
@@ -217,6 +221,10 @@ class Completion:
             return "empty", f"no content came (usage: {self.tokens_out} tokens)"
         if not self.finish_reason:
             return "no_finish_reason", f"after {self.events} events with content"
+        given_up = _GIVEN_UP.intersection(self.finish_reasons.values())
+        if given_up:
+            reason = ", ".join(sorted(given_up))
+            return "error_event", f"finish_reason {reason!r} after {self.events} events with content"
         kind, detail = self._judge_usage(is_streamed=is_streamed, output_tokens=output_tokens)
         return ("bad_event", self._late) if kind is None and self._late else (kind, detail)
 

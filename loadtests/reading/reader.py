@@ -232,14 +232,26 @@ class Exchange:
             self._watch(READ, self._on_readable if self._link.tls is None else self._on_readable_tls)
 
     def _on_ready(self) -> None:
-        """Go on sending; an answer that comes before all is sent is read as well."""
-        assert self._link is not None
-        if self._link.send(b""):
+        """Go on sending; an answer that comes before all is sent is read first.
+
+        Who refuses a long prompt answers and closes, often without a look at the rest of it: sending would
+        then meet a reset that hides the answer.
+        """
+        link = self._link
+        assert link is not None
+        (self._on_readable if link.tls is None else self._on_readable_tls)()
+        if self.row is not None:
+            return
+        try:
+            is_sent = link.send(b"")
+        except (BrokenPipeError, ConnectionResetError):
+            kind, detail = (None, "") if self._answer.head is None else self._judge_head()
+            if kind is None:
+                raise
+            self.fail(kind, detail)
+            return
+        if is_sent:
             self._watch_reading(is_sent=True)
-        elif self._link.tls is None:
-            self._on_readable()
-        else:
-            self._on_readable_tls()
 
     def _receive(self) -> tuple[bytes, int, int | None]:
         """Read once; return the bytes, none at the end, the time now, and the kernel's stamp if any.

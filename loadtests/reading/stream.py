@@ -120,6 +120,9 @@ class AnswerDecoder:
             if not b"HTTP/1.".startswith(begin[:7]):
                 hint = "; that is TLS: is it https://?" if begin[:2] in (b"\x15\x03", b"\x16\x03") else ""
                 raise BadHttpError(f"does not begin like HTTP/1: {begin!r}{hint}")
+            line_end = self._buffer.find(b"\n", self._at)
+            if line_end > 0 and self._buffer[line_end - 1 : line_end] != b"\r":
+                raise BadHttpError(f"the lines of its head end without a return: {begin!r}")
             return False
         head = _parse_head(self._buffer[self._at : end])
         self._at = end + 4

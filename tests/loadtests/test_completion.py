@@ -102,6 +102,8 @@ def test_a_whole_stream_has_no_problem_and_its_usage() -> None:
         ([b"[]"], "bad_event"),
         ([b'{"choices": 3}'], "bad_event"),
         ([event("a"), event(None, "stop"), b"[DONE]", event("b")], "bad_event"),
+        ([event("a"), event(None, "abort"), usage(1), b"[DONE]"], "error_event"),
+        ([event("a"), event(None, "error"), usage(1), b"[DONE]"], "error_event"),
     ],
 )
 def test_each_way_of_being_broken_has_its_name(events: list[bytes], kind: str) -> None:
@@ -162,6 +164,14 @@ def test_usage_may_come_again_but_never_fall() -> None:
     fallen = take(event("one"), usage(5), event("two", "stop"), usage(2), b"[DONE]")
 
     assert (judge(again), judge(fallen)) == (None, "usage_mismatch")
+
+
+def test_usage_that_leaves_out_a_count_takes_none_back() -> None:
+    less = json.dumps({"choices": [], "usage": {"prompt_tokens_details": {"cached_tokens": 2}}}).encode()
+    completion = take(event("one"), event(" two", "stop"), usage(1), less, b"[DONE]")
+
+    assert (completion.tokens_in, completion.tokens_out, completion.tokens_cached) == (3, 1, 2)
+    assert judge(completion) == "usage_mismatch"
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])

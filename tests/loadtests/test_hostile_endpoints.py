@@ -121,6 +121,10 @@ HOSTILE: dict[str, tuple[Behave, str]] = {
         says(EVENTS + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         "bad_http",
     ),
+    "head-without-returns": (
+        says(b"HTTP/1.1 200 OK\nContent-Type: text/event-stream\n\n" + EVENT, closes=False),
+        "bad_http",
+    ),
     "smuggled-line": (says(EVENTS + b"X: a\nContent-Length: 0\r\n\r\n"), "bad_http"),
     "folded-line": (says(EVENTS + b"X: a\r\n b\r\n\r\n"), "bad_http"),
     "space-before-colon": (says(EVENTS + b"Content-Length : 5\r\n\r\n"), "bad_http"),

@@ -103,6 +103,24 @@ def test_a_long_prompt_to_a_slow_reader_is_sent_whole(client: Client) -> None:
     assert received == [len(errand(0, 12_000_000).body)]
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 8\r\n", b""])
+@pytest.mark.parametrize("is_half_closed", [True, False])
+def test_a_refusal_before_the_prompt_was_read_is_not_hidden_by_the_reset_that_follows(
+    client: Client, length: bytes, is_half_closed: bool
+) -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(1024)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n" + length + b"\r\ntoo long")
+        if is_half_closed:
+            connection.shutdown(socket.SHUT_WR)
+
+    with raw_server(refuse) as port:
+        (row,) = client.to(port).run(size=4_000_000)
+
+    assert (row.error, row.status) == ("http_4xx", 413), row.error_detail
+    assert row.error_detail == "HTTP 413: too long"
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
