@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from probes.errors import RecordError
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome, worst
@@ -113,13 +115,10 @@ def _is_about(finding: Finding, names: set[str]) -> bool:
 def _figures(run: Run) -> dict[str, dict[str, float]]:
     """Return the figures of the devices, column by column."""
     found: dict[str, dict[str, float]] = {}
-    there = series_names(run)
-    if _MATMUL in there:
-        with open_series(run, _MATMUL) as table:
-            found |= _medians(table)
-    if "gpu" in there:
-        with open_series(run, "gpu") as table:
-            found |= _sensed(table)
+    for series, read in ((_MATMUL, _medians), ("gpu", _sensed)):
+        if series in series_names(run):
+            with contextlib.suppress(RecordError), open_series(run, series) as table:  # the timeline says so
+                found |= read(table)
     return found
 
 
@@ -154,12 +153,11 @@ def _sensed(table: SeriesTable) -> dict[str, dict[str, float]]:
 
 
 def _links(run: Run, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[LinkCell, ...]]:
-    if _LINKS not in series_names(run):
-        return (), ()
-    with open_series(run, _LINKS) as table:
-        rows = table.rows(
-            "SELECT link, receiver, median(gbps) FROM {} GROUP BY ALL", "link", "receiver", "gbps"
-        )
+    rows: list[tuple[Any, ...]] = []
+    query = "SELECT link, receiver, median(gbps) FROM {} GROUP BY ALL"
+    if _LINKS in series_names(run):
+        with contextlib.suppress(RecordError), open_series(run, _LINKS) as table:  # the timeline says so
+            rows = table.rows(query, "link", "receiver", "gbps")
     found = list(_ends(rows))
     labels = [name for name in names if any(name in (sender, receiver) for sender, receiver, _ in found)]
     labels += sorted({end for sender, receiver, _ in found for end in (sender, receiver)} - set(labels))

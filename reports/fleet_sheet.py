@@ -52,6 +52,7 @@ class FleetSheet:
     same: tuple[Drift, ...]
     rounds: tuple[Round, ...]
     files: tuple[str, ...]
+    problems: tuple[str, ...]  # tables that cannot be read
 
 
 def build_fleet_sheet(run: Run) -> FleetSheet | None:
@@ -60,7 +61,7 @@ def build_fleet_sheet(run: Run) -> FleetSheet | None:
         return None
     told = run.header.spec.get("fleet")
     fleet = told if isinstance(told, dict) else {}
-    with FleetTables(run) as tables:
+    with FleetTables(run, shows_the_rest=True) as tables:
         verdicts = read_verdicts(run, tables)
         against = _against(verdicts)
         drifts = read_drift(tables, dict(fleet.get("expected_versions") or {}))
@@ -78,6 +79,7 @@ def build_fleet_sheet(run: Run) -> FleetSheet | None:
             same=tuple(d for d in drifts if d not in differing),
             rounds=tuple(_rounds(run, tables)),
             files=FILES,
+            problems=tuple(tables.problems),
         )
 
 

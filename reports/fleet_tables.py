@@ -14,6 +14,7 @@ import duckdb
 from probes.errors import RecordError
 from reports.record import SERIES_FOLDER
 from reports.run import Run
+from reports.text import first_line
 
 _TEXT, _NUMBER, _WHOLE, _NAMES = "VARCHAR", "DOUBLE", "BIGINT", "VARCHAR[]"
 _COMMON = {"t_ns": _WHOLE, "host": _TEXT}
@@ -71,25 +72,37 @@ TABLES: dict[str, dict[str, str]] = {
 }
 PLACES = ("rack", "pdu", "hall", "switch", "nvlink_domain")
 _MEMORY, _THREADS = "1GB", 2
+_NOTHING = "(SELECT 1 WHERE false)"  # the source of a table that has no rows
 _TOLD = "_as_recorded"
 
 Value = str | int | float | bool | None | list[str]
 
 
 class FleetTables:
-    """A connection that has a view for every table, empty where the record has no such rows."""
+    """A connection that has a view for every table, empty where the record has no such rows.
 
-    def __init__(self, run: Run) -> None:
+    A table that cannot be read is an error, or is empty and named in ``problems`` where one shows what there
+    is: a host without its row never reported, so it passes nothing.
+    """
+
+    def __init__(self, run: Run, *, shows_the_rest: bool = False) -> None:
+        self.problems: list[str] = []
         self._connection = duckdb.connect()
         try:
             # Nothing is put anywhere on disk: a report may be made in a folder that must not change.
             self._connection.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = {_THREADS}")
             self._connection.execute("SET temp_directory = ''; SET preserve_insertion_order = false")
             for name, columns in TABLES.items():
-                self._open(run, name, columns)
+                try:
+                    self._open(run, name, columns)
+                except duckdb.Error as error:
+                    if not shows_the_rest:
+                        raise
+                    self.problems.append(f"{name}.parquet: cannot be read: {first_line(error)}")
+                    self._define(name, columns, {}, _NOTHING, "")
         except duckdb.Error as error:
             self._connection.close()
-            raise RecordError(f"{run.path}: its tables cannot be read: {error}") from error
+            raise RecordError(f"{run.path}: its tables cannot be read: {first_line(error)}") from error
 
     def _open(self, run: Run, name: str, columns: dict[str, str]) -> None:
         """Make the view of one table: sealed, or as lines where the run did not come to its end."""
@@ -102,15 +115,20 @@ class FleetTables:
             form = "format='newline_delimited', ignore_errors=true, maximum_object_size=67108864"
             source = f"read_json({_quoted(str(lines))}, columns={{{kinds}}}, {form})"
         else:
-            source = "(SELECT 1 WHERE false)"
+            source = _NOTHING
         there = {str(row[0]): str(row[1]) for row in self.rows(f"DESCRIBE SELECT * FROM {source}")}  # noqa: S608
-        wanted = ", ".join(
-            f"{_cast(column, there[column], kind) if column in there else f'NULL::{kind}'} AS {column}"
-            for column, kind in columns.items()
-        )
         # A host that was repeated, as after --resume, counts by what came last.
         last = (
             "QUALIFY row_number() OVER (PARTITION BY host ORDER BY t_ns DESC) = 1" if name == "host" else ""
+        )
+        self._define(name, columns, there, source, last)
+
+    def _define(
+        self, name: str, columns: dict[str, str], there: dict[str, str], source: str, last: str
+    ) -> None:
+        wanted = ", ".join(
+            f"{_cast(column, there[column], kind) if column in there else f'NULL::{kind}'} AS {column}"
+            for column, kind in columns.items()
         )
         told = f"{name}{_TOLD}"
         rows = f"SELECT {wanted} FROM {source} {last}"  # noqa: S608

@@ -32,7 +32,9 @@ def publish(run: Run) -> None:
     summary = summarize(sheet)
     write_atomically(run.path / SUMMARY_FILE, summary)
     write_atomically(run.path / REPORT_FILE, render_sheet(sheet))
-    if sheet.fleet is not None:
+    if (
+        sheet.fleet is not None and not sheet.fleet.problems
+    ):  # lists that were whole stay rather than lack hosts
         from reports.fleet_files import write_fleet_files
 
         write_fleet_files(run)

@@ -6,6 +6,7 @@ from html import escape
 
 from markupsafe import Markup
 
+from probes.errors import RecordError
 from probes.json_types import JsonObject
 from reports.run import Run
 from reports.table import read_series, series_names
@@ -23,7 +24,10 @@ def rate_plots(run: Run) -> list[Markup]:
     """Return a drawing of each figure; none for a run that is no search."""
     if SERIES not in series_names(run):
         return []
-    rows = sorted(read_series(run, SERIES), key=lambda row: float(row["rate_per_s"]))
+    try:
+        rows = sorted(read_series(run, SERIES), key=lambda row: float(row["rate_per_s"]))
+    except RecordError:  # the timeline says so
+        return []
     return [_draw(rows, column, title) for column, title in _LINES]
 
 

@@ -15,6 +15,7 @@ import duckdb
 from probes.errors import RecordError
 from probes.request import Request
 from reports.record import REQUESTS_FOLDER
+from reports.text import first_line
 
 _TYPES = {
     "int": "BIGINT",
@@ -53,7 +54,7 @@ def open_requests(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.execute(f"CREATE VIEW requests AS {table}")
             yield connection
     except duckdb.Error as error:
-        raise RecordError(f"{parts}: cannot be read: {error}") from error
+        raise RecordError(f"{parts}: cannot be read: {first_line(error)}") from error
     finally:
         _remove_if_empty(folder / ".sql")
 

@@ -18,6 +18,7 @@ from reports.record import SERIES_FOLDER
 from reports.request_table import line_length
 from reports.run import Run
 from reports.table import survey
+from reports.text import first_line
 
 # Columns that say what a row is about, the most telling first, and those that tell its lines apart.
 SUBJECTS = ("subject", "gpu", "uuid", "device", "link", "worker", "replica", "name", "host")
@@ -66,7 +67,7 @@ def open_series(run: Run, name: str) -> Iterator[SeriesTable]:
                 connection=connection, figures=figures, claims=claims, columns=frozenset(columns)
             )
     except duckdb.Error as error:
-        raise RecordError(f"{part}: cannot be read: {error}") from error
+        raise RecordError(f"{part}: cannot be read: {first_line(error)}") from error
 
 
 def _open(connection: duckdb.DuckDBPyConnection, part: Path) -> dict[str, str]:

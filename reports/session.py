@@ -65,15 +65,18 @@ def _judged(run: Run, judge: Judge) -> list[Finding]:
     try:
         return judge(run)
     except Exception as error:  # a rule that breaks must neither pass nor hide the record
+        is_damaged = isinstance(error, RecordError)
         return [
             Finding(
                 rule="judging",
                 subject=f"run:{run.header.id}",
                 outcome=Outcome.INCONCLUSIVE,
-                observed=f"a rule broke: {type(error).__name__}: {error}",
+                observed=str(error) if is_damaged else f"a rule broke: {type(error).__name__}: {error}",
                 expected="every rule can read this record",
                 evidence={"trace": traceback.format_exc()},
-                next_step="report this with the run folder; after an update, judge it again",
+                next_step="put that file back from a copy of the record, or run it again"
+                if is_damaged
+                else "report this with the run folder; after an update, judge it again",
             )
         ]
 

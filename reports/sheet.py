@@ -6,7 +6,7 @@ import datetime
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -98,7 +98,9 @@ def build_sheet(run: Run, *, is_drawn: bool = True) -> Sheet:
     """Gather what a report of this run says; what is only drawn, and takes a while, where that is wanted."""
     traffic = read_traffic(run, is_drawn=is_drawn)
     verdict, timeline = sum_up(run), build_timeline(run, traffic, is_drawn=is_drawn)
-    child = child_of(run)
+    child, fleet = child_of(run), build_fleet_sheet(run)
+    if fleet is not None:
+        timeline = replace(timeline, problems=(*timeline.problems, *fleet.problems))
     findings = sorted(run.findings, key=_weight)
     events = [event for event in run.events if event.kind != "sample"]
     return Sheet(
@@ -128,7 +130,7 @@ def build_sheet(run: Run, *, is_drawn: bool = True) -> Sheet:
         events_left_out=max(0, len(events) - EVENTS_MAX),
         command=command_line(run),
         files=tuple(_files(run.path)),
-        fleet=build_fleet_sheet(run),
+        fleet=fleet,
         gameday=build_gameday_sheet(run, timeline, is_drawn=is_drawn),
     )
 

@@ -17,6 +17,7 @@ from probes.request_columns import ROWS_AT_ONCE, RequestColumns, batches_of, to_
 from reports.record import REQUESTS_FOLDER, SERIES_FOLDER
 from reports.request_table import PARQUET, REQUEST_COLUMNS, line_length
 from reports.run import Run, read_ndjson
+from reports.text import first_line
 
 _INT64 = range(-(2**63), 2**63)
 _EXACT_IN_DOUBLE = range(-(2**53), 2**53 + 1)
@@ -191,7 +192,7 @@ def count_rows(run: Run, series: str) -> int:
         with duckdb.connect() as connection:
             found = connection.execute("SELECT count(*) FROM read_parquet(?)", [str(sealed)]).fetchone()
     except duckdb.Error as error:
-        raise RecordError(f"{sealed}: cannot be read: {error}") from error
+        raise RecordError(f"{sealed}: cannot be read: {first_line(error)}") from error
     return int(found[0]) if found else 0
 
 
@@ -237,7 +238,7 @@ def _batches(folder: Path, stem: str) -> Iterator[Mapping[str, Sequence[Any]]]:
                     for (name, kind), values in zip(columns, zip(*rows, strict=True), strict=True)
                 }
     except duckdb.Error as error:
-        raise RecordError(f"{sealed}: cannot be read: {error}") from error
+        raise RecordError(f"{sealed}: cannot be read: {first_line(error)}") from error
 
 
 def _stems(folder: Path) -> list[str]:
@@ -263,7 +264,7 @@ def _read(
             description = cursor.description or []
             rows = cursor.fetchall()
     except duckdb.Error as error:
-        raise RecordError(f"{sealed}: cannot be read: {error}") from error
+        raise RecordError(f"{sealed}: cannot be read: {first_line(error)}") from error
     names = [str(column[0]) for column in description]
     found = [dict(zip(names, row, strict=True)) for row in rows]
     for column in description:

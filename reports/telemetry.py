@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from probes.errors import RecordError
 from reports.panel import ROLES, Panel, Point, Series
 from reports.run import Run
 from reports.series_table import QUALIFIERS, SUBJECTS, SeriesTable, open_series, quoted
@@ -98,14 +99,18 @@ PANELS_MAX = 16
 LINES_MAX = 16  # more lines than this cannot be told apart; the extremes are kept
 
 
-def telemetry_panels(run: Run, t0_ns: int) -> list[Panel]:
-    """Return a panel for each figure that was sampled, the most asked for first."""
-    if (
-        run.header.kind == "fleet"
-    ):  # its tables hold one row for each part of thousands, and no course of time
-        return []
+def telemetry_panels(run: Run, t0_ns: int) -> tuple[list[Panel], list[str]]:
+    """Return a panel for each figure that was sampled, the most asked for first; and what cannot be read."""
+    panels: list[Panel] = []
+    problems: list[str] = []
+    if run.header.kind == "fleet":  # its tables hold a row for each part of thousands, and no course of time
+        return panels, problems
     names = gpu_names(run)
-    panels = [panel for name in series_names(run) for panel in _series_panels(run, name, t0_ns, names)]
+    for series in series_names(run):
+        try:
+            panels += _series_panels(run, series, t0_ns, names)
+        except RecordError as error:
+            problems.append(str(error))
     titles = Counter(panel.title for panel in panels)
     named = [
         panel
@@ -113,7 +118,7 @@ def telemetry_panels(run: Run, t0_ns: int) -> list[Panel]:
         else replace(panel, title=f"{panel.title}: {panel.name.split('.')[0]}")
         for panel in panels
     ]
-    return sorted(named, key=lambda panel: _rank(panel.name))[:PANELS_MAX]
+    return sorted(named, key=lambda panel: _rank(panel.name))[:PANELS_MAX], problems
 
 
 def gpu_names(run: Run) -> dict[str, str]:

@@ -18,3 +18,8 @@ def one_line(text: str, most: int = 300) -> str:
     """Return the text on one line, cut to ``most`` characters."""
     joined = " ".join(plain(text).split())
     return joined if len(joined) <= most else joined[: most - 1] + "…"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, without the query and the carets that DuckDB shows below it."""
+    return str(error).partition("\n")[0]

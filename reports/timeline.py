@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from probes.errors import RecordError
 from probes.event import Event
 from probes.json_types import JsonObject
 from reports.panel import Band, Marker, Panel
@@ -46,12 +45,9 @@ def build_timeline(run: Run, traffic: Traffic | None = None, *, is_drawn: bool =
     """
     t0_ns = run.header.started_ns
     traffic = read_traffic(run) if traffic is None else traffic
-    problems = [traffic.problem] if traffic.problem else []
-    panels = list(traffic.panels)
-    try:
-        panels += telemetry_panels(run, t0_ns) if is_drawn else []
-    except RecordError as error:
-        problems.append(str(error))
+    sampled, unread = telemetry_panels(run, t0_ns) if is_drawn else ([], [])
+    panels = [*traffic.panels, *sampled]
+    problems = [*([traffic.problem] if traffic.problem else []), *unread]
     bands = (
         *_fault_bands(run, t0_ns),
         *_outage_bands(run, t0_ns),

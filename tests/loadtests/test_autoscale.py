@@ -342,7 +342,7 @@ def test_the_report_has_a_panel_of_the_replicas(tmp_path: Path) -> None:
             row = {"subject": "endpoint", "source": "page", "replicas": count, "replicas_at_most": count}
             writer.sample("replicas", {"t_ns": second * 1_000_000_000} | row)
 
-    panels = telemetry_panels(load_run(writer.path), 0)
+    panels, _ = telemetry_panels(load_run(writer.path), 0)
 
     assert [panel.title for panel in panels] == ["Replicas that were seen to serve"]
     assert panels[0].series[0].stepped

@@ -255,5 +255,5 @@ def test_a_run_records_the_servers_metrics_and_serves_its_own(tmp_path: Path) ->
     rates = [row["server_generated_token_rate"] for row in read_series(recorded, "server")[1:]]
     assert rates
     assert all(rate == pytest.approx(100, rel=0.3) for rate in rates[1:] or rates)
-    titles = [panel.title for panel in telemetry_panels(recorded, recorded.header.started_ns)]
+    titles = [panel.title for panel in telemetry_panels(recorded, recorded.header.started_ns)[0]]
     assert "The server's own count: requests that wait in its queue" in titles
