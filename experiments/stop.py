@@ -23,6 +23,7 @@ from experiments.injecting.ledger import read_ledger
 from experiments.lab.control import Process
 from probes.child import wait_until
 from probes.errors import ConfigError, SuiteError, TargetError
+from reports.record import write_atomically
 from reports.run import CRASHED, FINISHED, INTERRUPTED, STOPPED, Run, load_run
 
 STOP_FILE = "stop.json"
@@ -158,4 +159,5 @@ def _has_ended(folder: Path) -> bool:
 
 def _ask(folder: Path) -> None:
     by = f"{getpass.getuser()}@{os.uname().nodename}"
-    (folder / STOP_FILE).write_text(json.dumps({"by": by, "t_ns": time.time_ns()}) + "\n", encoding="utf-8")
+    # At once as a whole: the controller that finds the file reads who it was, and looks once.
+    write_atomically(folder / STOP_FILE, json.dumps({"by": by, "t_ns": time.time_ns()}) + "\n")

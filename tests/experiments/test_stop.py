@@ -111,7 +111,7 @@ def test_the_watch_sends_one_signal_once_the_file_is_there(tmp_path: Path) -> No
     try:
         end = watch_for_stop(tmp_path, said.append)
         was_silent = not wait_until(heard.is_set, timeout_s=0.6)
-        (tmp_path / STOP_FILE).write_text('{"by": "ann@desk"}')
+        write_atomically(tmp_path / STOP_FILE, '{"by": "ann@desk"}')
         is_heard = wait_until(heard.is_set, timeout_s=10)
         end()
     finally:
