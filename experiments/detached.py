@@ -61,8 +61,9 @@ def start_supervisor(
             start_new_session=True,
         )
     try:
-        wait_until(lambda: child.poll() is not None or is_up(child.pid), timeout_s=timeout_s)
-        stays = is_up(child.pid)
+        # As seen once: a second look may meet a check of its health that has just come late.
+        stays = wait_until(lambda: child.poll() is not None or is_up(child.pid), timeout_s=timeout_s)
+        stays = stays and child.poll() is None
     except BaseException:  # a Ctrl-C: nobody would know of this one
         end_child(child)
         raise
