@@ -41,17 +41,18 @@ def test_what_alertmanager_says_of_a_fault_is_on_the_timeline_with_its_start(
     with create_run(tmp_path, kind="gameday", spec={}, seed=1) as writer:
         watch = AlertWatch(wanted, writer)
         watch.start()
-        assert wait_until(lambda: (writer.path / f"series/{SERIES}.ndjson").exists(), timeout_s=5)
+        assert wait_until((writer.path / f"series/{SERIES}.ndjson").exists, timeout_s=20)
         time.sleep(1.2)  # answers on both sides of a turn of the second bound the clock
         t_inject_ns = time.time_ns()
         assert watch.detection(t_inject_ns) is None
         assert watch.is_worth_waiting_for(t_inject_ns)
         time.sleep(1.0)
-        t_post_ns = time.time_ns()
         post_alert(site, "Down", severity="none", replica="other")
         post_alert(site, "Other", severity="page")
+        t_post_ns = time.time_ns()
         post_alert(site, "Down", severity="page", replica="hit")
-        assert wait_until(lambda: watch.detection(t_inject_ns) is not None, timeout_s=5)
+        t_posted_ns = time.time_ns()
+        assert wait_until(lambda: watch.detection(t_inject_ns) is not None, timeout_s=20)
         watch.stop()
     run = load_run(writer.path)
     seen = [event.data["labels"]["replica"] for event in run.events_of(SEEN_EVENT)]
@@ -60,7 +61,7 @@ def test_what_alertmanager_says_of_a_fault_is_on_the_timeline_with_its_start(
     assert seen == ["before", "hit"]
     assert detection is not None
     assert detection.by == "the site's alert Down (replica=hit, severity=page)"
-    assert abs(detection.t_ns - t_post_ns) < 1.2e9
+    assert t_post_ns - 1.2e9 < detection.t_ns < t_posted_ns + 1.2e9
     assert not watch.is_worth_waiting_for(t_inject_ns)
     assert all(row["is_answered"] for row in read_series(run, SERIES))
 
@@ -150,7 +151,7 @@ def test_one_that_dies_and_comes_back_is_noted_once_each_and_stops_nothing(tmp_p
         url = f"http://127.0.0.1:{port}"
         watch = AlertWatch(Alerts(url=url, filters=DOWN, within_s=5, every_s=0.2), writer)
         watch.start()
-        wait_until(lambda: len(load_run(writer.path).events) >= 4, timeout_s=10)
+        wait_until(lambda: len(load_run(writer.path).events) >= 4, timeout_s=30)
         watch.stop()
     events = load_run(writer.path).events
 
@@ -164,7 +165,7 @@ def test_a_watch_that_is_never_answered_ends_when_it_is_told_to(tmp_path: Path) 
     with create_run(tmp_path, kind="gameday", spec={}, seed=1) as writer:
         watch = AlertWatch(wanted, writer)
         watch.start()
-        time.sleep(0.6)
+        assert wait_until((writer.path / f"series/{SERIES}.ndjson").exists, timeout_s=20)
         is_waited_for = watch.is_worth_waiting_for(time.time_ns())
         began = time.monotonic()
         watch.stop()
@@ -191,7 +192,7 @@ def test_the_secret_is_sent_and_written_nowhere(tmp_path: Path, monkeypatch: pyt
         )
         watch = AlertWatch(wanted, writer)
         watch.start()
-        assert wait_until(lambda: bool(load_run(writer.path).events), timeout_s=5)
+        assert wait_until(lambda: bool(load_run(writer.path).events), timeout_s=20)
         watch.stop()
     written = b"".join(path.read_bytes() for path in writer.path.rglob("*") if path.is_file())
 
