@@ -16,6 +16,7 @@ import yaml
 from experiments.actions import LAB_VARIABLE, RUN_VARIABLE, SEED_VARIABLE
 from experiments.injecting.ledger import UNDONE, read_ledger
 from experiments.lab.control import Lab, read_lab
+from experiments.lab.supervisor import all_serve
 from probes.child import end_child, python_module, start_child, wait_until
 from probes.json_types import JsonObject
 from reports.run import read_ndjson
@@ -171,6 +172,9 @@ def test_a_background_action_that_hangs_cannot_hold_the_child(lab: Lab, tmp_path
 def test_when_its_parent_is_gone_the_child_rolls_back_and_leaves(lab: Lab, tmp_path: Path) -> None:
     child = start(tmp_path, lab, [KILL, activity("replicas_recovered", timeout=60, **WAIT)])
     assert child.has_started("replicas_recovered")
+    assert wait_until(
+        lambda: all_serve(lab.folder), timeout_s=25
+    )  # its rollback has no time to wait for that
     assert child.process.stdin is not None
 
     child.process.stdin.close()
