@@ -95,9 +95,12 @@ def test_a_killed_rank_has_all_begin_again_at_the_newest_checkpoint(day: Path, j
     before = [row for row in rows_of(job, 0) if row["restart"] == resumed["restart"] - 1]
     after = [row for row in rows_of(job, 0) if row["restart"] == resumed["restart"]]
     assert (gone, is_healed) == (True, True)
-    assert resumed["from_step"] == before[-1]["checkpoint_step"]
+    last = before[-1]
+    # Rank 0 may have saved one right then, and was ended before it had said so of its step.
+    assert resumed["from_step"] in {last["checkpoint_step"], last["step"] + 1}
+    assert resumed["from_step"] % 10 == 0
     assert after[0]["step"] == resumed["from_step"] + 1
-    assert 0 <= before[-1]["step"] - resumed["from_step"] < 11  # steps lost
+    assert last["step"] - resumed["from_step"] < 11  # steps lost
     assert wait_until(lambda: read_job(job.folder).restarts == job.restarts + 1, timeout_s=10)
     assert undo(day) == "nothing to do: every rank trains"
 
@@ -192,26 +195,32 @@ def test_a_rank_that_hangs_briefly_goes_on_after_undoing_and_nothing_is_lost(day
 def test_a_slow_rank_computes_longer_and_the_others_wait_for_it(day: Path, job: Job) -> None:
     captured = inject(actions.slow_rank, job, rank=1, stopped_share=0.7)
     began_ns = time.time_ns()
-    time.sleep(1.5)
-    rows = {rank: [row for row in rows_of(job, rank) if row["t_ns"] > began_ns] for rank in (0, 1)}
-    waits = {rank: sum(row["sync_s"] for row in rows[rank]) / len(rows[rank]) for rank in rows}
-    works = {rank: sum(row["compute_s"] for row in rows[rank]) / len(rows[rank]) for rank in rows}
 
-    assert works[1] > 1.5 * works[0]
-    assert waits[0] > waits[1]
+    def mean_s(key: str, rank: int) -> float:
+        rows = [row for row in rows_of(job, rank) if row["t_ns"] > began_ns]
+        return sum(row[key] for row in rows) / max(len(rows), 1)
+
+    def shows_who_is_slow() -> bool:
+        """Whether the steps since then do; for a second others on the machine may slow either."""
+        works, waits = ([mean_s(key, rank) for rank in (0, 1)] for key in ("compute_s", "sync_s"))
+        return works[1] > 1.5 * works[0] > 0 and waits[0] > waits[1]
+
+    assert wait_until(shows_who_is_slow, timeout_s=30, interval_s=1.0)
     assert undo(day) == "ended 1 pressing processes"
     assert pressing_with(captured["token"]) == []
     assert read_job(job.folder).restarts == job.restarts
 
 
 def test_cut_storage_shows_as_a_wait_for_data_until_undone(day: Path, job: Job) -> None:
+    began_ns = time.time_ns()
     inject(actions.cut_storage, job)
     time.sleep(0.5)
     did = undo(day)
+    waits_s = [row["data_wait_s"] for row in rows_of(job, 0) if row["t_ns"] > began_ns]
 
     assert job.storage is not None
     assert did == f"let pid {job.storage.pid} go on"
-    assert max(row["data_wait_s"] for row in rows_of(job, 0)[-60:]) > 1.0
+    assert max(waits_s) > 1.0
     assert read_job(job.folder).storage == job.storage
 
 
