@@ -27,6 +27,8 @@ from probes.errors import TargetError
 from probes.json_types import JsonObject
 from tests.experiments.labs import ask, running_lab
 
+RUNNING = {"S", "R", "D"}  # a process that nobody stops sleeps, runs, or waits for a disk
+
 
 @pytest.fixture
 def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -71,7 +73,7 @@ def test_a_hung_replica_is_stopped_and_goes_on_after_undoing(day: Path, lab: Lab
 
     assert (state, is_ejected) == ("T", True)
     assert undo(day) == f"let pid {victim.pid} go on"
-    assert process_state(victim.pid) in ("S", "R")
+    assert process_state(victim.pid) in RUNNING
     assert is_as_before(lab)
 
 
@@ -96,7 +98,7 @@ def test_a_slow_replica_is_stopped_most_of_the_time_until_undone(day: Path, lab:
     assert len(pressing) == 1
     assert undo(day) == "ended 1 pressing processes"
     assert pressing_with(captured["token"]) == []
-    assert {process_state(victim.pid) for _ in range(50) if not time.sleep(0.01)} <= {"S", "R"}
+    assert {process_state(victim.pid) for _ in range(50) if not time.sleep(0.01)} <= RUNNING
     assert wait_until(lambda: is_as_before(lab), timeout_s=5)
 
 
@@ -105,7 +107,7 @@ def test_what_slows_a_replica_leaves_with_its_time_and_lets_go_when_it_is_killed
     (victim,) = processes_of(captured)
 
     assert wait_until(lambda: pressing_with(captured["token"]) == [], timeout_s=10)
-    assert process_state(victim.pid) in ("S", "R")
+    assert process_state(victim.pid) in RUNNING
 
     killed = inject(actions.slow_replica, lab, replica="replica-2", stopped_share=0.9)
     (pressing,) = pressing_with(killed["token"])
@@ -113,7 +115,7 @@ def test_what_slows_a_replica_leaves_with_its_time_and_lets_go_when_it_is_killed
     pressing.send(signal.SIGKILL)
     victim.send(signal.SIGSTOP)  # as if it had been killed just then
     assert all(undone.is_restored for undone in undo_pending(day, by="test"))
-    assert process_state(victim.pid) in ("S", "R")
+    assert process_state(victim.pid) in RUNNING
 
 
 def test_a_crowded_replica_has_one_busy_core_and_its_own_again_after_undoing(day: Path, lab: Lab) -> None:
@@ -191,12 +193,13 @@ def test_a_spot_machine_is_drained_taken_away_and_comes_back_later(day: Path, he
         inject(actions.interrupt_spot_replica, healing_lab, replica="replica-0", notice_s=1.0, away_s=3.0)
     )
     took_s = time.monotonic() - began
-    still_away = not wait_until(lambda: all_serve(healing_lab.folder), timeout_s=1.5)
+    is_back = wait_until(lambda: all_serve(healing_lab.folder), timeout_s=30)
+    away_s = time.monotonic() - began
 
     assert took_s >= 1.0
     assert not victim.is_alive
-    assert still_away
-    assert wait_until(lambda: all_serve(healing_lab.folder), timeout_s=20)
+    assert is_back
+    assert away_s >= 1.0 + 3.0  # one that died would have been back long before
     undo(day)
 
 
