@@ -31,7 +31,7 @@ from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from reports.run import read_ndjson
 from tests.experiments.rows import fault
-from tests.experiments.test_gameday import BY_A_BUSY_MACHINE, end_of, run_of, until
+from tests.experiments.test_gameday import BY_A_BUSY_MACHINE, GONE_TIMEOUT_S, end_of, run_of, until
 from tests.processes import Job, processes_with, start_job
 
 pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine that others keep busy
@@ -270,10 +270,11 @@ def test_kill_9_leaves_the_fault_for_gameday_undo_which_runs_the_declared_rollba
         job = start_day(tmp_path, write_day(tmp_path, url, pid, stopped_s=60))
         until(job, tmp_path, "fault.verified")
         chaos = [p for p, words in processes_with(f"OVERPROOF_TEST_JOB={job.mark}") if "chaos.child" in words]
+        job.signal(signal.SIGSTOP)  # or it may see the other's end first, and undo
         os.kill(chaos[0], signal.SIGKILL)
         job.signal(signal.SIGKILL)
         job.wait(timeout_s=5)
-        is_gone = wait_until(lambda: not job.descendants(), timeout_s=10)
+        is_gone = wait_until(lambda: not job.descendants(), timeout_s=GONE_TIMEOUT_S)
         broken = process_state(pid)
         doctor, undo = (start_job(["gameday", word], tmp_path) for word in ("doctor", "undo"))
         statuses = doctor.wait(timeout_s=30), undo.wait(timeout_s=60)

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.timeout(900)  # days of half a minute, on a machine tha
 
 # Other programs delay the client, or leave too few independent values; neither touches what was broken.
 BY_A_BUSY_MACHINE = {("client", Outcome.INCONCLUSIVE), ("slo", Outcome.INCONCLUSIVE)}
+GONE_TIMEOUT_S = 20  # of whatever a day that has ended has started
 END_TIMEOUT_S = 300  # of a day of half a minute, on a machine that others keep busy
 CATALOGUE = Path(__file__).parents[2] / "experiments/catalogue"
 
@@ -40,6 +41,7 @@ def write_experiment(
     (folder / "workload.yaml").write_text(yaml.safe_dump(workload))
     document = yaml.safe_load((CATALOGUE / "local/replica-kill.yaml").read_text())
     document["method"][1]["provider"]["arguments"]["within_s"] = within_s
+    document["method"][1]["timeout"] = within_s + 20
     for slo in (slo for slos in document["extensions"][0]["slos"].values() for slo in slos):
         if slo["metric"] == "ttft_ms":  # what these days show are errors and replicas, on busy machines too
             slo["bound"] = 5000
@@ -81,7 +83,7 @@ def game_day(folder: Path, *arguments: str) -> Day:
 
 def end_of(job: Job, folder: Path) -> Day:
     status = job.wait(timeout_s=END_TIMEOUT_S)
-    assert wait_until(lambda: not job.descendants(), timeout_s=5), job.descendants()
+    assert wait_until(lambda: not job.descendants(), timeout_s=GONE_TIMEOUT_S), job.descendants()
     run = run_of(folder)
     assert run is not None, job.text()
     return Day(status=status, run=run, log=job.text())
@@ -92,7 +94,7 @@ def until(job: Job, folder: Path, kind: str) -> None:
         run = run_of(folder)
         return run is not None and bool(run.events_of(kind))
 
-    wait_for(has_come, job, timeout_s=60, what=f"the game day reaches {kind}")
+    wait_for(has_come, job, timeout_s=180, what=f"the game day reaches {kind}")
 
 
 @pytest.fixture
@@ -199,10 +201,12 @@ def test_kill_9_in_the_middle_leaves_nothing_running_and_undo_restores_the_lab(
     assert run is not None
     (chaos,) = [p for p in _pids(job) if "experiments.chaos.child" in p[1]]
 
-    os.kill(chaos[0], signal.SIGKILL)  # so that nobody but ``gameday undo`` can put it back
+    # So that nobody but ``gameday undo`` can put it back: each of the two would, once it saw the other's end.
+    job.signal(signal.SIGSTOP)
+    os.kill(chaos[0], signal.SIGKILL)
     job.signal(signal.SIGKILL)
     job.wait(timeout_s=5)
-    is_gone = wait_until(lambda: not job.descendants(), timeout_s=10)
+    is_gone = wait_until(lambda: not job.descendants(), timeout_s=GONE_TIMEOUT_S)
     broken = len(read_lab(lab.folder).serving)
     undo = start_job(["gameday", "undo"], tmp_path)
     undo_status, said = undo.wait(timeout_s=60), undo.text()
@@ -226,20 +230,25 @@ def _pids(job: Job) -> list[tuple[int, str]]:
 def test_sigterm_in_the_middle_of_a_fault_puts_everything_back_and_exits_130(
     lab: Lab, tmp_path: Path
 ) -> None:
-    job = start_job(["gameday", "run", str(write_experiment(tmp_path)), "--lab-no-restart"], tmp_path)
+    # It waits for what nobody restarts until it is interrupted, however long the second one takes to start.
+    words = ["gameday", "run", str(write_experiment(tmp_path, within_s=120)), "--lab-no-restart"]
+    job = start_job(words, tmp_path)
     until(job, tmp_path, "fault.injected")
 
-    second = start_job(["gameday", "run", str(write_experiment(tmp_path)), "--lab-no-restart"], tmp_path)
-    second_status = second.wait(timeout_s=30)
+    second_folder = tmp_path / "second"
+    second_folder.mkdir()
+    second = start_job([*words, "--out", str(tmp_path / "runs")], second_folder)
+    second_status = second.wait(timeout_s=60)
     job.signal(signal.SIGTERM)
     job.signal(signal.SIGTERM)
-    status = job.wait(timeout_s=60)
+    status = job.wait(timeout_s=120)
+    is_gone = wait_until(lambda: not job.descendants(), timeout_s=GONE_TIMEOUT_S)
     runs = [load_run(path.parent) for path in (tmp_path / "runs").glob("*-gameday-*/undo.ndjson")]
     after = read_lab(lab.folder)
 
     assert status == 130, job.text()
-    assert second_status == 2
-    assert not job.descendants()
+    assert second_status == 2, second.text()
+    assert is_gone, job.descendants()
     assert len(after.serving) == 3
     assert [run.state for run in runs] == ["interrupted"]
     assert runs[0].outcome is not Outcome.PASS
