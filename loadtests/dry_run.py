@@ -129,6 +129,7 @@ def _requests(plan: LoadPlan) -> list[_Request]:
         prompt = prompts.prompt(index, row=arrival.row)
         body = make_body(
             prompt,
+            api=workload.endpoint.api,
             model=plan.model,
             is_streamed=workload.endpoint.stream,
             extra=workload.endpoint.extra_body,

@@ -23,8 +23,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,8 @@ from loadtests.processes import master as messages
 from loadtests.processes.load_process import Load
 from loadtests.processes.master import Master
 from loadtests.processes.worker import Place, bring, join, seal_for_master, tell
-from loadtests.sending.plain_users import ROWS, PlainUsers, load_plain
+from loadtests.sending.plain_users import ROWS, WORKER_STRIDE, PlainUsers, load_plain
 from loadtests.spec.inputs import EVENT as INPUTS
-from loadtests.spec.workload import COMPLETIONS_PATH
 from probes.errors import RecordError, SuiteError, TargetError
 from probes.json_types import JsonObject
 from probes.request import Request
@@ -67,6 +67,8 @@ class _Role:
     load: Load | None = None
     master: Master | None = None
     users: PlainUsers | None = None
+    path: str = ""  # that requests are sent to
+    numbers: Iterator[int] | None = None  # of plain Locust's prompts; None: no test has begun
     wire: _Wire | None = None
     environment: Any = None
     heard_s: float = 0.0  # when the master last answered
@@ -103,6 +105,7 @@ class _Wire:
 def _walk_alone() -> None:
     plan = plans.load_plan(Path(os.environ[plans.PLAN_VARIABLE]))
     writer = RunWriter(plan.run, load_header(plan.run))
+    _role.path = plan.spec.endpoint.path
     load = _role.load = Load(plan, writer, worker=0, on_written=_tell_locust)
     load.prepare(_guarded)
     load.run(t0_ns=time.time_ns() + round(_START_DELAY_S * 1e9))
@@ -117,7 +120,7 @@ def _tell_locust(row: Request) -> None:
     began_ns = row.t_sent_ns or row.t_intended_ns
     _role.environment.events.request.fire(
         request_type="POST",
-        name=COMPLETIONS_PATH,
+        name=_role.path,
         response_time=((row.t_end_ns or began_ns) - began_ns) / 1e6,
         response_length=row.chars,
         exception=None if row.error is None else IntegrityError(row.error),
@@ -167,6 +170,7 @@ def _prepare_worker(runner: Any) -> None:
 
 def _work(runner: Any, wire: _Wire) -> None:
     place = join(wire, version=metadata.version("overproof"))
+    _role.path = place.plan.spec.endpoint.path
     load = _role.load = Load(
         place.plan,
         place.writer,
@@ -257,12 +261,22 @@ def _begin_plain(environment: Any, **_: object) -> None:
     if _IS_OURS or isinstance(environment.runner, locust.runners.MasterRunner):
         return
     options = environment.parsed_options
+    if _role.numbers is None:
+        _role.numbers = count(_worker_index(environment.runner) * WORKER_STRIDE)
     try:
-        _role.users = load_plain(options.workload, host=environment.host, seed=options.seed)
+        _role.users = load_plain(
+            options.workload, host=environment.host, seed=options.seed, numbers=_role.numbers
+        )
+        _role.path = _role.users.path
     except SuiteError as error:
         _log.error("%s", error)
         environment.process_exit_code = 3 if isinstance(error, TargetError) else 2
         gevent.spawn(environment.runner.quit if options.headless else environment.runner.stop)
+
+
+def _worker_index(runner: Any) -> int:
+    """Return which of the workers this is; 0 where there is no master."""
+    return runner.worker_index if isinstance(runner, locust.runners.WorkerRunner) else 0
 
 
 @_events.test_stop.add_listener  # type: ignore[untyped-decorator]

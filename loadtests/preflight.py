@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from loadtests.reading.tls import make_context, reason_of
-from loadtests.spec.workload import COMPLETIONS_PATH, EndpointSpec, read_headers
+from loadtests.spec.workload import EndpointSpec, read_headers
+from loadtests.traffic.prompts import Prompt, make_body
 from probes.errors import TargetError
 from probes.finding import Finding
 from probes.json_types import JsonObject
@@ -58,16 +59,22 @@ def check_endpoint(url: str, endpoint: EndpointSpec) -> str:
         TargetError: nothing listens there, or it is no chat completions endpoint.
     """
     model = endpoint.model or next(iter(_models(url, endpoint)), MODEL_DEFAULT)
-    body = {"model": model, "messages": [{"role": "user", "content": "Say ok."}], "max_tokens": 1}
+    question = _question("Say ok.", endpoint, model=model)
     reply = None
     for _ in range(TRIES):
-        reply = ask(url, endpoint, "POST", COMPLETIONS_PATH, json.dumps(body | endpoint.body))
+        reply = ask(url, endpoint, "POST", endpoint.path, question)
         if reply is None or not _reason_against(reply, endpoint):
             return model
     assert reply is not None
     others = [] if reply.status in _NO_KEY else _models(url, endpoint)
     hint = "" if not others or model in others else f" (no model {model!r} there, but {_listed(others)})"
     raise TargetError(f"{url}: {_reason_against(reply, endpoint)}{hint}: {reply.shown()!r}")
+
+
+def _question(text: str, endpoint: EndpointSpec, *, model: str) -> str:
+    """Return a body that asks for one token, whole; the workload's own fields win."""
+    prompt = Prompt(messages=({"role": "user", "content": text},), output_tokens=1)
+    return make_body(prompt, api=endpoint.api, model=model, is_streamed=False, extra=endpoint.body).decode()
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -85,13 +92,13 @@ def _reason_against(reply: Reply, endpoint: EndpointSpec) -> str:
             else "give a key by endpoint.api_key_env or endpoint.api_key_file"
         )
     if reply.status == 404:
-        return f"HTTP 404 for {COMPLETIONS_PATH}; check the address and the model"
+        return f"HTTP 404 for {endpoint.path}; check the address and the model"
     if 300 <= reply.status < 400:
         return f"HTTP {reply.status}, a redirect; give the address that it leads to"
     if 400 <= reply.status < 429 or reply.status in (501, 505):
         return f"HTTP {reply.status}, so every request of this workload would be refused"
     if reply.status == 200 and reply.content_type != "application/json":
-        return f"wanted a chat completion in JSON, got {reply.content_type or 'no content type'}"
+        return f"wanted a completion in JSON, got {reply.content_type or 'no content type'}"
     return ""
 
 
@@ -114,9 +121,8 @@ def count_replicas(url: str, endpoint: EndpointSpec, *, model: str, expected: in
     asked = failed = 0
     deadline = time.monotonic() + _REPLICAS_WITHIN_S
     while len(names) < expected and asked < _requests_for(expected) and time.monotonic() < deadline:
-        content = f"Say {asked}."
-        body = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 1}
-        reply = ask(url, endpoint, "POST", COMPLETIONS_PATH, json.dumps(body | endpoint.body))
+        question = _question(f"Say {asked}.", endpoint, model=model)
+        reply = ask(url, endpoint, "POST", endpoint.path, question)
         asked += 1
         if reply is None or reply.status != 200:
             failed += 1

@@ -35,18 +35,19 @@ class Ask:
     output_tokens: int
     is_streamed: bool
     wants_usage: bool
+    is_chat: bool = True  # False: of the completions API, which knows no messages
 
 
-def parse_ask(body: bytes, *, output_tokens_max: int = 100_000) -> Ask:
-    """Read the body of a chat completions request.
+def parse_ask(body: bytes, *, is_chat: bool = True, output_tokens_max: int = 100_000) -> Ask:
+    """Read the body of a request for a chat completion, or for a completion of one text.
 
     Raises:
         ValueError: it is not such a body; the message says what is wrong, for the caller of the API.
     """
     data = json.loads(body)
-    if not isinstance(data, dict) or not isinstance(data.get("messages"), list) or not data["messages"]:
-        raise ValueError("'messages' must be a list that is not empty")
-    prompt = "\n".join(str(m.get("content", "")) for m in data["messages"] if isinstance(m, dict))
+    if not isinstance(data, dict):
+        raise ValueError("the body must be an object")
+    prompt, template_tokens = _chat_prompt(data) if is_chat else (_text_prompt(data), 0)
     wanted = data.get("max_completion_tokens", data.get("max_tokens", OUTPUT_TOKENS_DEFAULT))
     if not isinstance(wanted, int) or not 1 <= wanted <= output_tokens_max:
         raise ValueError(f"'max_tokens' must be from 1 to {output_tokens_max}, got {wanted!r}")
@@ -54,11 +55,28 @@ def parse_ask(body: bytes, *, output_tokens_max: int = 100_000) -> Ask:
     return Ask(
         prompt=prompt,
         model=str(data.get("model", "simulated")),
-        input_tokens=len(prompt.split()) + 4 * len(data["messages"]),  # 4: what a chat template adds
+        input_tokens=len(prompt.split()) + template_tokens,
         output_tokens=wanted,
         is_streamed=bool(data.get("stream")),
         wants_usage=bool(options.get("include_usage")),
+        is_chat=is_chat,
     )
+
+
+def _chat_prompt(data: JsonObject) -> tuple[str, int]:
+    """Return all messages as one text, and how many tokens a chat template adds to them."""
+    messages = data.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("'messages' must be a list that is not empty")
+    text = "\n".join(str(m.get("content", "")) for m in messages if isinstance(m, dict))
+    return text, 4 * len(messages)
+
+
+def _text_prompt(data: JsonObject) -> str:
+    prompt = data.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+        raise ValueError("'prompt' must be a text that is not empty")
+    return prompt
 
 
 def answer_tokens(prompt: str, *, count: int, is_wrong: bool = False) -> list[str]:
@@ -121,18 +139,14 @@ def usage_document(input_tokens: int, output_tokens: int) -> JsonObject:
 
 def completion_document(ask: Ask, reply: Reply, *, answer_id: str, created: int) -> JsonObject:
     """Return a whole answer that is not streamed."""
+    text = "".join(reply.tokens)
+    said: JsonObject = {"message": {"role": "assistant", "content": text}} if ask.is_chat else {"text": text}
     return {
         "id": answer_id,
-        "object": "chat.completion",
+        "object": "chat.completion" if ask.is_chat else "text_completion",
         "created": created,
         "model": ask.model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "".join(reply.tokens)},
-                "finish_reason": reply.finish_reason,
-            }
-        ],
+        "choices": [{"index": 0, **said, "finish_reason": reply.finish_reason}],
         "usage": usage_document(ask.input_tokens, reply.count),
     }
 
@@ -144,24 +158,29 @@ class StreamText:
         self._ask = ask
         self._head: JsonObject = {
             "id": answer_id,
-            "object": "chat.completion.chunk",
+            "object": "chat.completion.chunk" if ask.is_chat else "text_completion",
             "created": created,
             "model": ask.model,
         }
-        before, _, after = self._event({"content": "@"}, None).rpartition(b"@")
+        before, _, after = self._event("@", None).rpartition(b"@")
         self._before, self._after = before, after
 
-    def _event(self, delta: JsonObject, finish_reason: str | None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return self._render(self._head | {"choices": [choice]})
+    def _event(self, text: str, finish_reason: str | None) -> bytes:
+        delta = {"content": text} if text else {}
+        return self._choice({"delta": delta} if self._ask.is_chat else {"text": text}, finish_reason)
+
+    def _choice(self, said: JsonObject, finish_reason: str | None) -> bytes:
+        return self._render(self._head | {"choices": [{"index": 0, **said, "finish_reason": finish_reason}]})
 
     @staticmethod
     def _render(document: JsonObject) -> bytes:
         return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
 
     def role(self) -> bytes:
-        """Return the first event, which names the role and has no content."""
-        return self._event({"role": "assistant", "content": ""}, None)
+        """Return the first event of a chat, which names the role and has no content."""
+        if not self._ask.is_chat:
+            return b""
+        return self._choice({"delta": {"role": "assistant", "content": ""}}, None)
 
     def token(self, text: str) -> bytes:
         """Return the event of one token."""
@@ -169,7 +188,7 @@ class StreamText:
 
     def ending(self, output_tokens: int, *, finish_reason: str = "length") -> Iterator[bytes]:
         """Yield what follows the last token: finish reason, usage where asked for, and ``[DONE]``."""
-        yield self._event({}, finish_reason)
+        yield self._event("", finish_reason)
         if self._ask.wants_usage:
             usage = usage_document(self._ask.input_tokens, output_tokens)
             yield self._render(self._head | {"choices": [], "usage": usage})

@@ -21,6 +21,7 @@ _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Al
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
+_APIS = {"/v1/chat/completions": True, "/v1/completions": False}  # whether it is chat
 _HTML = b"<!doctype html><html><body><h1>Welcome to the proxy</h1></body></html>"
 
 
@@ -79,19 +80,19 @@ class Connection(asyncio.Protocol):
             self._service.await_token(lambda: self._send_whole(*self._health()))
         elif target == "/v1/models" and method == "GET":
             self._send_whole(200, models_document(self._service.settings.model))
-        elif target != "/v1/chat/completions":
+        elif target not in _APIS:
             self._send_whole(404, error_document(f"no such path: {target}", kind="not_found"))
         elif method != "POST":
             self._send_whole(405, error_document(f"{method} is not allowed here", kind="method_not_allowed"))
         else:
-            self._complete()
+            self._complete(is_chat=_APIS[target])
 
     def _health(self) -> tuple[int, JsonObject]:
         if self._service.is_loaded:
             return 200, {"status": "ok", "name": self._service.settings.name}
         return 503, error_document("the model is loading", kind="loading")
 
-    def _complete(self) -> None:
+    def _complete(self, *, is_chat: bool) -> None:
         assert self._request is not None
         number, fault = self._service.next_fault()
         if fault == "error":
@@ -101,7 +102,7 @@ class Connection(asyncio.Protocol):
             self._send_bytes(200, _HTML, content_type="text/html")
             return
         try:
-            ask = parse_ask(bytes(self._body))
+            ask = parse_ask(bytes(self._body), is_chat=is_chat)
         except ValueError as error:
             self._send_whole(400, error_document(str(error), kind="invalid_request_error"))
             return

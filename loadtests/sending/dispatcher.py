@@ -38,7 +38,7 @@ from loadtests.sending.routes import Routes
 from loadtests.sending.sessions import Chain
 from loadtests.sending.spending import Tokens
 from loadtests.sending.task_requests import TEXT_CHARS_MAX, choices_of, task_body, task_prompt
-from loadtests.spec.workload import COMPLETIONS_PATH, HangUpSpec, read_headers
+from loadtests.spec.workload import HangUpSpec, read_headers
 from loadtests.traffic.arrivals import schedule, share_of
 from loadtests.traffic.prompts import Prompt, Prompts, make_body
 from probes.errors import TargetError
@@ -265,6 +265,7 @@ class Dispatcher:
         planned = self._destinations[self._routes.planned(index)]
         body = make_body(
             prompt,
+            api=endpoint.api,
             model=planned.model,
             is_streamed=endpoint.stream,
             extra=endpoint.extra_body,
@@ -551,7 +552,7 @@ def make_target(plan: LoadPlan, *, headers: Mapping[str, str], to: Destination |
         host=parts.netloc,
         family=family,
         address=address,
-        path=parts.path.rstrip("/") + COMPLETIONS_PATH,
+        path=parts.path.rstrip("/") + endpoint.path,
         head_fields="".join(f"{name}: {value}\r\n" for name, value in headers.items()),
         is_streamed=endpoint.stream,
         timeout_s=endpoint.timeout_s,

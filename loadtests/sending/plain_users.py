@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import gevent.event
@@ -22,6 +21,7 @@ from probes.metric import METRICS
 from probes.request import Request
 
 _DEADLINE_CHECK_S = 0.1
+WORKER_STRIDE = 1_000_000  # between the prompts of two workers, so that none is sent by both
 # What is asked where no workload file is given.
 _DEFAULT = {
     "name": "locust",
@@ -53,8 +53,8 @@ ROWS: tuple[tuple[str, str, Callable[[Request], Sequence[float]]], ...] = (
 )
 
 
-def load_plain(workload: str | None, *, host: str | None, seed: int) -> PlainUsers:
-    """Return the users' common part, for a workload file and an address.
+def load_plain(workload: str | None, *, host: str | None, seed: int, numbers: Iterator[int]) -> PlainUsers:
+    """Return the users' common part, for a workload file and an address; ``numbers`` are the prompts'.
 
     Raises:
         ConfigError: there is no address, or the file is no workload.
@@ -67,26 +67,36 @@ def load_plain(workload: str | None, *, host: str | None, seed: int) -> PlainUse
     if spec.endpoint.url is None:
         raise ConfigError("no endpoint: give --host http://host:8000, or a workload with endpoint.url")
     model = check_endpoint(spec.endpoint.url, spec.endpoint)
-    return PlainUsers(LoadPlan(run=Path("locust"), spec=spec, seed=seed, url=spec.endpoint.url, model=model))
+    plan = LoadPlan(run=Path("locust"), spec=spec, seed=seed, url=spec.endpoint.url, model=model)
+    return PlainUsers(plan, numbers)
 
 
 class PlainUsers:
     """What all users of one process share: connections, prompts, the reader's clock."""
 
-    def __init__(self, plan: LoadPlan) -> None:
+    def __init__(self, plan: LoadPlan, numbers: Iterator[int]) -> None:
         self._plan, self._workload = plan, plan.workload
         self._polls = PollClock()
         target = make_target(plan, headers=read_headers(self._workload.endpoint))
         self._connections = Connections(target, self._polls)
         self._prompts = Prompts(self._workload.prompts, seed=plan.seed, scale=plan.words)
-        self._numbers = count()
+        self._numbers = numbers
+
+    @property
+    def path(self) -> str:
+        """Return what requests are sent to, below the address."""
+        return self._workload.endpoint.path
 
     def ask(self) -> Request:
         """Make one request from a user's greenlet, and return its row when the answer has ended."""
         number, endpoint = next(self._numbers), self._workload.endpoint
         prompt = self._prompts.prompt(number)
         body = make_body(
-            prompt, model=self._plan.model, is_streamed=endpoint.stream, extra=endpoint.extra_body
+            prompt,
+            api=endpoint.api,
+            model=self._plan.model,
+            is_streamed=endpoint.stream,
+            extra=endpoint.extra_body,
         )
         errand = Errand(
             index=number,

@@ -58,7 +58,9 @@ def _errand(plan: LoadPlan, destination: Destination, place: int, *, worker: int
         index=-1 - place,  # of no arrival
         worker=worker,
         t_intended_ns=time.time_ns(),
-        body=make_body(_PROMPT, model=destination.model, is_streamed=spec.stream, extra=spec.body),
+        body=make_body(
+            _PROMPT, api=spec.api, model=destination.model, is_streamed=spec.stream, extra=spec.body
+        ),
         output_tokens=1,
         request_id=f"{plan.run.name}-back-{place}-{worker}-{number}",
         endpoint=destination.endpoint.name,

@@ -20,7 +20,13 @@ def task_prompt(plan: LoadPlan, number: int) -> Prompt:
 def task_body(plan: LoadPlan, prompt: Prompt, *, model: str | None = None) -> bytes:
     """Return the body of a task's request: the answer may be as short as it is."""
     endpoint = plan.spec.endpoint
-    return make_body(prompt, model=model or plan.model, is_streamed=endpoint.stream, extra=endpoint.body)
+    return make_body(
+        prompt,
+        api=endpoint.api,
+        model=model or plan.model,
+        is_streamed=endpoint.stream,
+        extra=endpoint.body,
+    )
 
 
 def choices_of(endpoint: EndpointSpec) -> int:

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from probes.errors import ConfigError
 from probes.spec import Spec
 
-COMPLETIONS_PATH = "/v1/chat/completions"
+_PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADERS_OURS = {
     "host",
@@ -48,6 +48,10 @@ class EndpointSpec(Spec):
     ca_file: Annotated[
         str | None, Field(description="https: certificates (PEM) to trust instead of the system's")
     ] = None
+    api: Annotated[
+        Literal["chat", "completions"],
+        Field(description="chat completions, or plain completions of one text"),
+    ] = "chat"
     stream: Annotated[bool, Field(description="whether answers are streamed")] = True
     body: dict[str, JsonValue] = Field(
         default_factory=dict, description="more fields for every request's body"
@@ -80,7 +84,7 @@ class EndpointSpec(Spec):
     @field_validator("body")
     @classmethod
     def _leaves_ours(cls, body: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        ours = next((key for key in ("messages", "stream", "max_tokens") if key in body), None)
+        ours = next((key for key in ("messages", "prompt", "stream", "max_tokens") if key in body), None)
         if ours is not None:
             raise ValueError(f"{ours!r} is set by the workload itself; see prompt and endpoint.stream")
         return body
@@ -89,6 +93,11 @@ class EndpointSpec(Spec):
     @classmethod
     def _are_headers(cls, headers: dict[str, str | HeaderFromEnv]) -> dict[str, str | HeaderFromEnv]:
         return _checked_headers(headers)
+
+    @property
+    def path(self) -> str:
+        """Return what requests are sent to, below the address."""
+        return _PATHS[self.api]
 
     @property
     def extra_body(self) -> dict[str, JsonValue]:

@@ -11,7 +11,6 @@ from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_va
 from loadtests.reading.stream import BYTES_MAX_DEFAULT, EVENTS_MAX_DEFAULT
 from loadtests.spec.arrival import ArrivalsSpec, ThinkSpec
 from loadtests.spec.baseline import BaselineSpec, as_baseline
-from loadtests.spec.endpoint import COMPLETIONS_PATH as COMPLETIONS_PATH
 from loadtests.spec.endpoint import EndpointSpec as EndpointSpec
 from loadtests.spec.endpoint import FailOverSpec, NamedEndpoint, NamedEndpointSpec, check_url
 from loadtests.spec.endpoint import HeaderFromEnv as HeaderFromEnv

@@ -11,7 +11,7 @@ import statistics
 from dataclasses import dataclass
 
 from loadtests.preflight import ask
-from loadtests.spec.workload import COMPLETIONS_PATH, EndpointSpec, Workload
+from loadtests.spec.workload import EndpointSpec, Workload
 from loadtests.traffic.prompts import Prompts, WordScale, make_body
 from probes.errors import TargetError
 from probes.finding import Finding
@@ -95,8 +95,8 @@ def _tokens_in(
     number: int,
 ) -> int:
     prompt = Prompts(workload.prompts, seed=seed, scale=scale).sized(_INDEX_FIRST + number, input_tokens=1)
-    body = make_body(prompt, model=model, is_streamed=False, extra=endpoint.body)
-    reply = ask(url, endpoint, "POST", COMPLETIONS_PATH, body.decode())
+    body = make_body(prompt, api=endpoint.api, model=model, is_streamed=False, extra=endpoint.body)
+    reply = ask(url, endpoint, "POST", endpoint.path, body.decode())
     if reply is None or reply.status != 200:
         raise ValueError("no answer" if reply is None else f"HTTP {reply.status}: {reply.shown()}")
     try:

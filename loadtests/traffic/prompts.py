@@ -17,6 +17,7 @@ from pathlib import Path
 
 from loadtests.traffic.prompt_files import PromptFile, read_pairs
 from loadtests.traffic.trace import BLOCK_TOKENS, TraceRow
+from probes.errors import ConfigError
 from probes.json_types import JsonObject
 
 _TEXT = (
@@ -242,15 +243,23 @@ def draw_size(size: Size, chance: random.Random) -> int:
 def make_body(
     prompt: Prompt,
     *,
+    api: str,
     model: str,
     is_streamed: bool,
     extra: Mapping[str, object],
     history: Sequence[JsonObject] = (),
 ) -> bytes:
-    """Return the JSON body of a chat completions request; the workload's own fields win."""
+    """Return the JSON body of a request; the workload's own fields win.
+
+    ``api`` is ``chat`` or ``completions``, which knows no messages: there all that was said is one text.
+
+    Raises:
+        ConfigError: a message is no text, and is to be part of one.
+    """
+    said = [*history, *prompt.messages]
     body: JsonObject = {
         "model": model,
-        "messages": [*history, *prompt.messages],
+        **({"messages": said} if api == "chat" else {"prompt": _as_text(said)}),
         "max_tokens": prompt.output_tokens,
         "temperature": 0,
         "stream": is_streamed,
@@ -258,3 +267,10 @@ def make_body(
     if is_streamed:
         body["stream_options"] = {"include_usage": True}
     return json.dumps(body | dict(extra), separators=(",", ":")).encode()
+
+
+def _as_text(messages: Sequence[JsonObject]) -> str:
+    texts = [message.get("content") for message in messages]
+    if not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"endpoint.api: completions takes texts, and a prompt has {messages[0]!r}"[:300])
+    return "\n\n".join(str(text) for text in texts)

@@ -101,7 +101,9 @@ def _body_ms(spec: WorkloadSpec, tokens: int) -> float:
     prompts.sized(0, input_tokens=tokens)
     began_s = time.perf_counter()
     for index in range(50):
-        make_body(prompts.sized(index, input_tokens=tokens), model="m", is_streamed=True, extra={})
+        make_body(
+            prompts.sized(index, input_tokens=tokens), api="chat", model="m", is_streamed=True, extra={}
+        )
     return (time.perf_counter() - began_s) * 1000 / 50
 
 

@@ -58,6 +58,23 @@ def test_one_prompt_has_one_answer_streamed_or_not_and_a_wrong_one_is_off_by_one
     assert off["choices"][0]["message"]["content"] == text.replace("42", "43")
 
 
+def test_a_completion_of_one_text_says_what_the_chat_says_in_the_shapes_of_its_own_api() -> None:
+    prompt, path = "What is 20 + 22 =", "/v1/completions"
+    with endpoint("--decode-step-ms", "2") as running:
+        chat = ask(running.port, messages=[{"role": "user", "content": prompt}], max_tokens=4)[2]
+        whole = json.loads(ask(running.port, path=path, prompt=prompt, max_tokens=4)[2])
+        body = ask(running.port, path=path, prompt=prompt, max_tokens=4, stream=True)[2]
+        refused = ask(running.port, path=path, messages=MESSAGES)[0]
+
+    text = json.loads(chat)["choices"][0]["message"]["content"]
+    assert (whole["object"], whole["choices"][0]["text"]) == ("text_completion", text)
+    assert whole["usage"]["prompt_tokens"] == len(prompt.split())
+    choices = [event["choices"][0] for event in events_of(body)]  # type: ignore[index]
+    assert "".join(choice["text"] for choice in choices) == text
+    assert [choice["finish_reason"] for choice in choices] == [None] * 4 + ["length"]
+    assert refused == 400
+
+
 def test_health_is_503_until_the_model_is_loaded_and_so_are_completions() -> None:
     with endpoint("--start-delay-s", "1") as running:
         early = [ask(running.port, method="GET", path="/health")[0], ask(running.port, messages=MESSAGES)[0]]

@@ -16,7 +16,6 @@ import pytest
 from loadtests.reading.control import PLANTED
 from probes.child import end_child, python_module, start_child
 from tests.loadtests.endpoints import raw_server
-from tests.loadtests.hostile_client import LIMITS
 
 GROWN_KIB_MAX = 8 * 1024
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -167,13 +166,14 @@ def test_a_hostile_server_costs_bounded_time_and_memory_and_is_named(
     hostile_client: subprocess.Popen[str], name: str
 ) -> None:
     behave, kind = HOSTILE[name]
+    timeout_s = 1.0 if kind == "timeout" else 4.0  # on a busy machine, eight megabytes may take a second
     assert hostile_client.stdin is not None
     assert hostile_client.stdout is not None
     with raw_server(behave) as port:
-        hostile_client.stdin.write(f"{name} {port}\n")
+        hostile_client.stdin.write(f"{name} {port} {timeout_s}\n")
         hostile_client.stdin.flush()
         found = json.loads(hostile_client.stdout.readline())
 
     assert [str(error or "none") for error in found["errors"]] == [kind], found["detail"]
-    assert found["took_s"] < LIMITS["timeout_s"] + 3
+    assert found["took_s"] < timeout_s + 3
     assert found["grown_kib"] < GROWN_KIB_MAX

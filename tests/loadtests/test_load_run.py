@@ -173,6 +173,23 @@ def test_the_clients_own_figures_are_on_record_each_second(good: tuple[Run, str]
     assert all(0 <= row["lag_ms_max"] < 1000 for row in figures)
 
 
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_the_completions_api_is_loaded_like_the_chat(
+    tmp_path: Path, fast_endpoint: RunningEndpoint, stream: str
+) -> None:
+    workload, path = write_workload(tmp_path, rate=20, duration=1), tmp_path / "run"
+    how = f"endpoint: {{api: completions, stream: {stream}, timeout_s: 20}}\nname: completions"
+    text = workload.read_text().replace("endpoint: {timeout_s: 5}", "").replace("name: test", how)
+    workload.write_text(text.partition("slos:")[0])
+    done = run(str(workload), "--path", str(path), "--endpoint", fast_endpoint.url, "--no-calibration")
+    recorded = load_run(path)
+
+    assert [row.error for row in read_requests(path)] == [None] * 20, done.stderr
+    assert {row.tokens_out for row in read_requests(path)} == {8}
+    assert finding(recorded, "prompt-size").outcome is Outcome.PASS
+    assert "/v1/completions" in (path / "locust.log").read_text()
+
+
 def test_judging_again_from_the_folder_gives_the_same_verdict(good: tuple[Run, str]) -> None:
     command = [sys.executable, "-P", "-m", "overproof", "judge", str(good[0].path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

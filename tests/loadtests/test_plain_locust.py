@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.parse
@@ -15,9 +16,11 @@ from pathlib import Path
 import pytest
 
 import loadtests
+from loadtests.reading.control import PLANTED
+from loadtests.sending.plain_users import WORKER_STRIDE
 from probes.child import wait_until
 from tests.loadtests.crews import free_port
-from tests.loadtests.endpoints import RunningEndpoint, endpoint
+from tests.loadtests.endpoints import RunningEndpoint, endpoint, raw_server
 from tests.loadtests.test_load_run import listening_of
 
 LOCUSTFILE = Path(loadtests.__file__).with_name("locustfile.py")
@@ -90,6 +93,59 @@ def test_failed_requests_make_locust_exit_with_1_and_a_wrong_host_with_its_reaso
     assert "no_done" in cut.stderr + cut.stdout
     assert "cannot be reached: Connection refused" in refused.stderr
     assert "no endpoint: give --host http://host:8000" in nowhere.stderr
+
+
+def test_two_workers_send_no_prompt_twice_and_the_completions_api_is_asked_as_the_workload_says(
+    tmp_path: Path,
+) -> None:
+    asked: list[tuple[bytes, str]] = []
+
+    def answer(connection: socket.socket) -> None:
+        while received := connection.recv(65536):
+            head, _, body = received.partition(b"\r\n\r\n")
+            length = int((head.lower().partition(b"content-length: ")[2] or b"0").split()[0])
+            while len(body) < length:
+                body += connection.recv(65536)
+            if b'"stream":true' in body:
+                asked.append((head.split()[1], json.loads(body)["prompt"]))
+                connection.sendall(b"".join(PLANTED[0].parts))
+            else:
+                choice = b'{"choices":[{"text":"x","finish_reason":"stop"}]}'
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n%b" % (len(choice), choice)
+                )
+
+    workload = tmp_path / "workload.yaml"
+    workload.write_text(WORKLOAD + "endpoint: {api: completions, model: m}\n")
+
+    def numbers() -> list[int]:
+        return [int(prompt.partition("]")[0].rpartition("-")[2]) for _, prompt in tuple(asked)]
+
+    master_port = str(free_port())
+    with raw_server(answer) as port:
+        process = subprocess.Popen(
+            [
+                *(*LOCUST, "--headless", "--processes", "2", "-u", "4", "-r", "10", "-L", "ERROR"),
+                *("--master-bind-port", master_port, "--master-port", master_port),
+                *("--host", f"http://127.0.0.1:{port}", "--workload", str(workload)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            have_both_asked = wait_until(
+                lambda: {number // WORKER_STRIDE for number in numbers()} == {0, 1} and len(asked) > 8,
+                timeout_s=60,
+            )
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+    assert have_both_asked
+    assert {path for path, _ in asked} == {b"/v1/completions"}
+    assert len(set(numbers())) == len(asked)
 
 
 @pytest.mark.needs("chromium")

@@ -30,7 +30,7 @@ def text(prompt: Prompt) -> str:
 
 
 def body(prompt: Prompt, **extra: object) -> bytes:
-    return make_body(prompt, model="m", is_streamed=True, extra=extra)
+    return make_body(prompt, api="chat", model="m", is_streamed=True, extra=extra)
 
 
 def test_the_same_seed_and_index_give_the_same_bytes_and_no_two_prompts_share_a_beginning() -> None:
@@ -40,6 +40,23 @@ def test_the_same_seed_and_index_give_the_same_bytes_and_no_two_prompts_share_a_
     assert made == backwards[::-1]
     assert len({text(prompt).split(maxsplit=1)[0] for prompt in made}) == 50
     assert prompts(seed=6).prompt(0) != made[0]
+
+
+def test_the_completions_api_gets_all_that_was_said_as_one_text_and_refuses_what_is_none() -> None:
+    asked = Prompt(messages=({"role": "user", "content": "and then?"},), output_tokens=3)
+    picture = Prompt(messages=({"role": "user", "content": [{"type": "image_url"}]},), output_tokens=3)
+    said = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+
+    made = make_body(asked, api="completions", model="m", is_streamed=False, extra={}, history=said)
+    assert json.loads(made) == {
+        "model": "m",
+        "prompt": "one\n\ntwo\n\nand then?",
+        "max_tokens": 3,
+        "temperature": 0,
+        "stream": False,
+    }
+    with pytest.raises(ConfigError, match="takes texts"):
+        make_body(picture, api="completions", model="m", is_streamed=False, extra={})
 
 
 def test_the_bytes_of_a_seed_are_those_of_every_version() -> None:
