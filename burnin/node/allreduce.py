@@ -81,7 +81,7 @@ def _is_available(bench: Bench, algorithm: str) -> bool:
     try:
         _reduce(bench, torch.ones(1 << 10, device=bench.torch_device))
     except RuntimeError as error:
-        bench.pace.is_waiting = False
+        bench.pace.leave()
         bench.speaker.say(
             "algorithm.unavailable",
             stage=STAGE,
@@ -102,7 +102,7 @@ def _size_max(bench: Bench) -> int:
     bench.pace.enter()
     dist.all_reduce(free, op=dist.ReduceOp.MIN)
     smallest = int(free.item())
-    bench.pace.is_waiting = False
+    bench.pace.leave()
     return smallest // FOOTPRINT
 
 
@@ -131,7 +131,7 @@ def _reduce(bench: Bench, buffer: torch.Tensor) -> float:
     if buffer.is_cuda:
         torch.cuda.synchronize(buffer.device)
     took_s = time.perf_counter() - started
-    bench.pace.is_waiting = False
+    bench.pace.leave()
     bench.pace.step()
     return took_s
 

@@ -129,11 +129,7 @@ class Crew:
             self._speaker.say("line.torn", child=member.name, line=line[:200])
             return
         if event.kind == PULSE:
-            steps, is_waiting = int(event.data["steps"]), bool(event.data["is_waiting"])
-            entered = int(event.data.get("entered", 0))
-            note_pulse(
-                member.sign, steps=steps, is_waiting=is_waiting, now_s=time.monotonic(), entered=entered
-            )
+            note_pulse(member.sign, event.data, now_s=time.monotonic())
             return
         self._speaker.pass_on(event)
         if event.kind == "worker.ready":

@@ -38,7 +38,7 @@ def join(bench: Bench, group: Group, *, timeout_s: float, prefix: str = "") -> N
         world_size=group.world,
         timeout=datetime.timedelta(seconds=timeout_s),
     )
-    bench.pace.is_waiting = False
+    bench.pace.leave()
     bench.pace.step()
 
 
@@ -57,5 +57,5 @@ def goes_on(bench: Bench, *, is_wanted: bool) -> bool:
     bench.pace.enter()
     dist.broadcast(flag, src=0)
     decided = bool(flag.item())
-    bench.pace.is_waiting = False
+    bench.pace.leave()
     return decided

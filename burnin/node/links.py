@@ -105,7 +105,7 @@ def _swap(bench: Bench, group: Group, sent: torch.Tensor | None, received: torch
         request.wait()
     wait_for_device(received if received is not None else torch.empty(0, device=bench.torch_device))
     took_s = time.perf_counter() - started
-    bench.pace.is_waiting = False
+    bench.pace.leave()
     bench.pace.step()
     return took_s
 

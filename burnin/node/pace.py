@@ -21,10 +21,9 @@ class Pace:
         self._speaker = speaker
         self._device = device
         self.steps = 0
-        self.is_waiting = False  # for other devices, inside a collective
-        self.entered = (
-            0  # collectives since this group met: whoever has entered fewer keeps the others waiting
-        )
+        self.is_waiting = False  # for other devices
+        self.is_inside = False  # a collective
+        self.entered = 0  # collectives since this group met
 
     def step(self) -> None:
         """Note that one more piece of work is done."""
@@ -33,7 +32,11 @@ class Pace:
     def enter(self) -> None:
         """Note that we go into a collective, and wait in it for others."""
         self.entered += 1
-        self.is_waiting = True
+        self.is_waiting = self.is_inside = True
+
+    def leave(self) -> None:
+        """Note that the collective is over for us, or given up."""
+        self.is_waiting = self.is_inside = False
 
     def start(self) -> None:
         """Tell the agent every second from now on."""
@@ -46,6 +49,7 @@ class Pace:
                 device=self._device,
                 steps=self.steps,
                 is_waiting=self.is_waiting,
+                is_inside=self.is_inside,
                 entered=self.entered,
             )
             time.sleep(PULSE_EVERY_S)

@@ -82,7 +82,7 @@ def _size_max(place: Place, pace: Pace) -> int:
     pace.enter()
     dist.all_reduce(free, op=dist.ReduceOp.MIN)
     smallest = int(free.item())
-    pace.is_waiting = False
+    pace.leave()
     return smallest // FOOTPRINT
 
 
@@ -92,7 +92,7 @@ def _line_up(place: Place, pace: Pace, *, is_wanted: bool) -> bool:
     pace.enter()
     dist.all_reduce(flag)
     decided = bool(flag.item())
-    pace.is_waiting = False
+    pace.leave()
     pace.step()
     return decided
 
@@ -148,7 +148,7 @@ def _exchange(
     if place.device.type == "cuda":
         torch.cuda.synchronize(place.device)
     took_s = time.perf_counter() - started
-    pace.is_waiting = False
+    pace.leave()
     pace.step()
     return took_s
 

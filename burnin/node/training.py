@@ -174,7 +174,7 @@ def _run_phase(
         _tell(speaker, place, phase=phase, step=step, took_s=took_s, loss=loss, flops=flops)
     pace.enter()
     dist.barrier()  # who trained alone may be faster: what comes next is timed together
-    pace.is_waiting = False
+    pace.leave()
     pace.step()
 
 
@@ -215,7 +215,7 @@ def _train_step(
     value = float(loss.item())  # waits for the device
     if place.device.type == "cuda":
         torch.cuda.synchronize(place.device)
-    pace.is_waiting = False
+    pace.leave()
     pace.step()
     return time.perf_counter() - started, value
 

@@ -77,7 +77,7 @@ def _take_part(order: TrialOrder, speaker: Speaker, pace: Pace) -> None:
     dist.all_reduce(torch.ones(1, device=device))  # NCCL connects at the first collective only
     if is_cuda:
         torch.cuda.synchronize(device)
-    pace.is_waiting = False
+    pace.leave()
     pace.step()
     speaker.say("rank.joined", rank=rank, ranks=world, environment=read_environment())
     local_ranks = int(os.environ["LOCAL_WORLD_SIZE"])

@@ -123,7 +123,7 @@ def _serve(
                 devices=list(task.group.devices) if task.group else [],
                 error=f"{type(error).__name__}: {error}",
             )
-            pace.is_waiting = False
+            pace.leave()
         speaker.say("round.done", stage=task.stage, phase=task.phase, device=device)
 
 

@@ -183,14 +183,7 @@ class TrialState:
         elif event.kind == "train.step":
             self._has_stepped = True
         elif event.kind == PULSE:
-            sign = self._sign(str(data["device"]), now_s)
-            note_pulse(
-                sign,
-                steps=int(data["steps"]),
-                is_waiting=bool(data["is_waiting"]),
-                now_s=now_s,
-                entered=int(data["entered"]),
-            )
+            note_pulse(self._sign(str(data["device"]), now_s), data, now_s=now_s)
         elif "rank" in data:
             self._note_rank(host, name, event, now_s)
 

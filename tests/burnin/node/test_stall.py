@@ -45,14 +45,26 @@ def test_of_all_that_wait_the_one_that_entered_fewer_collectives_is_named() -> N
     assert find_stalled(signs, stall_s=10, now_s=100) == ["b"]
 
 
+def test_one_that_is_inside_an_earlier_collective_did_come_and_may_wait_for_what_was_lost_on_the_way() -> (
+    None
+):
+    signs = [_sign(name, silent_s=12, is_waiting=True) for name in "ab"]
+    for sign, entered in zip(signs, (7, 6), strict=True):
+        sign.entered, sign.is_inside = entered, True
+
+    assert find_stalled(signs, stall_s=10, now_s=100) == []
+    assert find_stalled(signs, stall_s=10, now_s=109) == ["a", "b"]
+
+
 def test_an_idle_worker_has_not_stalled() -> None:
     assert find_stalled([Sign(device="a", stepped_at=0.0)], stall_s=10, now_s=100) == []
 
 
 def test_a_pulse_without_a_step_is_a_sign_of_life_but_no_progress() -> None:
     sign = Sign(device="a", is_busy=True)
-    note_pulse(sign, steps=7, is_waiting=False, now_s=50.0)
-    note_pulse(sign, steps=7, is_waiting=True, now_s=61.0)
+    said = {"steps": 7, "is_waiting": False, "is_inside": False, "entered": 0}
+    note_pulse(sign, said, now_s=50.0)
+    note_pulse(sign, said | {"is_waiting": True}, now_s=61.0)
 
     assert (sign.stepped_at, sign.heard_at, sign.is_waiting) == (50.0, 61.0, True)
 

@@ -17,8 +17,8 @@ def _say(state: TrialState, host: str, kind: str, now_s: float = 0.0, **data: ob
     state.note(Event(t_ns=0, host=host, source="x", kind=kind, data=data), now_s)
 
 
-def _pulse(state: TrialState, rank: int, now_s: float, *, entered: int, is_waiting: bool = True) -> None:
-    said = {"device": str(rank), "steps": 5, "is_waiting": is_waiting, "entered": entered}
+def _pulse(state: TrialState, rank: int, now_s: float, *, entered: int, is_inside: bool = False) -> None:
+    said = {"device": str(rank), "steps": 5, "is_waiting": True, "is_inside": is_inside, "entered": entered}
     _say(state, HOSTS[rank], "pulse", now_s, **said)
 
 
@@ -90,11 +90,12 @@ def test_who_entered_fewer_collectives_than_the_others_is_blamed_for_the_hang() 
     assert (state.state, state.result().blamed) == ("hung", ("b",))
 
 
-def test_a_hang_in_which_all_wait_alike_accuses_nobody() -> None:
+@pytest.mark.parametrize("entered_by_b", [9, 8])  # 8: it waits for the end of what the others have left
+def test_a_hang_in_which_all_wait_inside_accuses_nobody(entered_by_b: int) -> None:
     state = _met()
     for now_s in range(0, 24, 2):
         for rank in range(3):
-            _pulse(state, rank, now_s, entered=9)
+            _pulse(state, rank, now_s, entered=entered_by_b if rank == 1 else 9, is_inside=True)
         state.note_time(now_s)
 
     assert (state.state, state.result().blamed) == ("hung", ())
