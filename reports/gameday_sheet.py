@@ -191,8 +191,13 @@ def _bounds(spec: JsonObject, plan: JsonObject) -> str:
     return ", ".join(parts) or "none are on record"
 
 
+_SMALLEST = 1e-6  # below it two digits would need a power of ten
+
+
 def percent(share: float) -> str:
-    """Return a share with two significant digits, however small it is."""
+    """Return a share with two significant digits; of what is too small to mean anything only that."""
+    if 0 < share < _SMALLEST:
+        return f"less than {_SMALLEST * 100:g}%"
     return "0%" if not share else f"{share * 100:.2g}%" if share < 1 else f"{share * 100:.0f}%"
 
 

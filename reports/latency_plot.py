@@ -78,6 +78,11 @@ def _time(value_ms: float) -> str:
     )
 
 
+def _short(value_ms: float) -> str:
+    """Return a value with three digits, or all of those before the point, and never as a power of ten."""
+    return f"{value_ms:.3g}" if value_ms < 999.5 else f"{value_ms:,.0f}"
+
+
 def _row(latency: Latency, scale: _Scale, place: int) -> Markup:
     base = place * _ROW + _ROW - 4
     most = max(count for _, count in latency.classes)
@@ -102,7 +107,7 @@ def _marks(latency: Latency, scale: _Scale, base: int) -> Iterator[Markup]:
     limit = float(_WIDTH - _RIGHT)
     for name in _MARKS:
         x = scale.at(latency.values[name])
-        text = f"{name} {latency.values[name]:.3g}"
+        text = f"{name} {_short(latency.values[name])}"
         width = 6.2 * len(text)
         yield Markup('<line class="mark-{}" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(
             name, base - _BAR - 4, base, x=f"{x:.1f}"

@@ -37,6 +37,7 @@ EVENTS_MAX = 400
 SPEC_CHARS_MAX = 40_000
 EVIDENCE_CHARS_MAX = 3000
 HOSTS_FOLDER = "hosts"
+_LEFT_OUT = "left-out"  # rule that names what the plan does not ask for
 HOSTS_SHOWN_MAX = 20  # of a fleet's specification
 
 
@@ -73,7 +74,8 @@ class Sheet:
     findings: tuple[Finding, ...]
     findings_left_out: int
     shown: tuple[tuple[str, tuple[Finding, ...]], ...]  # what passed, by rule
-    not_applicable: tuple[tuple[str, tuple[Finding, ...]], ...]  # by what was said of it
+    left_out: tuple[Finding, ...]  # by the plan
+    not_applicable: tuple[tuple[str, tuple[Finding, ...]], ...]  # the others, by what was said of them
     controls: tuple[Control, ...]
     child_report: str  # of the load test inside a game day; empty: there is none
     subjects: tuple[SubjectRow, ...]
@@ -113,7 +115,8 @@ def build_sheet(run: Run, *, is_drawn: bool = True) -> Sheet:
         findings=tuple(findings[:FINDINGS_MAX]),
         findings_left_out=max(0, len(findings) - FINDINGS_MAX),
         shown=tuple(_by_rule([f for f in verdict.passed if not is_control(f)]).items()),
-        not_applicable=tuple(_by_words(verdict.not_applicable).items()),
+        left_out=tuple(f for f in verdict.not_applicable if f.rule == _LEFT_OUT),
+        not_applicable=tuple(_by_words([f for f in verdict.not_applicable if f.rule != _LEFT_OUT]).items()),
         controls=(*_controls(verdict), *(() if child is None else _controls(sum_up(child)))),
         child_report=f"{child.path.name}/report.html" if child is not None else "",
         subjects=tuple(subject_rows(run.findings)),

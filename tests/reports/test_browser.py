@@ -309,3 +309,33 @@ def test_a_run_with_nothing_in_it_opens_without_a_complaint(browser: Browser, tm
     assert opened.complaints == []
     assert opened.page.locator("h1").inner_text() == "INCONCLUSIVE"
     opened.page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_word_of_ten_thousand_letters_makes_no_page_wider(
+    width: int, browser: Browser, tmp_path: Path
+) -> None:
+    word = "A" * 10_000
+    findings = [
+        finding(f"{word}{outcome}", f"host:{word}", outcome, observed=word, next_step=word)
+        for outcome in (*Outcome, None)
+    ]
+    with create_run(tmp_path, kind="load", spec={word: word}, seed=0) as writer:
+        writer.write_findings(findings)
+    run = load_run(writer.path)
+    publish(run)
+
+    opened = open_report(browser, run, viewport={"width": width, "height": 800})
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    opened.page.close()
+
+
+def test_on_a_phone_why_a_host_did_not_pass_has_the_whole_width(browser: Browser, tmp_path: Path) -> None:
+    run = record("fleet", tmp_path)
+    publish(run)
+
+    opened = open_report(browser, run, viewport={"width": 390, "height": 800})
+    why = opened.page.locator(".fleet tbody tr").first.locator("td").last.bounding_box()
+    assert why is not None
+    assert why["width"] > 300
+    opened.page.close()

@@ -81,3 +81,14 @@ def test_throttling_stands_by_reason_of_the_gpu_that_was_held_back_most(tmp_path
         "power brake": 0.0,
         "power cap (seen)": 100.0,
     }
+
+
+def test_a_core_is_shown_by_the_figure_that_it_is_judged_by(tmp_path: Path) -> None:
+    with create_run(tmp_path, kind="burnin", spec={}, seed=0) as writer:
+        writer.event("agent", "inventory", devices=[{"name": "cpu:0"}])
+        row = {"t_ns": writer.header.started_ns, "device": "cpu:0", "format": "fp32"}
+        writer.sample("matmul", row | {"tflops": 0.01, "busy_tflops": 0.08, "busy_pct": 12.5})
+    devices = read_devices(load_run(writer.path))
+
+    assert devices is not None
+    assert devices.rows[0].figures == {"fp32 TFLOPS while busy": 0.08}

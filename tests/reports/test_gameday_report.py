@@ -231,8 +231,11 @@ def test_undoing_is_a_band_of_its_own_from_its_start_to_its_end(tmp_path: Path) 
     assert [b.label for b in build_timeline(failed).bands if b.kind == "undo"] == ["undo failed: x"]
 
 
-@pytest.mark.parametrize(("share", "text"), [(0, "0%"), (1e-7, "1e-05%"), (0.00123, "0.12%"), (4.2, "420%")])
-def test_a_share_of_the_budget_is_told_however_small(share: float, text: str) -> None:
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0%"), (1e-7, "less than 0.0001%"), (1.2e-6, "0.00012%"), (0.00123, "0.12%"), (4.2, "420%")],
+)
+def test_a_share_of_the_budget_is_told_without_a_power_of_ten(share: float, text: str) -> None:
     assert percent(share) == text
 
 

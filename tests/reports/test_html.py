@@ -68,7 +68,8 @@ def test_the_outcome_comes_first_then_what_decided_then_the_timeline(tmp_path: P
         "Requests, counted per second",
         "All findings",
         "Detectors proven in this run",
-        "What did not count",
+        "What this run does not show",
+        "Not decided",
         "Owner sre@example.org",
         "Environment, and how to do it again",
     ]
@@ -182,3 +183,13 @@ def test_a_very_large_run_stays_within_eight_megabytes_and_says_what_it_left_out
     assert "8001 more findings, of the least weight" in Page(text).text
     assert "gpu:bad" in text
     assert "400 events, the first of 2000" in Page(text).text
+
+
+def test_what_the_plan_left_out_was_not_tested_and_is_not_among_what_does_not_apply(tmp_path: Path) -> None:
+    with create_run(tmp_path, kind="burnin", spec={}, seed=0) as writer:
+        left_out = finding("left-out", "stage:memory", None, observed="left out by the plan")
+        writer.write_findings([left_out, finding("ecc", "host:a", None, observed="no GPU here")])
+    text = Page(render_html(load_run(writer.path))).text
+
+    assert "Not tested stage:memory : left out by the plan Not decided" in text
+    assert "Not applicable ecc host:a : no GPU here Waived" in text

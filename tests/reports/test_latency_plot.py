@@ -33,6 +33,12 @@ def test_every_percentile_is_marked_by_its_own_dash_and_written() -> None:
     assert "ttft_ms: p50 " in plot
 
 
+def test_seconds_are_written_out_and_never_as_a_power_of_ten() -> None:
+    plot = latency_plot([latency("e2e_ms", [(56, 100), (63, 9), (82, 1)])])
+
+    assert re.findall(r">(max|p50) ([^<]+)<", plot) == [("max", "12,589"), ("p50", "1,413")]
+
+
 def test_nothing_answered_is_nothing_drawn() -> None:
     assert latency_plot([]) == ""
 
