@@ -18,7 +18,7 @@ from experiments.harm import find_harm
 from experiments.hosts.judging import needed
 from experiments.hosts.reaccept_judging import judge_reaccepted
 from experiments.injecting.ledger import Entry
-from experiments.recovery import split_phases
+from experiments.recovery import is_bad_after, split_phases
 from experiments.targets.all import OURS, load_kind
 from experiments.training.evidence import TrainingSeen
 from experiments.training.judging import judge_training
@@ -178,24 +178,28 @@ def judge_detection(seen: Evidence) -> Finding:
 
 
 def judge_recovery(seen: Evidence) -> Finding:
-    """Traffic has to keep its promises again within the expectation."""
+    """Traffic has to keep its promises again within the expectation; a second without any shows neither."""
     assert seen.times is not None
     took_s = seen.times.took_s(seen.times.t_recover_ns)
     clock_ns = seen.times.t_clock_ns or 0
     seconds_with_traffic = sum(w.total > 0 for w in seen.times.windows if w.start_ns >= clock_ns)
     next_step = ""
+    if took_s is None:
+        observed = f"traffic not good again in {seconds_with_traffic} s of watching"
+    else:
+        observed = f"traffic good again after {took_s:.2f} s"
     if seen.times.t_clock_ns is None:
         outcome, observed = Outcome.INCONCLUSIVE, "the fault was never undone, so nothing could recover"
         next_step = "overproof gameday undo"
-    elif took_s is not None:
-        outcome = Outcome.PASS if took_s <= seen.recovery_s else Outcome.FAIL
-        observed = f"traffic good again after {took_s:.2f} s"
-    elif seconds_with_traffic > seen.recovery_s:
+    elif took_s is not None and took_s <= seen.recovery_s:
+        outcome = Outcome.PASS
+    elif is_bad_after(seen.times, seen.recovery_s):
         outcome = Outcome.FAIL
-        observed = f"traffic not good again in {seconds_with_traffic} s of watching"
     else:
         outcome = Outcome.INCONCLUSIVE
-        observed = f"only {seconds_with_traffic} s with traffic after the fault, none of them decides"
+        observed = (
+            f"{observed}: only {seconds_with_traffic} s with traffic after the fault, none of them decides"
+        )
         next_step = "raise rate_per_s of the workload, or watch longer"
     if outcome is Outcome.FAIL:
         next_step = (

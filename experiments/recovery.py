@@ -200,6 +200,17 @@ def find_recovery(windows: Sequence[Window]) -> int | None:
     return None
 
 
+def is_bad_after(times: Times, recovery_s: float) -> bool:
+    """Say whether requests were still bad after that time, before traffic recovered if it did."""
+    assert times.t_clock_ns is not None
+    deadline_ns = times.t_clock_ns + round(recovery_s * 1e9)
+    return any(
+        window.total and not window.is_good and window.start_ns + WINDOW_NS > deadline_ns
+        for window in times.windows
+        if times.t_recover_ns is None or window.start_ns < times.t_recover_ns
+    )
+
+
 def _detection(
     requests: Sequence[Request], later: Sequence[JsonObject], slos: Sequence[Slo], t_inject_ns: int
 ) -> Detection | None:

@@ -96,6 +96,7 @@ def test_a_good_day_passes_with_every_condition_named() -> None:
         (evidence(requests=traffic(-5, 15, every_s=1)), "traffic", Outcome.INCONCLUSIVE),
         (evidence(requests=traffic(-5, 0)), "recovery", Outcome.INCONCLUSIVE),
         (evidence([*traffic(-5, 0), *traffic(0, 15, error="http_5xx")]), "recovery", Outcome.FAIL),
+        (evidence([*traffic(-5, 12, every_s=2), *traffic(12, 20)]), "recovery", Outcome.INCONCLUSIVE),
         (evidence([*traffic(-5, 0), *traffic(0, 4, error="cut"), *traffic(4, 15)]), "slo", Outcome.FAIL),
         (evidence([*traffic(-5, 0, error="cut"), *traffic(0, 15)]), "slo", Outcome.FAIL),
         (evidence([*traffic(-5, 9), *traffic(9, 15, error="cut")]), "slo", Outcome.FAIL),
