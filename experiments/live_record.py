@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.evidence import LOAD_FOLDER, read_faults
-from experiments.kube.api_judging import noticed_by_watch
-from experiments.kube.samples import API_SERIES, KUBE_SERIES
+from experiments.kube.api.judging import noticed_by_watch
+from experiments.kube.watching.samples import API_SERIES, KUBE_SERIES
 from experiments.recovery import LAB_SERIES, Times, end_of, find_times
 from probes.json_types import JsonObject
 from probes.request import Request, request_from_json

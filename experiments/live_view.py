@@ -16,7 +16,7 @@ from experiments.evidence import LOAD_FOLDER
 from experiments.experiment import Experiment
 from experiments.guards.guard import Look
 from experiments.injecting.ledger import Entry, read_ledger
-from experiments.kube.samples import KUBE_SERIES, NODE
+from experiments.kube.watching.samples import KUBE_SERIES, NODE
 from experiments.recovery import LAB_SERIES
 from probes.json_types import JsonObject
 from probes.tail import Tail

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.faults.fault import PLATFORM
-from experiments.kube.samples import find_whole, hit_ids
+from experiments.kube.watching.samples import find_whole, hit_ids
 from probes.json_types import JsonObject
 from probes.request import Request
 from probes.slo import GOODPUT, Slo, count_bad, is_good

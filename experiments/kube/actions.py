@@ -15,24 +15,24 @@ from experiments.chaos.run_context import record_folder
 from experiments.faults.fault import PLATFORM, FaultRefused, load_fault
 from experiments.injecting.injection import undo_pending
 from experiments.injecting.ledger import Entry, read_ledger
-from experiments.kube.aim import Aim, aim_now
-from experiments.kube.allowed import check_namespaces, check_node, node_path, read_or_none
-from experiments.kube.capture import base_of, capture_drain, capture_pods, node_victim
-from experiments.kube.choice import RANDOM, choose_nodes, choose_pods
+from experiments.kube.choosing.aim import Aim, aim_now
+from experiments.kube.choosing.allowed import check_namespaces, check_node, node_path, read_or_none
+from experiments.kube.choosing.capture import base_of, capture_drain, capture_pods, node_victim
+from experiments.kube.choosing.choice import RANDOM, choose_nodes, choose_pods
 from experiments.kube.client import KubeClient
 from experiments.kube.cluster import Identity
-from experiments.kube.containers import capture_containers, hand_of
-from experiments.kube.deployments import capture_rollout, capture_scale
-from experiments.kube.device_plugin import GPU, GPU_OPERATORS_LABEL, capture_lost_plugin
+from experiments.kube.containers.faults import capture_containers, hand_of
 from experiments.kube.faults import await_back
 from experiments.kube.inject import inject
-from experiments.kube.marks import new_mark
-from experiments.kube.observed import node_state
-from experiments.kube.pod_view import PodView
-from experiments.kube.pods import is_leaving, name_of, waits_for
-from experiments.kube.pressure import capture_pressure
-from experiments.kube.undo_steps import UndoStep, make_step
-from experiments.kube.workloads import DEPLOYMENT, path_of, pods_of, see_whole, wanted_of
+from experiments.kube.nodes.device_plugin import GPU, GPU_OPERATORS_LABEL, capture_lost_plugin
+from experiments.kube.nodes.pressure import capture_pressure
+from experiments.kube.pods.deployments import capture_rollout, capture_scale
+from experiments.kube.pods.pod import is_leaving, name_of, waits_for
+from experiments.kube.pods.workloads import DEPLOYMENT, path_of, pods_of, see_whole, wanted_of
+from experiments.kube.undoing.marks import new_mark
+from experiments.kube.undoing.steps import UndoStep, make_step
+from experiments.kube.watching.observed import node_state
+from experiments.kube.watching.pod_view import PodView
 from experiments.timeline import Timeline
 from probes.errors import TargetError
 from probes.json_types import JsonObject

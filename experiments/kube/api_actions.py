@@ -6,9 +6,9 @@ An action is named like its fault, ``api_away`` for ``api.away``; rollback and p
 
 from __future__ import annotations
 
-from experiments.kube.aim import aim_now
-from experiments.kube.api_faults import capture_api
-from experiments.kube.api_relay import HANG, SLOW
+from experiments.kube.api.faults import capture_api
+from experiments.kube.api.relay import HANG, SLOW
+from experiments.kube.choosing.aim import aim_now
 from experiments.kube.inject import inject
 from probes.json_types import JsonObject
 

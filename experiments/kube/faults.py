@@ -6,19 +6,27 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from experiments.faults.fault import PLATFORM, UNDO, Fault, FaultRefused, Undoing, Verification
-from experiments.kube.allowed import check_namespaces, check_node, pods_on, read_or_none
+from experiments.kube.choosing.allowed import check_namespaces, check_node, pods_on, read_or_none
 from experiments.kube.client import KubeClient, connect_to
-from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import cluster_from_json
 from experiments.kube.deadman.arming import arm_in_cluster, undo_in_cluster
 from experiments.kube.deadman.mirror import Place, place_of
-from experiments.kube.evict import evict
-from experiments.kube.pod_view import PodView
-from experiments.kube.pods import is_leaving, is_mirror, is_of_daemon, name_of, uid_of, waits_for
-from experiments.kube.samples import hit_ids
-from experiments.kube.tally import Tally
-from experiments.kube.undo_steps import Api, UndoStep, carry_out, make_change, read, step_from_json, value_at
-from experiments.kube.workloads import count, path_of, pods_of, say_whole, see_whole, title_of
+from experiments.kube.pods.evict import evict
+from experiments.kube.pods.pod import is_leaving, is_mirror, is_of_daemon, name_of, uid_of, waits_for
+from experiments.kube.pods.workloads import count, path_of, pods_of, say_whole, see_whole, title_of
+from experiments.kube.undoing.client_api import ClientApi
+from experiments.kube.undoing.steps import (
+    Api,
+    UndoStep,
+    carry_out,
+    make_change,
+    read,
+    step_from_json,
+    value_at,
+)
+from experiments.kube.watching.pod_view import PodView
+from experiments.kube.watching.samples import hit_ids
+from experiments.kube.watching.tally import Tally
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 

@@ -9,9 +9,9 @@ from experiments.faults.fault import load_fault
 from experiments.injecting.bounds import being_planned
 from experiments.injecting.injection import inject_fault
 from experiments.kube.client import connect
-from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import cluster_from_json
 from experiments.kube.lock import check_lock
+from experiments.kube.undoing.client_api import ClientApi
 from probes.json_types import JsonObject
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from experiments.injecting.ledger import Entry
-from experiments.kube.samples import KUBE_SERIES, by_time, workload_subject
-from experiments.kube.seen import AFTER, BEFORE
+from experiments.kube.watching.samples import KUBE_SERIES, by_time, workload_subject
+from experiments.kube.watching.seen import AFTER, BEFORE
 from experiments.recovery import FaultSeen, Times
 from probes.finding import Finding
 from probes.json_types import JsonObject

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from experiments.faults.fault import FaultRefused
 from experiments.kube.deadman.lease import age_s, now_text, read_lease
-from experiments.kube.undo_steps import CONFLICT, NOT_FOUND, OK, Api
+from experiments.kube.undoing.steps import CONFLICT, NOT_FOUND, OK, Api
 from probes.errors import ConfigError, SuiteError, TargetError
 from probes.json_types import JsonObject
 

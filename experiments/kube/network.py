@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.faults.fault import UNDO, Fault, FaultRefused, Undoing, Verification
-from experiments.kube.aim import Aim
-from experiments.kube.allowed import read_or_none, why_not
-from experiments.kube.capture import base_of
+from experiments.kube.choosing.aim import Aim
+from experiments.kube.choosing.allowed import read_or_none, why_not
+from experiments.kube.choosing.capture import base_of
 from experiments.kube.client import ApiRefused, KubeClient
-from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import Identity
 from experiments.kube.faults import (
     A_CLUSTER,
@@ -20,11 +19,12 @@ from experiments.kube.faults import (
     subject_of,
     undo_changes,
 )
-from experiments.kube.marks import new_mark
-from experiments.kube.pod_view import PodView
-from experiments.kube.pods import is_leaving, is_ready, name_of, node_of, uid_of
-from experiments.kube.undo_steps import UndoStep, make_step, read, step_from_json
-from experiments.kube.workloads import DEPLOYMENT, find_workloads, path_of, pods_of, wanted_of
+from experiments.kube.pods.pod import is_leaving, is_ready, name_of, node_of, uid_of
+from experiments.kube.pods.workloads import DEPLOYMENT, find_workloads, path_of, pods_of, wanted_of
+from experiments.kube.undoing.client_api import ClientApi
+from experiments.kube.undoing.marks import new_mark
+from experiments.kube.undoing.steps import UndoStep, make_step, read, step_from_json
+from experiments.kube.watching.pod_view import PodView
 from probes.child import wait_until
 from probes.errors import TargetError
 from probes.json_types import JsonObject

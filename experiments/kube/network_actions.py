@@ -6,8 +6,8 @@ An action is named like its fault, ``pods_partition`` for ``pods.partition``; ro
 
 from __future__ import annotations
 
-from experiments.kube.aim import aim_now
-from experiments.kube.choice import RANDOM, choose_pods
+from experiments.kube.choosing.aim import aim_now
+from experiments.kube.choosing.choice import RANDOM, choose_pods
 from experiments.kube.inject import inject
 from experiments.kube.network import capture_dns, capture_partition
 from probes.json_types import JsonObject

@@ -9,11 +9,11 @@ was looked at; rollback and probes are those of ``experiments.kube.actions``.
 from __future__ import annotations
 
 from experiments.faults.fault import FaultRefused
-from experiments.kube.aim import aim_now
-from experiments.kube.choice import choose_nodes
+from experiments.kube.choosing.aim import aim_now
+from experiments.kube.choosing.choice import choose_nodes
 from experiments.kube.inject import inject
-from experiments.kube.node_steps import MakeStep, deletion_step, out_of_service_step
-from experiments.kube.zones import ZONE_LABEL
+from experiments.kube.nodes.steps import MakeStep, deletion_step, out_of_service_step
+from experiments.kube.nodes.zones import ZONE_LABEL
 from probes.json_types import JsonObject
 
 UNDO_AFTER_S = 600.0  # beyond the default clocks of a cluster
@@ -101,7 +101,7 @@ def _lose(
     count: int | None = None,
     is_every: bool = False,
 ) -> JsonObject:
-    from experiments.kube.nodes import capture_loss  # with paramiko: others need not wait
+    from experiments.kube.nodes.loss import capture_loss  # with paramiko: others need not wait
 
     aim = aim_now()
     client, identity = aim.reach()

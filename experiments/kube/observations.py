@@ -10,10 +10,12 @@ import re
 import time
 from collections.abc import Sequence
 
-from experiments.kube.aim import Aim, aim_now
-from experiments.kube.allowed import read_or_none
+from experiments.kube.choosing.aim import Aim, aim_now
+from experiments.kube.choosing.allowed import read_or_none
 from experiments.kube.client import KubeClient
-from experiments.kube.observed import (
+from experiments.kube.pods.pod import is_finished, is_ready
+from experiments.kube.pods.workloads import DEPLOYMENT, path_of, pods_of
+from experiments.kube.watching.observed import (
     JOB_LABELS,
     JOB_PATHS,
     finding,
@@ -24,9 +26,7 @@ from experiments.kube.observed import (
     judge_restarts,
     judge_warnings,
 )
-from experiments.kube.pod_view import PodView
-from experiments.kube.pods import is_finished, is_ready
-from experiments.kube.workloads import DEPLOYMENT, path_of, pods_of
+from experiments.kube.watching.pod_view import PodView
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -13,22 +13,22 @@ from experiments.evidence import Evidence
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM
 from experiments.injecting.permission import Condition, look_at_declared_leftovers
-from experiments.kube.aim import Aim, aiming_at
-from experiments.kube.api_judging import judge_sight
-from experiments.kube.api_way import WayToApi, needs_way
-from experiments.kube.capture import is_node
-from experiments.kube.client_api import ClientApi
-from experiments.kube.clocks import check_recovery
-from experiments.kube.clocks_judging import judge_split
+from experiments.kube.api.judging import judge_sight
+from experiments.kube.api.way import WayToApi, needs_way
+from experiments.kube.choosing.aim import Aim, aiming_at
+from experiments.kube.choosing.capture import is_node
+from experiments.kube.choosing.conditions import look_at_cluster
 from experiments.kube.cluster import Cluster
-from experiments.kube.conditions import look_at_cluster
 from experiments.kube.deadman.hold import DeadManHold
 from experiments.kube.deadman.objects import DeadManSettings
 from experiments.kube.judging import judge_other_pods, judge_workloads_whole
 from experiments.kube.lock import ClusterLock
-from experiments.kube.sampler import KubeSampler, workloads_under
-from experiments.kube.samples import OF_API
-from experiments.kube.seen import AFTER, BEFORE, KUBE_SEEN, see_cluster
+from experiments.kube.nodes.clocks import check_recovery
+from experiments.kube.nodes.clocks_judging import judge_split
+from experiments.kube.undoing.client_api import ClientApi
+from experiments.kube.watching.sampler import KubeSampler, workloads_under
+from experiments.kube.watching.samples import OF_API
+from experiments.kube.watching.seen import AFTER, BEFORE, KUBE_SEEN, see_cluster
 from experiments.plan import Hit, Plan
 from experiments.recovery import Times
 from experiments.targets.kind import Asked, Ground, Held, Reached, TargetKind

@@ -91,8 +91,8 @@ def up(
     if replicas_max is not None and replicas_max < replicas:
         raise ConfigError(f"--replicas-max {replicas_max}: less than --replicas {replicas}")
     if kube:
-        from experiments.kube.service import ServicePlan
-        from experiments.kube.service_lab import put_up, show_and_ask
+        from experiments.kube.service.lab import put_up, show_and_ask
+        from experiments.kube.service.objects import ServicePlan
 
         if not image:
             raise ConfigError("lab up --kube: state --image, one with overproof in it")
@@ -171,7 +171,7 @@ def down(
     """
     _refuse_mixed(run, is_kube=kube)
     if kube:
-        from experiments.kube.service_lab import show_and_ask, take_down
+        from experiments.kube.service.lab import show_and_ask, take_down
 
         client, identity = _cluster(context, kubeconfig)
         show_and_ask(identity, f"namespace {namespace} is removed, with all that is in it", is_agreed=yes)
@@ -204,7 +204,7 @@ def status(
     """Say what runs in the lab and what serves."""
     _refuse_mixed(run, is_kube=kube)
     if kube:
-        from experiments.kube.service_lab import look
+        from experiments.kube.service.lab import look
 
         client, identity = _cluster(context, kubeconfig)
         sys.stderr.write(f"{identity}\n")

@@ -26,14 +26,14 @@ from experiments.faults.fault import load_fault
 from experiments.injecting.bounds import planning
 from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube import actions
-from experiments.kube.aim import Aim, aiming_at
-from experiments.kube.allowed import pods_on
+from experiments.kube.choosing.aim import Aim, aiming_at
+from experiments.kube.choosing.allowed import pods_on
 from experiments.kube.client import connect
 from experiments.kube.cluster import Cluster
-from experiments.kube.evict import evict
 from experiments.kube.faults import await_back
-from experiments.kube.sampler import KubeSampler, workloads_under
-from experiments.kube.samples import KUBE_SERIES
+from experiments.kube.pods.evict import evict
+from experiments.kube.watching.sampler import KubeSampler, workloads_under
+from experiments.kube.watching.samples import KUBE_SERIES
 from probes.json_types import JsonObject
 from reports.record import SERIES_FOLDER, create_run
 from tests.benchmarks.figure import Figure

@@ -9,13 +9,13 @@ from pathlib import Path
 import yaml
 
 from experiments.kube.client import connect
-from experiments.kube.client_api import ClientApi
 from experiments.kube.cluster import Cluster
 from experiments.kube.deadman.arming import arm_in_cluster
 from experiments.kube.deadman.hold import DeadManHold
 from experiments.kube.deadman.mirror import NAMESPACE
 from experiments.kube.deadman.objects import DeadManSettings
-from experiments.kube.undo_steps import UndoStep, make_change, make_step
+from experiments.kube.undoing.client_api import ClientApi
+from experiments.kube.undoing.steps import UndoStep, make_change, make_step
 from probes.json_types import JsonObject
 from tests.cluster.images import ENDPOINT_IMAGE
 

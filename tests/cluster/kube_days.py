@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 from kubernetes import client
 
-from experiments.kube.allowed import pods_on, strangers_of
+from experiments.kube.choosing.allowed import pods_on, strangers_of
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
 from experiments.kube.deadman.mirror import RUN_LABEL

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 from kubernetes import client
 
-from experiments.kube.api_relay import HANG
-from experiments.kube.api_way import FILE, read_relay
+from experiments.kube.api.relay import HANG
+from experiments.kube.api.way import FILE, read_relay
 from experiments.kube.client import connect
 from experiments.kube.cluster import Cluster
 from experiments.kube.deadman.mirror import fired_reason, place_of, read_mirror

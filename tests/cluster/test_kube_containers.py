@@ -12,12 +12,12 @@ from kubernetes import client
 
 from experiments.faults.fault import FaultRefused, load_fault
 from experiments.injecting.injection import inject_fault, undo_pending
-from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.choosing.aim import Aim, aiming_at
 from experiments.kube.client import STRATEGIC, connect
 from experiments.kube.cluster import Cluster
-from experiments.kube.hand_pod import LABEL
-from experiments.kube.service import ServicePlan
-from experiments.kube.service_lab import put_up
+from experiments.kube.containers.hand_pod import LABEL
+from experiments.kube.service.lab import put_up
+from experiments.kube.service.objects import ServicePlan
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from tests.cluster.dead_man import api_of, apply

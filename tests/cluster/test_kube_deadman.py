@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from experiments.faults.fault import FaultRefused
-from experiments.kube.client_api import ClientApi
 from experiments.kube.deadman.arming import arm_in_cluster, undo_in_cluster
 from experiments.kube.deadman.hold import DeadManHold, remove_all
 from experiments.kube.deadman.lease import beat_of
 from experiments.kube.deadman.mirror import NAMESPACE, RUN_LABEL, Place, entries_of, place_of, read_mirror
-from experiments.kube.undo_steps import UndoStep, carry_out, make_change, make_step
+from experiments.kube.undoing.client_api import ClientApi
+from experiments.kube.undoing.steps import UndoStep, carry_out, make_change, make_step
 from probes.child import wait_until
 from probes.errors import TargetError
 from tests.cluster.dead_man import SETTINGS, api_of, apply, cordon_step

@@ -13,11 +13,11 @@ from kubernetes import client
 from experiments.faults.fault import FaultRefused, load_fault
 from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube.actions import no_pods_wait
-from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.choosing.aim import Aim, aiming_at
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_VALUE, Cluster
 from experiments.kube.observations import gpus_allocatable
-from experiments.kube.observed import node_trouble
+from experiments.kube.watching.observed import node_trouble
 from probes.child import wait_until
 from probes.json_types import JsonObject
 from tests.cluster.images import DEVICE_PLUGIN_IMAGE, ENDPOINT_IMAGE, write_device_plugin

@@ -16,7 +16,7 @@ from experiments.faults.fault import FaultRefused, load_fault
 from experiments.injecting.bounds import planning
 from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube import actions
-from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.choosing.aim import Aim, aiming_at
 from experiments.kube.client import connect, connect_to
 from experiments.kube.cluster import Cluster
 from probes.child import wait_until

@@ -16,7 +16,7 @@ from experiments.faults.fault import FaultRefused, load_fault
 from experiments.injecting.bounds import planning
 from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube import network_actions
-from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.choosing.aim import Aim, aiming_at
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
 from experiments.kube.network import PARTITION_LABEL

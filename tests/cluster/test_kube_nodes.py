@@ -16,7 +16,7 @@ from experiments.hosts.host import Host
 from experiments.hosts.session import close_sessions
 from experiments.injecting.bounds import planning
 from experiments.kube import node_actions
-from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.choosing.aim import Aim, aiming_at
 from experiments.kube.client import connect
 from experiments.kube.cluster import Cluster
 from probes.child import wait_until

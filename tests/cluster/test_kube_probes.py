@@ -10,7 +10,7 @@ import pytest
 from kubernetes import client
 
 from experiments.kube.actions import nodes_schedulable
-from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.choosing.aim import Aim, aiming_at
 from experiments.kube.client import connect
 from experiments.kube.cluster import Cluster
 from experiments.kube.observations import budgets_allow, job_progresses, no_warnings, restarts_at_most

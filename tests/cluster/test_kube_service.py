@@ -15,7 +15,7 @@ import pytest
 import yaml
 from kubernetes import client
 
-from experiments.kube.aim import Aim, aiming_at
+from experiments.kube.choosing.aim import Aim, aiming_at
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
 from experiments.kube.observations import replicas_between

@@ -26,8 +26,8 @@ from experiments.faults.fault import FaultRefused, load_fault
 from experiments.injecting.bounds import planning
 from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.kube import actions
-from experiments.kube.aim import Aim, aiming_at
-from experiments.kube.choice import choose_nodes
+from experiments.kube.choosing.aim import Aim, aiming_at
+from experiments.kube.choosing.choice import choose_nodes
 from experiments.kube.client import KubeClient, connect
 from experiments.kube.cluster import ALLOWED_LABEL, Cluster
 from probes.child import wait_until

@@ -24,7 +24,7 @@ from experiments.kube.deadman.mirror import (
     write_armed,
     write_outcome,
 )
-from experiments.kube.undo_steps import Api, UndoStep
+from experiments.kube.undoing.steps import Api, UndoStep
 from probes.child import wait_until
 from probes.errors import SuiteError, TargetError
 

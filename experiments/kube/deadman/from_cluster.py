@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.kube.client_api import ClientApi
 from experiments.kube.deadman.hold import remove_all
 from experiments.kube.deadman.lease import RENEW_EVERY_S, read_lease
 from experiments.kube.deadman.mirror import (
@@ -22,7 +21,8 @@ from experiments.kube.deadman.mirror import (
     write_fired,
     write_outcome,
 )
-from experiments.kube.undo_steps import OK, Api
+from experiments.kube.undoing.client_api import ClientApi
+from experiments.kube.undoing.steps import OK, Api
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.kube.client_api import ClientApi
 from experiments.kube.deadman.lease import RENEW_EVERY_S, beat_of, read_lease, renew
 from experiments.kube.deadman.mirror import (
     UNDONE,
@@ -26,7 +25,8 @@ from experiments.kube.deadman.objects import (
     lease_object,
     mirror_object,
 )
-from experiments.kube.undo_steps import NOT_FOUND, OK, Api
+from experiments.kube.undoing.client_api import ClientApi
+from experiments.kube.undoing.steps import NOT_FOUND, OK, Api
 from probes.child import wait_until
 from probes.errors import ConfigError, SuiteError, TargetError
 from probes.json_types import JsonObject

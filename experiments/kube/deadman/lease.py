@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments.kube.undo_steps import NOT_FOUND, OK, Api
+from experiments.kube.undoing.steps import NOT_FOUND, OK, Api
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 

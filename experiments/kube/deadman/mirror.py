@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from experiments.kube.undo_steps import (
+from experiments.kube.undoing.steps import (
     CONFLICT,
     NOT_FOUND,
     OK,

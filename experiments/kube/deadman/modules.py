@@ -9,7 +9,8 @@ from probes.archive import build_zip
 MODULES = (
     "experiments",
     "experiments.kube",
-    "experiments.kube.undo_steps",
+    "experiments.kube.undoing",
+    "experiments.kube.undoing.steps",
     "experiments.kube.deadman",
     "experiments.kube.deadman.lease",
     "experiments.kube.deadman.mirror",

@@ -31,7 +31,7 @@ from experiments.kube.deadman.mirror import (
     write_outcome,
 )
 from experiments.kube.deadman.pod_api import PodApi
-from experiments.kube.undo_steps import Api, prove
+from experiments.kube.undoing.steps import Api, prove
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 

@@ -11,7 +11,7 @@ import os
 import ssl
 from pathlib import Path
 
-from experiments.kube.undo_steps import MERGE_PATCH
+from experiments.kube.undoing.steps import MERGE_PATCH
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.kube.api_way import RelayAt, read_relay
+from experiments.kube.api.way import RelayAt, read_relay
 from probes.child import end_child, python_module, start_child, wait_until
 from probes.kubernetes_api import RELAY_VARIABLE
 from tests.experiments.kube.tls_api import TlsApi, serving
@@ -25,7 +25,7 @@ def relay(api: TlsApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """A relay to the API, through which this process goes from now on."""
     file = tmp_path / "relay.json"
     words = ("--to", f"127.0.0.1:{api.server_port}", "--file", str(file))
-    child = start_child(python_module("experiments.kube.api_relay", *words), stdout=subprocess.DEVNULL)
+    child = start_child(python_module("experiments.kube.api.relay", *words), stdout=subprocess.DEVNULL)
     try:
         assert wait_until(file.exists, timeout_s=30)
         monkeypatch.setenv(RELAY_VARIABLE, str(file))

@@ -35,7 +35,7 @@ from experiments.kube.deadman.objects import (
     mirror_object,
 )
 from experiments.kube.deadman.pod import SETTLE_S, DeadMan
-from experiments.kube.undo_steps import make_change, make_step
+from experiments.kube.undoing.steps import make_change, make_step
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject
 from tests.experiments.kube.fake_api import FakeApi, node

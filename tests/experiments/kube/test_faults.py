@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiments.kube.faults import see_changes
-from experiments.kube.undo_steps import UndoStep, make_change, make_step
+from experiments.kube.undoing.steps import UndoStep, make_change, make_step
 from tests.experiments.kube.fake_api import FakeApi, node
 
 NAMES = ("node-1", "node-2")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from experiments.kube.deadman.mirror import MirrorEntry, undo_entry
-from experiments.kube.marks import new_mark
 from experiments.kube.network import PARTITION_LABEL, label_steps, policy_steps
-from experiments.kube.undo_steps import carry_out, make_change, step_from_json
+from experiments.kube.undoing.marks import new_mark
+from experiments.kube.undoing.steps import carry_out, make_change, step_from_json
 from tests.experiments.kube.fake_api import FakeApi
 from tests.experiments.kube.objects import pod
 

@@ -1,0 +1,1 @@
+"""Containers killed and hung, by a hand: a pod of ours on their node."""

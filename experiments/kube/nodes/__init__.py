@@ -1,0 +1,1 @@
+"""Nodes: lost, given up, under pressure, without their device plugin; and the platform's clocks for that."""

@@ -1,0 +1,1 @@
+"""The service to rehearse on, put onto a cluster and removed."""

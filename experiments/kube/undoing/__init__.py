@@ -1,0 +1,1 @@
+"""How a change to an object of a cluster is marked as ours, and taken back."""
