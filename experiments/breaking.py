@@ -11,10 +11,10 @@ from experiments.chaos.process import HEARD_TIMEOUT_S, ChaosProcess
 from experiments.day import Day
 from experiments.evidence import read_faults
 from experiments.guards.watch import GuardWatch, Trip
+from experiments.impact.recovery import Times
 from experiments.injecting.injection import undo_pending
 from experiments.injecting.ledger import read_ledger
-from experiments.recovery import Times
-from experiments.watched import POLL_S, Watched
+from experiments.live.watched import POLL_S, Watched
 from reports.run import load_run
 
 FOLLOW_EXTRA_S = 5.0  # how much longer than recovery_s we watch for recovery

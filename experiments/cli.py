@@ -72,8 +72,8 @@ def show_plan(
     """Show what a run would hit, what it may cost, whether it may run now, and the hash for `run --plan`."""
     from dataclasses import asdict
 
+    from experiments.declared.inline_secrets import warnings_about
     from experiments.experiment import load_experiment
-    from experiments.inline_secrets import warnings_about
     from experiments.plan import look_at_conditions, render_plan, resolve_plan
     from experiments.targets.all import load_kind
 
@@ -117,7 +117,7 @@ def stop(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> Outcome:
     """Stop a game day from anywhere that its folder can be reached from, and see everything put back."""
-    from experiments.stop import running_gamedays, stop_gameday
+    from experiments.processes.stop import running_gamedays, stop_gameday
 
     stopped = [stop_gameday(path, timeout_s=timeout_s) for path in ([run] if run else running_gamedays(out))]
     rows = [{"run": str(s.run), "how": s.how, "is_restored": s.is_restored} for s in stopped]
@@ -139,7 +139,7 @@ def doctor(
     """List what game days have left behind, and what to do about it; exit 1 if there is anything."""
     from dataclasses import asdict
 
-    from experiments.doctor import find_leftovers
+    from experiments.processes.doctor import find_leftovers
 
     found = find_leftovers(out)
     if as_json:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from experiments.evidence import read_faults
 from experiments.faults.fault import FAULTS, PLATFORM, load_fault
-from experiments.recovery import FaultSeen
+from experiments.impact.recovery import FaultSeen
 from probes.detectors import Job, detectors
 from probes.finding import Finding
 from probes.outcome import Outcome

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from experiments.alerts.noticed import AlertsSeen, find_detection, read_alerts
 from experiments.hosts.judging import HOSTS_SEEN
+from experiments.impact.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times
 from experiments.injecting.ledger import Entry, read_ledger
 from experiments.kube.api.judging import noticed_by_watch
 from experiments.kube.watching.samples import API_SERIES, KUBE_SERIES
 from experiments.kube.watching.seen import KUBE_SEEN
-from experiments.recovery import LAB_SERIES, FaultSeen, Times, end_of, find_times
 from experiments.targets.all import LAB, NAMED, Kind, load_kind
 from experiments.training.evidence import TrainingSeen, read_training
 from probes.errors import SuiteError

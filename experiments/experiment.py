@@ -22,12 +22,12 @@ from experiments.declared.spec import FaultSpec, to_faults
 from experiments.guards.guard import Guard
 from experiments.guards.spec import GuardSpec
 from experiments.hosts.reaccept_spec import Reaccept, ReacceptSpec
+from experiments.injecting.window import Window, WindowSpec
 from experiments.targets.all import KINDS, LAB, OUR_MODULES, OURS, TRAINING
 from experiments.targets.spec import TargetSpec
 from experiments.targets.target import LAB_TARGET, TRAINING_TARGET, Target
 from experiments.training.expectations import Expectations
 from experiments.training.expectations_spec import TrainingSpec
-from experiments.window import Window, WindowSpec
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 from probes.slo import Slo

@@ -27,15 +27,15 @@ from experiments.injecting import crash_points
 from experiments.injecting.bounds import PLAN_FILE
 from experiments.injecting.injection import undo_pending
 from experiments.judging import judge_run
-from experiments.live_record import LiveRecord
-from experiments.live_view import HEADERS, DayView
-from experiments.load_child import end_of_load, finish_load, start_load
+from experiments.live.record import LiveRecord
+from experiments.live.view import HEADERS, DayView
+from experiments.live.watched import Watched
 from experiments.plan import confirm_plan, resolve_plan, try_to_resolve
-from experiments.stop import STOP_EVENT, watch_for_stop
+from experiments.processes.load import end_of_load, finish_load, start_load
+from experiments.processes.stop import STOP_EVENT, watch_for_stop
 from experiments.targets.all import load_kind
 from experiments.targets.kind import Asked, Held, Reached
 from experiments.training.actions import JOB_VARIABLE
-from experiments.watched import Watched
 from probes.child import python_module, start_child
 from probes.errors import ConfigError, TargetError
 from probes.interrupt import STOP_SIGNALS

@@ -14,11 +14,11 @@ from experiments.declared.judging import judge_hypothesis, judge_target
 from experiments.evidence import Evidence, read_evidence
 from experiments.faults.fault import FAULTS, load_fault
 from experiments.guards.guard import judge_guards
-from experiments.harm import find_harm
 from experiments.hosts.judging import needed
 from experiments.hosts.reaccept_judging import judge_reaccepted
+from experiments.impact.harm import find_harm
+from experiments.impact.recovery import is_bad_after, split_phases
 from experiments.injecting.ledger import Entry
-from experiments.recovery import is_bad_after, split_phases
 from experiments.targets.all import OURS, load_kind
 from experiments.training.evidence import TrainingSeen
 from experiments.training.judging import judge_training

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, cut_windows
+from experiments.impact.recovery import GOOD_IN_A_ROW, WINDOW_NS, cut_windows
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 from probes.live_load import Stretch, find_load

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from experiments.recovery import Detection
+from experiments.impact.recovery import Detection
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

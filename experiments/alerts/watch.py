@@ -16,8 +16,8 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode
 
 from experiments.alerts.noticed import GONE_EVENT, SEEN_EVENT, SERIES, Alerts, AlertsSeen, find_detection
+from experiments.impact.recovery import Detection
 from experiments.injecting.permission import Condition
-from experiments.recovery import Detection
 from probes.errors import ConfigError, RecordError
 from probes.json_types import JsonObject
 from probes.page import fetch

@@ -24,7 +24,7 @@ from chaoslib.types import Strategy
 
 from experiments.declared.watch import DeclaredWatch
 from experiments.experiment import deadline_s, load_experiment
-from experiments.timeline import Timeline
+from experiments.live.timeline import Timeline
 from probes.child import watch_lifeline
 from probes.errors import RecordError, SuiteError
 from probes.interrupt import STOP_SIGNALS

@@ -18,18 +18,18 @@ from experiments.declared.fault import is_foreign
 from experiments.declared.watch import DeclaredWatch
 from experiments.experiment import Experiment, check_experiment, reach
 from experiments.gameday import spec_of
+from experiments.impact.recovery import Times
 from experiments.injecting.injection import undo_pending
 from experiments.injecting.permission import look_at_permission
 from experiments.injecting.undo_timer import start_timer
 from experiments.judging import judge_run
 from experiments.lab.control import FOLDER_NAME, is_lab_alive, read_lab
 from experiments.lab.sampler import LabSampler
-from experiments.live_record import LiveRecord
-from experiments.load_child import START_TIMEOUT_S, end_of_load, finish_load, start_load
-from experiments.recovery import Times
+from experiments.live.record import LiveRecord
+from experiments.live.timeline import Timeline
+from experiments.processes.load import START_TIMEOUT_S, end_of_load, finish_load, start_load
 from experiments.targets.all import NAMED
 from experiments.targets.target import Target, target_folder
-from experiments.timeline import Timeline
 from probes.child import end_child
 from probes.errors import ConfigError, TargetError
 from probes.event import Event

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.impact.recovery import FaultSeen
 from experiments.injecting.ledger import Entry
-from experiments.recovery import FaultSeen
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

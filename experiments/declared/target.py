@@ -10,9 +10,9 @@ from experiments.day import Day
 from experiments.declared.judging import judge_bystanders, judge_ended
 from experiments.evidence import Evidence
 from experiments.experiment import Experiment
+from experiments.impact.recovery import Times
 from experiments.injecting import permission
 from experiments.injecting.permission import Condition
-from experiments.recovery import Times
 from experiments.targets.kind import Asked, Ground, Reached, TargetKind
 from experiments.targets.target import target_folder
 from experiments.training.watch import TrainingWatch, watch_job

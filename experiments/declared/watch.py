@@ -15,7 +15,7 @@ from experiments.faults.declared import look_whether_gone, verify
 from experiments.faults.fault import PLATFORM, UNDO
 from experiments.injecting.crash_points import crash_at
 from experiments.injecting.ledger import INJECTED, UNDONE, VERIFIED, Entry, Ledger, read_ledger
-from experiments.timeline import Timeline
+from experiments.live.timeline import Timeline
 from probes.json_types import JsonObject
 
 UNDECLARED = "nobody looked: the experiment's extension declares no verification of it (faults: verify)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.recovery import end_of
+from experiments.impact.recovery import end_of
 from probes.breaches import CLIENT_ERRORS
 from probes.finding import Finding
 from probes.json_types import JsonObject

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.guards.guard import BREACHED, SEES, SERIES, Guard, Look, look_at_probe, look_at_traffic
-from experiments.live_record import LiveRecord
+from experiments.live.record import LiveRecord
 from probes.json_types import JsonObject
 from probes.slo import Slo
 from probes.tail import Tail

@@ -20,7 +20,7 @@ from experiments.hosts.session import answer_or_none
 from experiments.injecting.bounds import being_planned
 from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.injecting.ledger import Entry, read_ledger
-from experiments.timeline import Timeline
+from experiments.live.timeline import Timeline
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

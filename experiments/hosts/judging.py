@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from experiments.impact.recovery import FaultSeen
 from experiments.injecting.ledger import Entry
-from experiments.recovery import FaultSeen
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from experiments.impact.recovery import FaultSeen
 from experiments.injecting.ledger import UNDO_FAILED, Entry
-from experiments.recovery import FaultSeen
 from probes.finding import Finding
 from probes.outcome import Outcome
 from reports.reacceptance import OWN_DOING, BurnedIn

@@ -18,9 +18,9 @@ from experiments.hosts.judging import AFTER, BEFORE, HOSTS_SEEN, judge_hosts_who
 from experiments.hosts.reaccept import reaccept
 from experiments.hosts.seen import see_hosts
 from experiments.hosts.session import close_sessions
+from experiments.impact.recovery import Times
 from experiments.injecting.permission import Condition
 from experiments.plan import REACCEPT, Hit, Plan
-from experiments.recovery import Times
 from experiments.targets.kind import Asked, Ground, Held, Reached, TargetKind
 from probes.finding import Finding
 from probes.json_types import JsonObject

@@ -12,7 +12,7 @@ from experiments.faults.fault import Fault, Undoing, load_fault
 from experiments.injecting.bounds import being_planned, check_bounds
 from experiments.injecting.crash_points import crash_around
 from experiments.injecting.ledger import INJECTED, UNDO_FAILED, UNDONE, VERIFIED, Entry, Ledger, read_ledger
-from experiments.timeline import Timeline
+from experiments.live.timeline import Timeline
 from probes.errors import RecordError, SuiteError, TargetError
 from probes.json_types import JsonObject
 

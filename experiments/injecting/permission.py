@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.injecting.ledger import ledger_folders, read_ledger
+from experiments.injecting.window import Window
 from experiments.lab.control import Lab, Process
 from experiments.training.job_folder import Job, trains_in_full
-from experiments.window import Window
 
 LOCK_FILE = ".gameday"  # held by the game day that runs on a lab
 ALLOWED_FILE = ".gameday-allowed"  # its owner says that this lab may be broken on purpose

@@ -33,7 +33,7 @@ from experiments.kube.undoing.marks import new_mark
 from experiments.kube.undoing.steps import UndoStep, make_step
 from experiments.kube.watching.observed import node_state
 from experiments.kube.watching.pod_view import PodView
-from experiments.timeline import Timeline
+from experiments.live.timeline import Timeline
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from experiments.impact.recovery import FaultSeen, Times
 from experiments.injecting.ledger import Entry
 from experiments.kube.watching.samples import KUBE_SERIES, by_time, workload_subject
 from experiments.kube.watching.seen import AFTER, BEFORE
-from experiments.recovery import FaultSeen, Times
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

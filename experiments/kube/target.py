@@ -12,6 +12,7 @@ from experiments.declared.target import folder_of, judge_declared, reached_at, t
 from experiments.evidence import Evidence
 from experiments.experiment import Experiment
 from experiments.faults.fault import PLATFORM
+from experiments.impact.recovery import Times
 from experiments.injecting.permission import Condition, look_at_declared_leftovers
 from experiments.kube.api.judging import judge_sight
 from experiments.kube.api.way import WayToApi, needs_way
@@ -30,7 +31,6 @@ from experiments.kube.watching.sampler import KubeSampler, workloads_under
 from experiments.kube.watching.samples import OF_API
 from experiments.kube.watching.seen import AFTER, BEFORE, KUBE_SEEN, see_cluster
 from experiments.plan import Hit, Plan
-from experiments.recovery import Times
 from experiments.targets.kind import Asked, Ground, Held, Reached, TargetKind
 from probes.errors import TargetError
 from probes.finding import Finding

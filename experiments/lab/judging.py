@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from experiments.evidence import Evidence
-from experiments.recovery import Times, end_of
+from experiments.impact.recovery import Times, end_of
 from probes.finding import Finding
 from probes.outcome import Outcome
 

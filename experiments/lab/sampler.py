@@ -6,8 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+from experiments.impact.recovery import LAB_SERIES
 from experiments.lab.control import ask_lab
-from experiments.recovery import LAB_SERIES
 from probes.errors import RecordError, TargetError
 from reports.record import RunWriter
 

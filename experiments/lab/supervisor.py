@@ -20,7 +20,6 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.detached import last_line, lock_folder, start_supervisor
 from experiments.lab.autoscaler import FAULTS, Autoscaler, ScalePlan
 from experiments.lab.control import (
     LOG_FILE,
@@ -34,6 +33,7 @@ from experiments.lab.control import (
 )
 from experiments.lab.gateway import HOST, Gateway
 from experiments.lab.gateway_trouble import trouble_from_json
+from experiments.processes.detached import last_line, lock_folder, start_supervisor
 from probes.child import (
     end_child,
     process_start_time,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from experiments.day import Day
     from experiments.evidence import Evidence
     from experiments.experiment import Experiment
+    from experiments.impact.recovery import Times
     from experiments.plan import Hit, Plan
-    from experiments.recovery import Times
     from experiments.training.watch import TrainingWatch
     from probes.finding import Finding
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.recovery import FaultSeen, Times
+from experiments.impact.recovery import FaultSeen, Times
 from experiments.training.expectations import Expectations
 from experiments.training.moments import find_training_times
 from probes.json_types import JsonObject

@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from experiments.detached import lock_folder, start_supervisor
 from experiments.lab.control import Process, process_to_json, this_process
+from experiments.processes.detached import lock_folder, start_supervisor
 from experiments.training.job_folder import (
     CHECKPOINTS_FOLDER,
     JOB_FILE,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.detached import last_line
+from experiments.processes.detached import last_line
 from experiments.training.job import JobPlan, job_command
 from experiments.training.job_folder import LOG_FILE, Job, read_job, trains_in_full
 from probes.child import start_child, wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from experiments.recovery import Detection, FaultSeen, Times
+from experiments.impact.recovery import Detection, FaultSeen, Times
 from probes.training_progress import STALL_S_MIN, Progress, find_progress, find_recovery_of
 from probes.training_step import Step
 from probes.training_straggler import STEPS_MIN, find_straggler

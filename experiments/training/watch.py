@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from experiments.recovery import FaultSeen, Times
+from experiments.impact.recovery import FaultSeen, Times
 from experiments.training.checkpoint import checkpoint_folder, read_checkpoint, saved_steps
 from experiments.training.evidence import CHECKPOINTS, GPU_SERIES, NODES, READY, RESUMED, STEPS_SERIES
 from experiments.training.expectations import Expectations

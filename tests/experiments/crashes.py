@@ -11,7 +11,6 @@ from pathlib import Path
 
 import yaml
 
-from experiments.doctor import find_leftovers
 from experiments.injecting.bounds import PLAN_FILE
 from experiments.injecting.crash_points import FIRED_FILE, POINTS
 from experiments.injecting.crash_points import VARIABLE as CRASH_VARIABLE
@@ -20,6 +19,7 @@ from experiments.injecting.ledger import read_ledger
 from experiments.judging import judge_run
 from experiments.lab.control import Lab, read_lab, stop_lab
 from experiments.lab.supervisor import LabPlan, all_serve, start_detached
+from experiments.processes.doctor import find_leftovers
 from probes.child import process_state, wait_until
 from probes.finding import verdict
 from probes.json_types import JsonObject

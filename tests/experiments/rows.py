@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.recovery import FaultSeen
+from experiments.impact.recovery import FaultSeen
 from probes.json_types import JsonObject
 from probes.request import Request
 

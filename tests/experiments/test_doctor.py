@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.doctor import find_leftovers
 from experiments.injecting.crash_points import RUN_VARIABLE
+from experiments.processes.doctor import find_leftovers
 from probes.child import wait_until
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.doctor import find_leftovers
 from experiments.injecting.ledger import UNDONE, read_ledger
 from experiments.lab.control import read_lab, stop_lab
 from experiments.lab.supervisor import LabPlan, start_detached
+from experiments.processes.doctor import find_leftovers
 from probes.child import process_state, wait_until
 from probes.outcome import Outcome
 from reports.run import load_run

@@ -20,7 +20,7 @@ from experiments.guards.guard import (
 from experiments.guards.guard import look_at_traffic as look
 from experiments.guards.spec import BurnGuardSpec
 from experiments.guards.watch import GuardWatch
-from experiments.live_record import LiveRecord
+from experiments.live.record import LiveRecord
 from probes.outcome import Outcome
 from probes.slo import Slo
 from probes.tail import Tail

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.harm import find_harm
-from experiments.recovery import Times, find_times
+from experiments.impact.harm import find_harm
+from experiments.impact.recovery import Times, find_times
 from probes.json_types import JsonObject
 from probes.request import Request
 from probes.slo import Slo

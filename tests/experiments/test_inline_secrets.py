@@ -9,8 +9,8 @@ import yaml
 
 from experiments.chaos.activity import carry_out
 from experiments.declared.fault import Declared, captured_of, without_secrets
+from experiments.declared.inline_secrets import inline_secrets, warnings_about
 from experiments.injecting.ledger import Ledger, read_ledger
-from experiments.inline_secrets import inline_secrets, warnings_about
 from experiments.targets.target import Target
 from probes.errors import TargetError
 from probes.json_types import JsonObject

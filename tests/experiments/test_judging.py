@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.evidence import Evidence
+from experiments.impact.recovery import find_times
 from experiments.injecting.ledger import ARMED, UNDO_FAILED, UNDONE, VERIFIED, Entry
 from experiments.judging import (
     judge_client,
@@ -18,7 +19,6 @@ from experiments.judging import (
     judge_undo,
 )
 from experiments.lab.judging import judge_collateral, judge_redundancy
-from experiments.recovery import find_times
 from probes.finding import Finding, verdict
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

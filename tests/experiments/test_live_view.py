@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.experiment import load_experiment
 from experiments.guards.guard import SEES, Look
 from experiments.injecting.ledger import INJECTED, UNDONE, Ledger
-from experiments.live_view import HEADERS, DayView
+from experiments.live.view import HEADERS, DayView
 from probes.json_types import JsonObject
 from reports.exporter import render_page
 from reports.record import RunWriter, create_run

@@ -20,10 +20,10 @@ from experiments.injecting.bounds import PLAN_FILE, share_of
 from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.injecting.ledger import Ledger, read_ledger
 from experiments.injecting.permission import allow
+from experiments.injecting.window import Window
 from experiments.lab.control import Lab, read_lab
 from experiments.lab.supervisor import all_serve
 from experiments.plan import Plan, budget_cost, confirm_plan, look_at_conditions, render_plan, resolve_plan
-from experiments.window import Window
 from probes.child import wait_until
 from probes.errors import ConfigError
 from probes.json_types import JsonObject

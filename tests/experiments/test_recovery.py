@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.recovery import Times, Window, find_recovery, find_times, split_phases
+from experiments.impact.recovery import Times, Window, find_recovery, find_times, split_phases
 from probes.request import Request
 from probes.slo import Slo
 from tests.experiments.rows import T0_NS, at, fault, lab_samples, request, traffic

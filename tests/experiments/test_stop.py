@@ -15,7 +15,7 @@ import pytest
 from experiments.faults.replica import KILL
 from experiments.injecting.injection import undo_pending
 from experiments.injecting.ledger import ARMED, UNDONE, Ledger, read_ledger
-from experiments.stop import STOP_FILE, running_gamedays, stop_gameday, watch_for_stop
+from experiments.processes.stop import STOP_FILE, running_gamedays, stop_gameday, watch_for_stop
 from probes.child import process_start_time, wait_until
 from probes.errors import ConfigError, TargetError
 from probes.event import event_to_line, now, to_json_line

@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from experiments.window import Window, WindowSpec
+from experiments.injecting.window import Window, WindowSpec
 
 
 def moment(text: str) -> datetime.datetime:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from experiments.impact.recovery import Detection, FaultSeen, Times
 from experiments.kube.watching.samples import API_ASK_S, API_SERIES, OF_API
-from experiments.recovery import Detection, FaultSeen, Times
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

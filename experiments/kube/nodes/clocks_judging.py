@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from experiments.impact.recovery import FaultSeen, Times
 from experiments.kube.nodes.clocks import SLACK_S, Clocks, clocks_from_json
 from experiments.kube.watching.samples import KUBE_SERIES, NODE, by_time, pods_in, workload_subject
-from experiments.recovery import FaultSeen, Times
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.doctor import find_leftovers
 from experiments.experiment import load_experiment
 from experiments.faults.fault import FaultRefused, load_fault
 from experiments.hosts.capture import capture_hosts, check_share
@@ -23,7 +22,8 @@ from experiments.hosts.session import close_sessions, session_of
 from experiments.injecting.injection import inject_fault, undo_pending
 from experiments.injecting.ledger import read_ledger
 from experiments.plan import render_plan, resolve_plan
-from experiments.stop import stop_gameday
+from experiments.processes.doctor import find_leftovers
+from experiments.processes.stop import stop_gameday
 from probes.child import wait_until
 from probes.errors import ConfigError, TargetError
 from probes.json_types import JsonObject

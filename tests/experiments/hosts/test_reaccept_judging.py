@@ -12,8 +12,8 @@ from experiments.hosts.host import Host
 from experiments.hosts.reaccept import fleet_of
 from experiments.hosts.reaccept_judging import judge_reaccepted
 from experiments.hosts.reaccept_spec import ReacceptSpec
+from experiments.impact.recovery import FaultSeen
 from experiments.injecting.ledger import INJECTED, UNDO_FAILED, UNDONE, VERIFIED, Entry
-from experiments.recovery import FaultSeen
 from probes.errors import ConfigError
 from probes.finding import Finding
 from probes.outcome import Outcome

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from experiments.impact.recovery import FaultSeen, Times
 from experiments.injecting.ledger import Entry
 from experiments.kube.judging import judge_other_pods, judge_workloads_whole
 from experiments.kube.watching.samples import find_whole
-from experiments.recovery import FaultSeen, Times
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from experiments.impact.recovery import FaultSeen
 from experiments.injecting.ledger import Entry
-from experiments.recovery import FaultSeen
 from experiments.training.evidence import TrainingSeen
 from experiments.training.expectations import Expectations
 from experiments.training.judging import judge_training

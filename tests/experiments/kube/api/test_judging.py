@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from experiments.impact.recovery import Detection, FaultSeen, Times
 from experiments.kube.api.judging import find_unseen, judge_sight, noticed_by_watch
 from experiments.kube.watching.samples import find_whole
-from experiments.recovery import Detection, FaultSeen, Times
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome

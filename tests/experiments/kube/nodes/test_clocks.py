@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.faults.fault import FaultRefused
+from experiments.impact.recovery import FaultSeen, Times
 from experiments.kube.nodes.clocks import (
     ASSUMED,
     BY_OWNER,
@@ -16,7 +17,6 @@ from experiments.kube.nodes.clocks import (
     tolerated_s,
 )
 from experiments.kube.nodes.clocks_judging import judge_split
-from experiments.recovery import FaultSeen, Times
 from probes.errors import ConfigError
 from probes.finding import Finding
 from probes.json_types import JsonObject

@@ -20,7 +20,7 @@ from experiments.lab.control import (
     read_lab,
     read_state,
 )
-from experiments.stop import controller_of
+from experiments.processes.stop import controller_of
 from probes.child import process_start_time, process_state
 from probes.errors import SuiteError
 from reports.run import load_run

@@ -15,9 +15,9 @@ from pathlib import Path
 from experiments.evidence import LOAD_FOLDER
 from experiments.experiment import Experiment
 from experiments.guards.guard import Look
+from experiments.impact.recovery import LAB_SERIES
 from experiments.injecting.ledger import Entry, read_ledger
 from experiments.kube.watching.samples import KUBE_SERIES, NODE
-from experiments.recovery import LAB_SERIES
 from probes.json_types import JsonObject
 from probes.tail import Tail
 from reports.live_metrics import Figure, traffic_figures

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from experiments.day import Day
 from experiments.evidence import read_faults
-from experiments.live_record import LiveRecord
-from experiments.load_child import START_TIMEOUT_S
-from experiments.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
+from experiments.impact.recovery import GOOD_IN_A_ROW, WINDOW_NS, Times, cut_windows
+from experiments.live.record import LiveRecord
+from experiments.processes.load import START_TIMEOUT_S
 from experiments.training.watch import TrainingWatch
 from probes.errors import TargetError
 from reports.run import load_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from experiments.recovery import Times, end_of
+from experiments.impact.recovery import Times, end_of
 from probes.breaches import CLIENT_ERRORS
 from probes.json_types import JsonObject
 from probes.request import Request

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.evidence import LOAD_FOLDER, read_faults
+from experiments.impact.recovery import LAB_SERIES, Times, end_of, find_times
 from experiments.kube.api.judging import noticed_by_watch
 from experiments.kube.watching.samples import API_SERIES, KUBE_SERIES
-from experiments.recovery import LAB_SERIES, Times, end_of, find_times
 from probes.json_types import JsonObject
 from probes.request import Request, request_from_json
 from probes.slo import Slo

@@ -1,0 +1,1 @@
+"""What a fault did to traffic and redundancy: when they were back, and what it cost."""
