@@ -7,10 +7,12 @@ import errno
 import os
 import socket
 import ssl
+import struct
 import time
 from dataclasses import dataclass
 from typing import Any
 
+import gevent
 import gevent.monkey
 
 from loadtests.reading.poll_clock import PollClock
@@ -19,6 +21,7 @@ from loadtests.reading.tls import TlsLayer
 
 # Linux's SO_TIMESTAMPNS, which Python's socket module does not name; the message type has the same number.
 SO_TIMESTAMPNS = 35
+_STAMPING_S_MAX = 1.0  # where it takes longer, the kernel does not stamp at all
 _IDLE_S_MAX = 2.0  # servers close idle connections, some after 5 s; a request must not meet that
 # gevent's own socket class switches tasks; this is the kernel's.
 RawSocket: Any = gevent.monkey.get_original("socket", "socket")
@@ -51,14 +54,33 @@ class Target:
 
 
 def keep_stamping() -> Any:
-    """Return a socket that keeps the kernel's timestamps switched on as long as it is open.
+    """Return a socket that keeps the kernel's timestamps switched on as long as it is open, once they are.
 
     The kernel begins to stamp a moment after the first socket on the machine has asked for it, and stops
     after the last has closed; what comes in that moment is not stamped (seen in 5 of 640 short exchanges).
+    How long it is depends on what else the machine does, so it is waited for, if not without end.
     """
     sock = RawSocket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    deadline_s = time.monotonic() + _STAMPING_S_MAX
+    with contextlib.suppress(OSError):  # a machine without loopback: what comes is then counted as unstamped
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(_STAMPING_S_MAX)
+        while not _is_stamped_by_the_kernel(sock) and time.monotonic() < deadline_s:
+            gevent.sleep(0.001)
     return sock
+
+
+def _is_stamped_by_the_kernel(sock: Any) -> bool:
+    """Say whether what the socket sends to itself is stamped as it comes, and not only as it is read."""
+    sock.sendto(b"x", sock.getsockname())
+    sent_ns = time.time_ns()
+    _, ancillary, _, _ = sock.recvmsg(1, 64)
+    stamps = [data for _, kind, data in ancillary if kind == SO_TIMESTAMPNS]
+    if not stamps:
+        return False
+    seconds, nanoseconds = struct.unpack("@qq", stamps[0])
+    return bool(seconds * 1_000_000_000 + nanoseconds <= sent_ns)
 
 
 class Link:
