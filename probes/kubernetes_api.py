@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -31,7 +32,9 @@ JSON, MERGE, STRATEGIC = (
     "application/strategic-merge-patch+json",
 )
 _LOOK_S = 5.0  # the first call has to answer sooner, so that a wrong address is known soon
-FORBIDDEN, GONE = 403, 410
+_CHUNK = 1 << 16
+_SHOWN_MAX = 80  # of an answer that no API gives
+_REFUSED, FORBIDDEN, GONE = 300, 403, 410  # an API sends nobody elsewhere; what does is in front of it
 _MEANS = {
     401: "does not know us: the token or certificate has expired, or is not of this cluster",
     FORBIDDEN: "does not allow us",
@@ -88,22 +91,29 @@ class KubeClient:
         content_type: str = JSON,
         within_s: float = DEADLINE_S,
     ) -> JsonObject:
-        """Carry out one call and return what was answered.
+        """Carry out one call and return what was answered, an object.
+
+        Raises:
+            ApiRefused: the API says no.
+            TargetError: it does not answer in time, or is none: a proxy that wants a login, for example.
+        """
+        text = self._answer(method, path, query, body, content_type, within_s)
+        try:
+            said = json.loads(text)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            raise self._strange(method, path, text)
+        return said
+
+    def text(self, path: str, *, within_s: float = DEADLINE_S, **query: object) -> str:
+        """Return what need be no object, such as the log of a pod.
 
         Raises:
             ApiRefused: the API says no.
             TargetError: it does not answer in time.
         """
-        return _as_json(self._answer(method, path, query, body, content_type, within_s))
-
-    def text(self, path: str, **query: object) -> str:
-        """Return what is no JSON, such as the log of a pod.
-
-        Raises:
-            ApiRefused: the API says no.
-            TargetError: it does not answer in time.
-        """
-        return self._answer("GET", path, query, None, JSON, DEADLINE_S).decode(errors="replace")
+        return self._answer("GET", path, query, None, JSON, within_s).decode(errors="replace")
 
     def _answer(
         self,
@@ -116,10 +126,11 @@ class KubeClient:
     ) -> bytes:
         response = self._send(method, path, query, body, content_type, within_s)
         try:
-            text = bytes(response.read(decode_content=True))
+            text = _read_whole(response, within_s=within_s)
         except Exception as error:  # urllib3's own, without importing it where nobody asks a cluster
+            response.close()
             raise self._silent(method, path, error) from error
-        if response.status >= 400:
+        if response.status >= _REFUSED:
             raise self._refused(method, path, response.status, _as_json(text))
         return text
 
@@ -141,9 +152,12 @@ class KubeClient:
                     raise
                 rows, asked = [], dict(query)  # too slow for that version: all anew, and at once
                 continue
+            meta = page.get("metadata") or {}
+            if "resourceVersion" not in meta:
+                raise self._strange("GET", path, json.dumps(page).encode())
             rows += map(kept, page.get("items") or [])
-            if not (token := (page.get("metadata") or {}).get("continue")):
-                return rows, str(page["metadata"]["resourceVersion"])
+            if not (token := meta.get("continue")):
+                return rows, str(meta["resourceVersion"])
             asked["continue"] = token
 
     def watch(
@@ -156,7 +170,7 @@ class KubeClient:
         response = self._send("GET", path, asked, None, JSON, seconds + DEADLINE_S)
         rest = b""
         try:
-            if response.status >= 400:
+            if response.status >= _REFUSED:
                 raise self._refused("GET", path, response.status, _as_json(response.read()))
             for chunk in response.stream(amt=None, decode_content=True):
                 *lines, rest = (rest + chunk).split(b"\n")
@@ -179,8 +193,11 @@ class KubeClient:
 
     def identity(self) -> Identity:
         """Ask which cluster this is."""
-        said = self.ask("GET", "/api/v1/namespaces/kube-system", within_s=_LOOK_S)
-        return Identity(context=self._context, server=self._host, uid=str(said["metadata"]["uid"]))
+        path = "/api/v1/namespaces/kube-system"
+        said = self.ask("GET", path, within_s=_LOOK_S)
+        if not (uid := (said.get("metadata") or {}).get("uid")):
+            raise self._strange("GET", path, json.dumps(said).encode())
+        return Identity(context=self._context, server=self._host, uid=str(uid))
 
     def may(self, verb: str, resource: str, *, group: str = "", namespace: str = "", name: str = "") -> bool:
         """Ask whether we may do something; without a name, to any of them."""
@@ -227,11 +244,26 @@ class KubeClient:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         return TargetError(f"cluster {self._context} at {self._host}: no answer to {method} {path}: {text}")
 
+    def _strange(self, method: str, path: str, text: bytes) -> TargetError:
+        shown = " ".join(text[:_SHOWN_MAX].decode(errors="replace").split())
+        where = f"cluster {self._context} at {self._host}"
+        return TargetError(f"{where}: what answers {method} {path} is no Kubernetes API: {shown!r}")
+
     def _refused(self, method: str, path: str, status: int, said: JsonObject) -> ApiRefused:
         why = " ".join(str(said.get("message") or "no reason is given").split())
         meaning = f"{_MEANS[status]}: " if status in _MEANS else ""
         text = f"cluster {self._context} at {self._host}: {meaning}{method} {path}: {why} ({status})"
         return ApiRefused(text, status=status, said=said)
+
+
+def _read_whole(response: Any, *, within_s: float) -> bytes:
+    """Return the body of an answer, all of it there in time: a time-out of urllib3's is for each read."""
+    deadline, parts = time.monotonic() + within_s, []
+    while part := response.read1(_CHUNK, decode_content=True):
+        parts.append(part)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{sum(map(len, parts))} bytes came in {within_s:g} s, and not all")
+    return b"".join(parts)
 
 
 def _as_json(text: bytes) -> JsonObject:
@@ -264,6 +296,8 @@ def _relay_now() -> str:
 
 @cache
 def _connected(kubeconfig: str, context: str, relay: str) -> KubeClient:
+    import yaml
+
     library: Any = import_module("kubernetes")  # slow to import, and untyped in parts
     client, config = library.client, library.config
     settings = client.Configuration()
@@ -273,7 +307,9 @@ def _connected(kubeconfig: str, context: str, relay: str) -> KubeClient:
             config.load_kube_config(kubeconfig or None, context=name, client_configuration=settings)
         else:
             config.load_incluster_config(client_configuration=settings)
-    except (config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        if not settings.host.startswith(("https://", "http://")):
+            raise ValueError(f"server: wanted https://ADDRESS, got {settings.host!r}")  # of its cluster
+    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
         text = (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
         what = f"context {context or 'current'!r} of {kubeconfig or 'kubeconfig'}"
         raise ConfigError(f"kubernetes: {what}: {text}; {_next_step(kubeconfig)}") from error

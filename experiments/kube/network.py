@@ -116,7 +116,7 @@ def why_silent(client: KubeClient, pod: JsonObject, port: int) -> str:
     meta = pod.get("metadata") or pod
     path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}:{port}/proxy/"
     try:
-        client.ask("GET", path, within_s=ASK_S)
+        client.text(path, within_s=ASK_S)
     except ApiRefused as error:
         return str(error) if error.status in _SILENT or _is_ours(error) else ""
     except TargetError as error:

@@ -197,7 +197,7 @@ def _last_step(
     steps = []
     for pod in client.listed(f"/api/v1/namespaces/{space}/pods", **query):
         path = f"/api/v1/namespaces/{space}/pods/{pod['metadata']['name']}/log"
-        asked = {"tailLines": _LOG_LINES} | ({"container": container} if container else {})
+        asked: JsonObject = {"tailLines": _LOG_LINES} | ({"container": container} if container else {})
         if (pod.get("status") or {}).get("phase") not in (None, "Pending"):
             steps += [int(found["step"]) for found in pattern.finditer(client.text(path, **asked))]
     return max(steps, default=None)

@@ -7,6 +7,7 @@ kubelet of its node, so that undoing works while the cluster's controllers do no
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict, dataclass
 
@@ -20,6 +21,7 @@ from probes.json_types import JsonObject
 
 LABEL = "overproof.dev/hand"
 _POLL_S = 0.25
+_SAID_MAX = 200
 _EXTRA_S = 60  # beyond its work, until its kubelet ends it whatever it does
 
 
@@ -115,7 +117,11 @@ def _phase(pod: JsonObject) -> str:
 def _log(client: KubeClient, at: Hand, pod: JsonObject) -> JsonObject:
     if _phase(pod) in ("", "Pending"):
         return {}
-    return client.ask("GET", f"{at.pods}/{pod['metadata']['name']}/log", query={"tailLines": 1})
+    line = client.text(f"{at.pods}/{pod['metadata']['name']}/log", tailLines=1)
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError):  # not all of it is there, or it is what a container says that fails
+        return {"message": line[:_SAID_MAX]}
 
 
 def _why(pod: JsonObject, said: JsonObject) -> str:
