@@ -11,10 +11,11 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from burnin.fleet.host import Host
 from probes.errors import TargetError
+from probes.json_types import JsonObject
+from probes.kubernetes_api import KubeClient
 
 DRAINED, RESERVED, IDLE = "drained", "reserved", "idle"
 ANSWER_WITHIN_S = 30.0
@@ -142,8 +143,10 @@ def slurm_says(command: Sequence[str], environment: Mapping[str, str], *, within
     return done.stdout
 
 
-def ask_kubernetes(names: Sequence[str], core: Any, *, is_idle_enough: bool = False) -> dict[str, Permission]:
-    """Ask a cluster, through a ``CoreV1Api``, for each node.
+def ask_kubernetes(
+    names: Sequence[str], client: KubeClient, *, is_idle_enough: bool = False
+) -> dict[str, Permission]:
+    """Ask a cluster for each node.
 
     Where idle is enough, nodes need not be cordoned: our Job asks for all GPUs of its node, so that nobody
     else gets any meanwhile.
@@ -151,21 +154,13 @@ def ask_kubernetes(names: Sequence[str], core: Any, *, is_idle_enough: bool = Fa
     Raises:
         TargetError: the cluster does not answer or refuses.
     """
-    from kubernetes.client.exceptions import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        nodes = {node.metadata.name: node for node in core.list_node(_request_timeout=ANSWER_WITHIN_S).items}
-        pods = core.list_pod_for_all_namespaces(
-            field_selector="status.phase!=Succeeded,status.phase!=Failed", _request_timeout=ANSWER_WITHIN_S
-        ).items
-    except (ApiException, HTTPError) as error:
-        raise TargetError(f"Kubernetes: nodes and pods could not be listed: {str(error)[:300]}") from error
+    nodes = {str(node["metadata"]["name"]): node for node in client.listed("/api/v1/nodes")}
+    going = "status.phase!=Succeeded,status.phase!=Failed"
     holders: dict[str, list[str]] = {}
-    for pod in pods:
-        if _holds_gpu(pod.spec.containers):
-            name = f"{pod.metadata.namespace}/{pod.metadata.name}"
-            holders.setdefault(str(pod.spec.node_name), []).append(name)
+    for pod in client.listed("/api/v1/pods", fieldSelector=going):
+        if _holds_gpu(pod["spec"]["containers"]):
+            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            holders.setdefault(str(pod["spec"].get("nodeName")), []).append(name)
     return {
         name: judge_kubernetes_node(
             name, nodes.get(name), holders.get(name, []), is_idle_enough=is_idle_enough
@@ -175,23 +170,21 @@ def ask_kubernetes(names: Sequence[str], core: Any, *, is_idle_enough: bool = Fa
 
 
 def judge_kubernetes_node(
-    name: str, node: Any, holders: Sequence[str], *, is_idle_enough: bool = False
+    name: str, node: JsonObject | None, holders: Sequence[str], *, is_idle_enough: bool = False
 ) -> Permission:
     """Say whether one node is free: cordoned, unless idle is enough, and no pod on it holds a GPU."""
     if node is None:
         return Permission(kind=None, detail=f"the cluster has no node {name}")
-    if not node.spec.unschedulable and not is_idle_enough:
+    is_cordoned = bool(node["spec"].get("unschedulable"))
+    if not is_cordoned and not is_idle_enough:
         return Permission(kind=None, detail="not cordoned")
     if holders:
         return Permission(kind=None, detail=f"{', '.join(sorted(holders)[:3])} holds GPUs of it")
-    if not node.spec.unschedulable:
+    if not is_cordoned:
         return Permission(kind=IDLE, detail="no pod holds a GPU")
     return Permission(kind=DRAINED, detail="cordoned, and no pod holds a GPU")
 
 
-def _holds_gpu(containers: Iterable[Any]) -> bool:
-    for container in containers:
-        limits = (container.resources.limits if container.resources else None) or {}
-        if any(part in resource for resource in limits for part in GPU_RESOURCE_PARTS):
-            return True
-    return False
+def _holds_gpu(containers: Iterable[JsonObject]) -> bool:
+    limits = [(each.get("resources") or {}).get("limits") or {} for each in containers]
+    return any(part in resource for each in limits for resource in each for part in GPU_RESOURCE_PARTS)

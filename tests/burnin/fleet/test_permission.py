@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import getpass
-import json
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
-from kubernetes.client import ApiClient, Configuration, CoreV1Api
 
 from burnin.fleet.host import Host
 from burnin.fleet.permission import ask_kubernetes, ask_slurm, judge_slurm_node, with_permission
 from probes.errors import TargetError
+from probes.kubernetes_api import KubeClient
+from tests.answering_api import Answer, answering
 from tests.slurm import Slurm, silent_slurm
 
 
@@ -89,35 +90,17 @@ _LISTS = {
 }
 
 
-class _Cluster(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        kind = self.path.partition("?")[0].rpartition("/")[2]
-        body = json.dumps({"kind": "List", "apiVersion": "v1", "items": _LISTS[kind]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        del arguments
+def _listed(kind: str) -> Answer:
+    return Answer(body={"items": _LISTS[kind], "metadata": {"resourceVersion": "1"}})
 
 
 @pytest.fixture
-def cluster() -> Iterator[CoreV1Api]:
-    server = HTTPServer(("127.0.0.1", 0), _Cluster)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    configuration = Configuration(host=f"http://127.0.0.1:{server.server_port}")
-    configuration.retries = False
-    with ApiClient(configuration) as client:
-        yield CoreV1Api(client)
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def cluster(tmp_path: Path) -> Iterator[KubeClient]:
+    with answering(tmp_path, GET=[_listed("nodes"), _listed("pods")]) as (_, client):
+        yield client
 
 
-def test_kubernetes_frees_cordoned_nodes_whose_gpus_nobody_holds(cluster: CoreV1Api) -> None:
+def test_kubernetes_frees_cordoned_nodes_whose_gpus_nobody_holds(cluster: KubeClient) -> None:
     said = ask_kubernetes(["free", "busy", "in", "none"], cluster)
 
     assert {name: permission.kind for name, permission in said.items()} == {
@@ -130,7 +113,7 @@ def test_kubernetes_frees_cordoned_nodes_whose_gpus_nobody_holds(cluster: CoreV1
 
 
 def test_where_idle_is_enough_a_node_in_service_is_free_unless_somebody_holds_a_gpu(
-    cluster: CoreV1Api,
+    cluster: KubeClient,
 ) -> None:
     said = ask_kubernetes(["free", "busy", "in", "none"], cluster, is_idle_enough=True)
 
@@ -142,9 +125,36 @@ def test_where_idle_is_enough_a_node_in_service_is_free_unless_somebody_holds_a_
     }
 
 
-def test_a_cluster_that_does_not_answer_permits_nothing() -> None:
-    configuration = Configuration(host="http://127.0.0.1:9")
-    configuration.retries = False
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Answer(status=401, body={"kind": "Status", "message": "Unauthorized"}), "does not know us: "),
+        (Answer(body=b"<html>Welcome to nginx!</html>"), "is no Kubernetes API"),
+    ],
+)
+def test_a_cluster_that_does_not_say_permits_nothing_and_one_line_tells_why(
+    tmp_path: Path, answer: Answer, why: str
+) -> None:
+    with (
+        answering(tmp_path, GET=[answer]) as (api, client),
+        pytest.raises(TargetError, match=rf"^cluster c at http://\S+: [^\n]*{why}[^\n]*$"),
+    ):
+        ask_kubernetes(["a"], client)
 
-    with ApiClient(configuration) as client, pytest.raises(TargetError, match="could not be listed"):
-        ask_kubernetes(["a"], CoreV1Api(client))
+    assert len(api.asked) == 1  # it is not asked again and again
+
+
+def test_without_a_cluster_nothing_is_permitted_and_the_result_stays_clean(tmp_path: Path) -> None:
+    lines = (
+        "from burnin.fleet.host import Fleet, Host",
+        "from burnin.fleet.permitted import ask_permission",
+        "ask_permission(Fleet(name='n', hosts=(Host(name='gpu-1', ask='kubernetes'),)))",
+    )
+    env = {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
+
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], env=env, capture_output=True, text=True, check=False
+    )
+
+    assert "ConfigError: kubernetes: context 'current' of kubeconfig: " in done.stderr.splitlines()[-1]
+    assert done.stdout == ""

@@ -11,7 +11,7 @@ import pytest
 from experiments.kube.client import ApiRefused, connect
 from experiments.kube.cluster import Cluster
 from probes.errors import ConfigError, TargetError
-from tests.experiments.kube.answering import Answer, answering
+from tests.answering_api import Answer, answering
 
 CONNECT = "from experiments.kube.client import connect; from experiments.kube.cluster import Cluster\n"
 KUBECONFIG = """

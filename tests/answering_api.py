@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from experiments.kube.client import KubeClient, connect
-from experiments.kube.cluster import Cluster
 from probes.json_types import JsonObject
+from probes.kubernetes_api import KubeClient, connect_api
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ def answering(folder: Path, **answers: list[Answer]) -> Iterator[tuple[Answering
         path = folder / "kubeconfig"
         path.write_text(json.dumps(config))
         try:
-            yield api, connect(Cluster(namespaces=("inference",), kubeconfig=str(path)))
+            yield api, connect_api(str(path))
         finally:
             api.is_over.set()
             api.shutdown()
