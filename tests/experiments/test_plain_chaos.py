@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Job,
     """A load test that runs under runs/, as a user starts it, and the pid of what it loads."""
     monkeypatch.chdir(tmp_path)
     workload = yaml.safe_load((PLAIN / "chat-with-promises.yaml").read_text())
+    workload["duration_s"] = 600  # longer than what is asked of it takes: it is ended before
     (tmp_path / "workload.yaml").write_text(yaml.safe_dump(workload))
     with endpoint() as (url, pid):
         job = start_job(["load", "run", "workload.yaml", "--endpoint", url, "--no-calibration"], tmp_path)
@@ -173,25 +175,37 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Job,
         assert wait_until(lambda: not job.descendants(), timeout_s=10)
 
 
+def in_the_end(ask: Callable[[], object]) -> object:
+    """Return a probe's first answer: seconds in which others delay all requests alike decide nothing."""
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            return ask()
+        except TargetError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
 def test_probes_answer_yes_no_and_nobody_can_say(load: tuple[Job, int], tmp_path: Path) -> None:
     job, pid = load
     impossible: JsonObject = {"metric": "ttft_ms", "statistic": "p80", "bound": 0.001}
 
     with pytest.raises(TargetError, match="has not run for the 500 s"):
         slo_holds(window_s=500)
-    assert slo_holds(window_s=4, wait_s=60) is True
-    assert slo_holds([impossible], window_s=4) is False
+    assert in_the_end(lambda: slo_holds(window_s=4, wait_s=60)) is True
+    assert in_the_end(lambda: slo_holds([impossible], window_s=4)) is False
     with pytest.raises(TargetError, match="at least 299 are needed to pass"):
         slo_holds([GOOD | {"statistic": "p99"}], window_s=4)
     with pytest.raises(ConfigError, match="slos: statistik: Extra"):
         slo_holds([GOOD | {"statistik": "p99"}], window_s=4)
-    assert slo_findings(window_s=4)["outcome"] == "pass"
-    assert goodput_share(window_s=4) == 1
+    assert wait_until(lambda: slo_findings(window_s=4)["outcome"] == "pass", timeout_s=90)
+    assert in_the_end(lambda: goodput_share(window_s=4)) == 1
     with pytest.raises(TargetError, match="at least 1000 are wanted"):
         goodput_share(window_s=4, requests_min=1000)
-    assert error_budget_holds(0.9, window_s=4) is True
-    assert error_budget_holds(0.9, slos=[impossible], window_s=4) is False
-    assert traffic_recovers(within_s=10) is True
+    assert in_the_end(lambda: error_budget_holds(0.9, window_s=4)) is True
+    assert in_the_end(lambda: error_budget_holds(0.9, slos=[impossible], window_s=4)) is False
+    assert traffic_recovers(within_s=60) is True
 
     os.kill(pid, signal.SIGSTOP)  # all rows that come are good ones: nothing answers any more
     assert wait_until(lambda: find_load("", "runs").read(window_s=3, settle_s=1).under_way > 5, timeout_s=30)
