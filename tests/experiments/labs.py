@@ -41,7 +41,7 @@ def running_lab(
     with log_file(folder).open("w") as log:
         child = start_child(lab_command(plan, lifeline=True), stdout=log, stderr=log)
     try:
-        assert wait_until(lambda: all_serve(folder), timeout_s=20), log_file(folder).read_text()
+        assert wait_until(lambda: all_serve(folder), timeout_s=60), log_file(folder).read_text()
         yield read_lab(folder)
     finally:
         end_child(child)

@@ -55,7 +55,7 @@ class Child:
 
     def has_started(self, name: str) -> bool:
         return wait_until(
-            lambda: any(row["name"] == name for row in self.events("chaos.activity.started")), timeout_s=20
+            lambda: any(row["name"] == name for row in self.events("chaos.activity.started")), timeout_s=60
         )
 
 
@@ -85,7 +85,7 @@ def start(folder: Path, lab: Lab, method: list[JsonObject], **more: object) -> C
 
 def test_each_step_is_on_the_timeline_and_in_the_journal(lab: Lab, tmp_path: Path) -> None:
     child = start(tmp_path, lab, [KILL, activity("replicas_recovered", type="probe", within_s=20)])
-    status = child.process.wait(timeout=60)
+    status = child.process.wait(timeout=90)
     end_child(child.process)
 
     assert status == 0
@@ -107,7 +107,7 @@ def test_a_stop_inside_an_action_lets_no_other_fault_follow_and_rolls_back(
 
     child.process.send_signal(number)
     child.process.send_signal(number)  # a second one changes nothing
-    status = child.process.wait(timeout=30)
+    status = child.process.wait(timeout=90)
     end_child(child.process)
 
     assert status == 0
@@ -123,7 +123,7 @@ def test_a_stop_does_not_sit_out_a_pause(lab: Lab, tmp_path: Path) -> None:
     assert child.has_started("replicas_recovered")
 
     child.process.send_signal(signal.SIGTERM)
-    status = child.process.wait(timeout=20)
+    status = child.process.wait(timeout=50)
     end_child(child.process)
 
     assert status == 0
@@ -134,7 +134,7 @@ def test_a_python_action_that_overruns_its_deadline_is_cut_and_nothing_follows(
     lab: Lab, tmp_path: Path
 ) -> None:
     child = start(tmp_path, lab, [activity("replicas_recovered", timeout=0.5, **WAIT), KILL])
-    status = child.process.wait(timeout=30)
+    status = child.process.wait(timeout=90)
     end_child(child.process)
 
     assert status == 0
@@ -147,7 +147,7 @@ def test_a_gate_probe_that_hangs_fails_the_gate_and_nothing_is_injected(lab: Lab
     probe = activity("replicas_recovered", type="probe", timeout=0.5, **WAIT)
     gate = {"title": "never", "probes": [probe | {"tolerance": True}]}
     child = start(tmp_path, lab, [KILL], **{"steady-state-hypothesis": gate})
-    child.process.wait(timeout=30)
+    child.process.wait(timeout=90)
     end_child(child.process)
 
     assert child.events("chaos.hypothesis") == [{"when": "before", "is_met": False}]
@@ -160,8 +160,8 @@ def test_a_background_action_that_hangs_cannot_hold_the_child(lab: Lab, tmp_path
     child = start(tmp_path, lab, [hanging, activity("replicas_recovered", timeout=60, **WAIT), KILL])
     assert child.has_started("replicas_recovered")
 
-    overran = wait_until(lambda: bool(child.events("chaos.activity.overran")), timeout_s=15)
-    interrupted = wait_until(lambda: "interrupted" in child.completed().values(), timeout_s=15)
+    overran = wait_until(lambda: bool(child.events("chaos.activity.overran")), timeout_s=60)
+    interrupted = wait_until(lambda: "interrupted" in child.completed().values(), timeout_s=60)
     end_child(child.process)  # as the controller does
 
     assert overran
@@ -191,7 +191,7 @@ def test_an_action_that_is_refused_injects_nothing_though_chaos_toolkit_complete
 ) -> None:
     before = read_lab(lab.folder)
     child = start(tmp_path, lab, [activity("kill_replica", replica="replica-9")])
-    status = child.process.wait(timeout=30)
+    status = child.process.wait(timeout=90)
     end_child(child.process)
 
     assert status == 0
@@ -203,7 +203,7 @@ def test_an_action_that_is_refused_injects_nothing_though_chaos_toolkit_complete
 
 def test_an_unsound_file_exits_2(lab: Lab, tmp_path: Path) -> None:
     child = start(tmp_path, lab, [activity("kill_everything")])
-    status = child.process.wait(timeout=30)
+    status = child.process.wait(timeout=90)
     end_child(child.process)
 
     assert status == 2

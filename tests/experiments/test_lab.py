@@ -43,7 +43,7 @@ def test_requests_go_to_every_replica_and_say_which_one_answered(tmp_path: Path)
 
 
 def test_a_killed_replica_is_started_again_as_another_process(tmp_path: Path) -> None:
-    with running_lab(tmp_path / "lab") as lab:
+    with running_lab(tmp_path / "lab", backoff_s=2) as lab:  # so that it is seen to be lost, however late
         victim = lab.replicas[1].process
         assert victim is not None
         victim.send(signal.SIGKILL)
