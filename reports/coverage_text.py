@@ -13,9 +13,9 @@ SCHEMA_VERSION = 1
 WIDTH = 80
 NONE = "–"
 LEGEND = (
-    "found: in service, or only at acceptance. brought about: "
+    "found: in service, or only at acceptance; brought about: "
     + ", ".join(f"{rung} {words}" for rung, words in LADDER.items())
-    + ". shown: found or healed in these runs, above S. Shares are by count. A cause that may be one of "
+    + "; shown: found or healed in these runs, above S. Shares are by count. A cause that may be one of "
     "several counts when all of them are covered; one that its source does not break down never does."
 )
 NOTHING_RAN = "No runs were given: nothing has been shown. `overproof coverage RUNS` reads them."

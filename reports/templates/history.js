@@ -61,5 +61,8 @@
     });
   });
   window.addEventListener("resize", () => charts.forEach(chart => chart.setSize({ width: widthOf(chart.root.parentElement), height: 140 })));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach(chart => chart.redraw(false, true)));
+  const redraw = () => charts.forEach(chart => chart.redraw(false, true));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  window.addEventListener("beforeprint", () => { document.documentElement.classList.add("printing"); redraw(); });
+  window.addEventListener("afterprint", () => { document.documentElement.classList.remove("printing"); redraw(); });
 })();

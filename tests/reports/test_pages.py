@@ -150,6 +150,31 @@ def test_a_page_has_no_serious_finding_of_axe_by_day_or_night(
     assert grave == []
 
 
+@pytest.mark.needs("chromium")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_printed_with_dark_ink_also_where_the_screen_is_dark(
+    kind: str, browser: Browser, pages: dict[str, Path]
+) -> None:
+    tab = browser.new_page(color_scheme="dark")
+    tab.goto(pages[kind].as_uri())
+    read = "getComputedStyle(document.body).color"
+    charts = "[...document.querySelectorAll('canvas')].map(one => one.toDataURL())"
+    on_screen, drawn = tab.evaluate(read), tab.evaluate(charts)
+    tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    tab.wait_for_timeout(200)
+    redrawn = tab.evaluate(charts)
+    tab.emulate_media(media="print", color_scheme="dark")
+    on_paper = tab.evaluate(read)
+    tab.close()
+
+    def brightest(colour: str) -> int:
+        return max(int(part) for part in re.findall(r"\d+", colour)[:3])
+
+    assert brightest(on_paper) < 80 < brightest(on_screen)
+    assert len(redrawn) == len(drawn)
+    assert all(before != after for before, after in zip(drawn, redrawn, strict=True))
+
+
 def test_the_drawing_of_a_change_ends_in_an_arrow_only_beyond_the_scale() -> None:
     comparison = compare([figures(CALM, seed) for seed in range(5)], figures(CALM, 9))
     first = comparison.changes[0]
