@@ -7,10 +7,13 @@ rows will say so.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import math
+import socket
 import ssl
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -194,20 +197,26 @@ def ask(url: str, endpoint: EndpointSpec, method: str, path: str, body: str | No
         raise TargetError(f"{url}: no TLS there: {reason_of(error, parts.hostname or '')}") from error
     except OSError as error:
         raise TargetError(f"{url}: cannot be reached: {error.strerror or error}; is it running?") from error
+    assert link.sock is not None
+    link.sock.settimeout(endpoint.timeout_s)
+    is_late = threading.Event()
+    cut = threading.Timer(endpoint.timeout_s, _cut, [link.sock, is_late])
     try:
-        assert link.sock is not None
-        link.sock.settimeout(endpoint.timeout_s)
+        cut.start()
         link.request(method, parts.path.rstrip("/") + path, body=body, headers=headers)
         answer = link.getresponse()
         content_type = answer.getheader("content-type", "").partition(";")[0].strip().lower()
+        body_read = answer.read(_BODY_BYTES_MAX)
+        if is_late.is_set():
+            return None
         return Reply(
             status=answer.status,
             content_type=content_type,
-            body=answer.read(_BODY_BYTES_MAX),
+            body=body_read,
             replica=answer.getheader(_REPLICA_HEADER, "")[:100],
         )
     except http.client.BadStatusLine as error:
-        if isinstance(error, http.client.RemoteDisconnected):
+        if is_late.is_set() or isinstance(error, http.client.RemoteDisconnected):
             return None
         if str(error).startswith(_TLS_ALERT):
             raise TargetError(f"{url}: speaks TLS there, not plain HTTP; give its https address") from error
@@ -215,4 +224,12 @@ def ask(url: str, endpoint: EndpointSpec, method: str, path: str, body: str | No
     except (OSError, http.client.HTTPException):
         return None
     finally:
+        cut.cancel()
         link.close()
+
+
+def _cut(sock: socket.socket, is_late: threading.Event) -> None:
+    """End a connection that its reader waits on: a socket's own time-out begins anew with each byte."""
+    is_late.set()
+    with contextlib.suppress(OSError):  # it has been closed meanwhile
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS's own would have it read on in plain

@@ -6,11 +6,12 @@ import itertools
 import json
 import re
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
 
-from loadtests.preflight import check_endpoint, count_replicas, judge_replicas, require_replicas
+from loadtests.preflight import ask, check_endpoint, count_replicas, judge_replicas, require_replicas
 from loadtests.spec.workload import EndpointSpec
 from probes.errors import TargetError
 from probes.outcome import Outcome
@@ -55,6 +56,26 @@ def test_replicas_are_counted_until_all_have_answered() -> None:
 
     assert seen == {"expected": 3, "asked": 3, "failed": 0, "replicas": {"a": 1, "b": 1, "c": 1}}
     assert judge_replicas(seen, expected=3, subject="endpoint:x").outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"])
+def test_a_server_that_never_comes_to_an_end_of_its_answer_is_waited_for_no_longer_than_its_time(
+    begin: bytes,
+) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(begin)
+        for byte in itertools.cycle(b"HTTP/1.1 200 OK\r\n" + b"X-Y: z\r\n" * 10_000):
+            connection.sendall(bytes((byte,)))
+            time.sleep(0.05)
+
+    with raw_server(drip) as port:
+        began_s = time.monotonic()
+        reply = ask(f"http://127.0.0.1:{port}", EndpointSpec(timeout_s=0.5), "GET", "/v1/models", None)
+        took_s = time.monotonic() - began_s
+
+    assert reply is None
+    assert took_s < 10
 
 
 def test_a_service_with_a_replica_missing_is_not_loaded() -> None:
