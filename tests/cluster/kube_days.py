@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,21 +202,26 @@ def kill_in_the_middle(path: Path, is_broken: Callable[[], bool], *, timeout_s: 
         try:
             assert wait_until(is_broken, timeout_s=timeout_s, interval_s=0.1), said.read_text()
         finally:
+            # A machine is lost at once: what is killed last would see the others' end, and put things back.
+            controller.send_signal(signal.SIGSTOP)
+            marks = [f"OVERPROOF_RUN={run.resolve()}" for run in runs.glob("*-gameday-*")]
+            stopped: set[int] = set()
+            while found := {pid for mark in marks for pid, _ in processes_with(mark)} - stopped:
+                send_all(found, signal.SIGSTOP)
+                stopped |= found
+            send_all(stopped, signal.SIGKILL)
             controller.kill()
             controller.wait()
-            marks = [f"OVERPROOF_RUN={run.resolve()}" for run in runs.glob("*-gameday-*")]
-            # One that is not dead yet may write, or start another, while its disk is taken away.
-            assert wait_until(lambda: sum(map(kill_all, marks)) == 0, timeout_s=30)
+            # One that is not dead yet may write while its disk is taken away.
+            assert wait_until(lambda: not any(map(processes_with, marks)), timeout_s=30)
     shutil.rmtree(runs)
 
 
-def kill_all(mark: str) -> int:
-    """Kill every process with a mark in its environment; return how many there were."""
-    found = processes_with(mark)
-    for pid, _ in found:
+def send_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """Signal every one of these processes that is still there."""
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return len(found)
+            os.kill(pid, number)
 
 
 def decided_day(
