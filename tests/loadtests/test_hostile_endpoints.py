@@ -166,7 +166,7 @@ def test_a_hostile_server_costs_bounded_time_and_memory_and_is_named(
     hostile_client: subprocess.Popen[str], name: str
 ) -> None:
     behave, kind = HOSTILE[name]
-    timeout_s = 1.0 if kind == "timeout" else 4.0  # on a busy machine, eight megabytes may take a second
+    timeout_s = 1.0 if kind == "timeout" else 30.0  # what ends for another reason has to end by that
     assert hostile_client.stdin is not None
     assert hostile_client.stdout is not None
     with raw_server(behave) as port:

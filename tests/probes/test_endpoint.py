@@ -87,19 +87,19 @@ def test_a_model_and_an_address_with_v1_are_taken_as_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "timeout_s", "said"),
     [
-        ("cut", "ended without [DONE]"),
-        ("close", "IncompleteRead"),
-        ("reset", "ConnectionResetError"),
-        ("error", "got 500"),
-        ("html", "got 200 text/html"),
-        ("hang", "no whole answer within 1 s"),
+        ("cut", 30, "ended without [DONE]"),
+        ("close", 30, "IncompleteRead"),
+        ("reset", 30, "ConnectionResetError"),
+        ("error", 30, "got 500"),
+        ("html", 30, "got 200 text/html"),
+        ("hang", 1, "no whole answer within 1 s"),
     ],
 )
-def test_an_answer_that_is_not_whole_fails_and_says_why(fault: str, said: str) -> None:
+def test_an_answer_that_is_not_whole_fails_and_says_why(fault: str, timeout_s: float, said: str) -> None:
     with simulated("--fault", fault) as url:
-        seen = chat_answers(url, model="m", timeout_s=1, max_tokens=16)
+        seen = chat_answers(url, model="m", timeout_s=timeout_s, max_tokens=16)
 
     assert seen["outcome"] == "fail"
     assert said in seen["error"]
@@ -133,7 +133,7 @@ def test_a_whole_stream_passes_though_its_connection_just_ends() -> None:
 
 def test_a_stream_that_trickles_does_not_outlast_the_deadline() -> None:
     def trickle(link: socket.socket) -> None:
-        for _ in range(40):
+        for _ in range(300):  # until the client leaves
             time.sleep(0.1)
             link.sendall(b"d")
 
@@ -143,7 +143,7 @@ def test_a_stream_that_trickles_does_not_outlast_the_deadline() -> None:
         took_s = time.monotonic() - began
 
     assert seen["error"] == "no whole answer within 0.5 s"
-    assert took_s < 2
+    assert took_s < 15  # half of what the server would have gone on
 
 
 def test_an_endpoint_that_refuses_fails() -> None:
