@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import gevent
@@ -14,7 +15,7 @@ import pytest
 
 from loadtests.plan import LoadPlan
 from loadtests.sending.dispatcher import Dispatcher, make_target
-from loadtests.sending.sessions import judge_chains
+from loadtests.sending.sessions import FAILED_PAUSE_S, judge_chains
 from loadtests.spec.workload import WorkloadSpec
 from loadtests.traffic.prompt_scale import find_scale
 from probes.finding import Finding
@@ -180,23 +181,25 @@ def test_a_failed_turn_ends_its_session_and_a_failing_closed_loop_does_not_hamme
         rows, t0_ns, _ = drive(sessions)
         closed = plan(url, tmp_path, arrivals={"kind": "closed", "users": 1})
         looped, _, _ = drive(closed)
+    pauses_ns = [later.t_intended_ns - earlier.t_end_ns for earlier, later in pairwise(looped)]  # type: ignore[operator]
 
     assert [(row.turn, row.error) for row in rows] == [(0, "http_5xx")] * 4
     assert judged(sessions, rows, t0_ns).outcome is Outcome.PASS
-    assert 5 <= len(looped) <= 10
+    assert 2 <= len(looped) <= 10
+    assert set(pauses_ns) == {round(FAILED_PAUSE_S * 1e9)}
 
 
 def test_a_share_of_the_clients_leaves_after_some_events_and_is_neither_good_nor_failed(
-    running: RunningEndpoint, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    wanted = plan(
-        running.url,
-        tmp_path,
-        arrivals={"kind": "constant", "rate_per_s": 40},
-        hang_ups={"share": 0.5, "after_events": 3},
-    )
-
-    rows, _, dispatcher = drive(wanted)
+    with endpoint("--decode-step-ms", "150", "--slots", "64") as slow:  # no event comes with the next five
+        wanted = plan(
+            slow.url,
+            tmp_path,
+            arrivals={"kind": "constant", "rate_per_s": 40},
+            hang_ups={"share": 0.5, "after_events": 3},
+        )
+        rows, _, dispatcher = drive(wanted)
     left = [row for row in rows if row.is_hung_up]
     finding = judge_errors(rows, slos=(), subject="endpoint:x")
     goodput = judge_slo(Slo(name="g", metric="goodput", objective=0.5), rows)
@@ -226,21 +229,27 @@ def test_who_leaves_before_any_content_came_was_not_served(tmp_path: Path) -> No
         rows, _, _ = drive(wanted)
 
     assert [row.error for row in rows] == ["gave_up"] * 5
-    assert all(150 < (row.t_end_ns - row.t_sent_ns) / 1e6 < 900 for row in rows)  # type: ignore[operator]
+    # Not by timeout_s, which is 10 s.
+    assert all(150 < (row.t_end_ns - row.t_sent_ns) / 1e6 < 5000 for row in rows)  # type: ignore[operator]
     assert judge_errors(rows, slos=(), subject="endpoint:x").outcome is Outcome.FAIL
 
 
 def test_a_server_that_stalls_for_three_seconds_shows_in_every_request_that_was_due_meanwhile(
     tmp_path: Path,
 ) -> None:
-    stalled_from_s = time.monotonic() + 0.5
+    came_s: list[float] = []  # the stall begins half a second after the first request
+    answered_ns: dict[int, tuple[int, int]] = {}  # by index: no sooner and no later than
 
     def behave(connection: socket.socket) -> None:
-        while read_request(connection) is not None:
-            since_s = time.monotonic() - stalled_from_s
+        while (body := read_request(connection)) is not None:
+            now_s = time.monotonic()
+            came_s.append(now_s)
+            since_s = now_s - came_s[0] - 0.5
             if 0 <= since_s < 3:
                 time.sleep(3 - since_s)
+            begun_ns = time.time_ns()
             connection.sendall(HEAD % len(ANSWER) + ANSWER)
+            answered_ns[int(body.partition(b"[4-")[2].partition(b"]")[0])] = begun_ns, time.time_ns()
 
     with raw_server(behave) as port:
         wanted = plan(
@@ -255,8 +264,12 @@ def test_a_server_that_stalls_for_three_seconds_shows_in_every_request_that_was_
     assert len(rows) == 80
     assert {row.error for row in rows} == {None}
     # 60 requests were due in the stall and waited 3 s to 0 s: half of them more than 1.5 s.
-    assert 2600 < max(waits) < 3600
-    assert 24 <= sum(wait > 1500 for wait in waits) <= 36
+    assert max(waits) > 2600
+    assert sum(wait > 1500 for wait in waits) >= 24
+    # And none is said to have waited for anything but its answer.
+    for row, wait_ms in zip(rows, waits, strict=True):
+        soonest_ms, latest_ms = ((at_ns - row.t_intended_ns) / 1e6 for at_ns in answered_ns[row.index])
+        assert soonest_ms <= wait_ms <= latest_ms + 50
     assert sorted(late_ms(row) for row in rows)[40] < 20
 
 
