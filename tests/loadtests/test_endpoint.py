@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -9,11 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from loadtests.rules.grading import grade
 from loadtests.traffic.tasks import KINDS, make_task
+from probes.child import wait_until
 from tests.loadtests.endpoints import ask, endpoint
 
 MESSAGES = [{"role": "user", "content": "What is 20 + 22 = ?"}]
@@ -76,11 +79,9 @@ def test_a_completion_of_one_text_says_what_the_chat_says_in_the_shapes_of_its_o
 
 
 def test_health_is_503_until_the_model_is_loaded_and_so_are_completions() -> None:
-    with endpoint("--start-delay-s", "1") as running:
+    with endpoint("--start-delay-s", "3") as running:
         early = [ask(running.port, method="GET", path="/health")[0], ask(running.port, messages=MESSAGES)[0]]
-        deadline = time.monotonic() + 10
-        while ask(running.port, method="GET", path="/health")[0] != 200 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert wait_until(lambda: ask(running.port, method="GET", path="/health")[0] == 200, timeout_s=20)
         late = ask(running.port, messages=MESSAGES, max_tokens=1)[0]
 
     assert early == [503, 503]
@@ -125,13 +126,21 @@ def test_a_connection_carries_several_requests_and_garbage_is_answered_with_400(
     assert answer.startswith(b"HTTP/1.1 400")
 
 
+@contextlib.contextmanager
+def streaming(port: int, *, tokens: int) -> Iterator[None]:
+    """Hold a slot: an answer is under way, and its client goes away at the end of the block."""
+    body = json.dumps({"messages": MESSAGES, "max_tokens": tokens, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as link:
+        link.sendall(head.encode() + body)
+        assert link.recv(100)
+        yield
+
+
 def test_a_full_queue_is_429_with_retry_after() -> None:
-    with endpoint("--slots", "1", "--queue-max", "0", "--decode-step-ms", "200") as running:
-        first = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
-        first.request("POST", "/v1/chat/completions", json.dumps({"messages": MESSAGES, "max_tokens": 20}))
-        time.sleep(0.3)
+    one_slot = ("--slots", "1", "--queue-max", "0", "--decode-step-ms", "200")
+    with endpoint(*one_slot) as running, streaming(running.port, tokens=9999):
         status, fields, _ = ask(running.port, messages=MESSAGES)
-        first.close()
 
     assert (status, fields["Retry-After"]) == (429, "1")
 
@@ -141,11 +150,7 @@ def test_health_of_generation_waits_for_a_token_and_is_well_while_the_queue_is_f
         began = time.monotonic()
         idle = ask(running.port, method="GET", path="/health_generate")[0]
         took_s = time.monotonic() - began
-        with socket.create_connection(("127.0.0.1", running.port)) as busy:
-            body = json.dumps({"messages": MESSAGES, "max_tokens": 50, "stream": True}).encode()
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
-            busy.sendall(head.encode() + body)
-            busy.recv(100)
+        with streaming(running.port, tokens=9999):
             full = ask(running.port, messages=MESSAGES, max_tokens=1)[0]
             alive = ask(running.port, method="GET", path="/health_generate")[0]
 
@@ -155,13 +160,10 @@ def test_health_of_generation_waits_for_a_token_and_is_well_while_the_queue_is_f
 
 def test_a_client_that_goes_away_frees_its_slot() -> None:
     with endpoint("--slots", "1", "--queue-max", "0", "--decode-step-ms", "10") as running:
-        gone = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
-        gone.request("POST", "/v1/chat/completions", json.dumps({"messages": MESSAGES, "max_tokens": 9999}))
-        time.sleep(0.1)
-        gone.close()
-        time.sleep(0.2)
+        with streaming(running.port, tokens=9999):  # for 100 s, if nobody went away
+            assert ask(running.port, messages=MESSAGES, max_tokens=1)[0] == 429
 
-        assert ask(running.port, messages=MESSAGES, max_tokens=1)[0] == 200
+        assert wait_until(lambda: ask(running.port, messages=MESSAGES, max_tokens=1)[0] == 200, timeout_s=20)
 
 
 @pytest.mark.parametrize("kind", ["cut", "close", "reset", "hang"])
@@ -171,10 +173,12 @@ def test_a_spoiled_stream_begins_well_and_has_no_done(kind: str) -> None:
     received, end = b"", ""
     with (
         endpoint("--fault", kind, "--decode-step-ms", "2") as running,
-        socket.create_connection(("127.0.0.1", running.port), timeout=0.5) as raw,
+        socket.create_connection(("127.0.0.1", running.port), timeout=20) as raw,
     ):
         raw.sendall(head + body)
         while not end:
+            if received.endswith(b"0\r\n\r\n") or (kind == "hang" and received.count(b'"content":"') >= 2):
+                raw.settimeout(0.5)  # nothing more has to come
             try:
                 piece = raw.recv(65536)
                 received, end = received + piece, "" if piece else "closed"

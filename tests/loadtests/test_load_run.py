@@ -54,8 +54,9 @@ class Started:
     def has(self, kind: str) -> bool:
         return any(event.kind == kind for event in self.events())
 
-    def has_rows(self) -> bool:
-        return any(read_ndjson(self.path / "requests" / "worker-0.ndjson"))
+    def has_rows(self, replica: str | None = None) -> bool:
+        rows = read_ndjson(self.path / "requests" / "worker-0.ndjson")
+        return any(replica in (None, row["replica"]) for row in rows)
 
     def locust_pid(self) -> int:
         """Return the load process: the child whose command line names the locustfile."""

@@ -88,15 +88,17 @@ def test_a_killed_endpoint_is_failed_over_and_taken_back_once_it_answers(tmp_pat
             tmp_path,
             f"{{name: eu, url: 'http://127.0.0.1:{port}', weight: 2, may_disappear: true}}",
             f"{{name: us, url: '{other.url}'}}",
-            duration=5,
+            duration=60,
             more=more,
         )
         started = start(workload, tmp_path / "run")
         assert wait_until(lambda: started.path.exists() and started.has_rows(), timeout_s=20)
         os.killpg(first.pid, signal.SIGKILL)
-        assert wait_until(lambda: started.has("endpoint.lost"), timeout_s=5)
+        assert wait_until(lambda: started.has("endpoint.lost"), timeout_s=20)
         time.sleep(0.5)
         stack.enter_context(at(port, "a-again"))
+        assert wait_until(lambda: started.has_rows("a-again"), timeout_s=20)
+        started.process.send_signal(signal.SIGUSR1)  # nothing new is sent
         assert started.wait() in (0, 3)
 
     judged = load_run(tmp_path / "run")
@@ -105,7 +107,8 @@ def test_a_killed_endpoint_is_failed_over_and_taken_back_once_it_answers(tmp_pat
     (lost,), (back,) = judged.events_of("endpoint.lost"), judged.events_of("endpoint.back")
     assert len(lost.data["failed_in_a_row"]) == 3
     assert {(row.endpoint_planned, row.endpoint_name, row.error) for row in moved} == {("eu", "us", None)}
-    assert all(lost.t_ns - 1e8 <= (row.t_sent_ns or 0) <= back.t_ns + 1e8 for row in moved)
+    lost_ns, back_ns = lost.data["at_ns"], back.data["at_ns"]
+    assert all(lost_ns - 1e8 <= (row.t_sent_ns or 0) <= back_ns + 1e8 for row in moved)
     assert any(row.replica == "a-again" for row in rows)
     assert Counter(row.index for row in rows) == Counter(range(len(rows)))  # nothing is sent twice
     assert not_passed(judged) <= OF_A_BUSY_MACHINE
@@ -254,7 +257,7 @@ def test_without_fail_over_each_keeps_its_part_and_a_hanging_one_drops_nothing_o
     tmp_path: Path,
 ) -> None:
     with endpoint(*FAST, "--fault", "hang") as hanging, endpoint(*FAST) as well:
-        plan = plan_for(tmp_path, hanging.url, well.url, in_flight_max=10, endpoint={"timeout_s": 2})
+        plan = plan_for(tmp_path, hanging.url, well.url, in_flight_max=20, endpoint={"timeout_s": 3})
         rows, told, _ = drive(plan)
 
     errors = {name: Counter(row.error for row in rows if row.endpoint_name == name) for name in "ab"}
@@ -262,7 +265,7 @@ def test_without_fail_over_each_keeps_its_part_and_a_hanging_one_drops_nothing_o
     assert {row.endpoint_planned == row.endpoint_name for row in rows} == {True}
     assert errors["b"].keys() == {None}
     assert errors["a"].keys() == {"dropped", "timeout"}
-    assert errors["a"]["timeout"] == 10
+    assert errors["a"]["timeout"] == 20
 
 
 def test_a_moved_request_asks_for_the_model_by_its_name_there(tmp_path: Path) -> None:
@@ -296,7 +299,7 @@ def _spent_on_a_question(plan: LoadPlan, *, tokens_max: int) -> tuple[int | None
     spending, polls = Spending(Budget(tokens=tokens_max)), PollClock()
     connections = Connections(make_targets(plan)[1], polls)
     asking = gevent.spawn(ask_until, lambda _: True, plan, 1, connections, worker=0, spending=spending)
-    asking.join(0.7)
+    asking.join(0.7 if tokens_max < 100 else 20)  # who may ask ends with the answer
     asked = asking.value
     asking.kill()
     connections.close()
