@@ -175,11 +175,15 @@ def test_a_name_full_of_brackets_and_bytes_does_not_hide_a_process(tmp_path: Pat
     child.wait(timeout=10)
 
 
-@pytest.mark.parametrize(("holds_after", "held"), [(0, True), (3, True), (10_000, False)])
-def test_waiting_ends_with_the_condition_or_the_deadline(holds_after: int, held: bool) -> None:
+@pytest.mark.parametrize(
+    ("holds_after", "timeout_s", "held"), [(0, 0.0, True), (3, 60.0, True), (10_000, 0.2, False)]
+)
+def test_waiting_ends_with_the_condition_or_the_deadline(
+    holds_after: int, timeout_s: float, held: bool
+) -> None:
     asked = iter(range(20_000))
 
-    assert wait_until(lambda: next(asked) >= holds_after, timeout_s=0.2, interval_s=0.01) is held
+    assert wait_until(lambda: next(asked) >= holds_after, timeout_s=timeout_s, interval_s=0.01) is held
 
 
 def test_waiting_is_bounded_even_if_nothing_ever_happens() -> None:
