@@ -1,4 +1,4 @@
-"""An API server by a script: each call gets the next answer of its method; asked through the real client."""
+"""An API server by a script: each call gets the next answer of its kind; asked through the real client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Answer:
 
 
 class AnsweringApi(ThreadingHTTPServer):
-    """Gives the last answer of a method for good, once it is the only one that is left."""
+    """Answers by ``GET /path``, else by ``GET``; the last answer of a kind holds for good."""
 
     daemon_threads = True
 
@@ -35,9 +35,9 @@ class AnsweringApi(ThreadingHTTPServer):
         self.connections = 0
         self.is_over = threading.Event()
 
-    def next(self, method: str) -> Answer:
+    def next(self, method: str, path: str) -> Answer:
         """Return the answer whose turn it is."""
-        left = self.answers[method]
+        left = self.answers.get(f"{method} {path.partition('?')[0]}") or self.answers[method]
         return left.pop(0) if len(left) > 1 else left[0]
 
 
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.asked.append((self.command, self.path, json.loads(sent or b"{}")))
-        answer = self.server.next(self.command)
+        answer = self.server.next(self.command, self.path)
         body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         self.send_response(answer.status)
         self.send_header("Content-Length", str(len(body)))
@@ -73,8 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def answering(folder: Path, **answers: list[Answer]) -> Iterator[tuple[AnsweringApi, KubeClient]]:
-    """Serve it, and yield it with a client that knows it by a kubeconfig; answers by method."""
+def answering(folder: Path, answers: dict[str, list[Answer]]) -> Iterator[tuple[AnsweringApi, KubeClient]]:
+    """Serve it, and yield it with a client that knows it by a kubeconfig."""
     with AnsweringApi(answers) as api:
         serving = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.05})
         serving.start()

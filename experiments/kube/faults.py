@@ -11,6 +11,7 @@ from experiments.kube.client import KubeClient, connect_to
 from experiments.kube.cluster import cluster_from_json
 from experiments.kube.deadman.arming import arm_in_cluster, undo_in_cluster
 from experiments.kube.deadman.mirror import Place, place_of
+from experiments.kube.pods.drainable import why_not_drained
 from experiments.kube.pods.evict import evict
 from experiments.kube.pods.pod import is_leaving, is_mirror, is_of_daemon, name_of, uid_of, waits_for
 from experiments.kube.pods.workloads import count, path_of, pods_of, say_whole, see_whole, title_of
@@ -214,16 +215,33 @@ def recheck_node(captured: JsonObject) -> None:
 
 
 def drain(captured: JsonObject) -> None:
-    """Cordon the nodes, then evict what is on them but the pods of DaemonSets."""
+    """Cordon the nodes, then evict what is on them but the pods of DaemonSets.
+
+    Raises:
+        TargetError: a pod that may not be evicted has come since they were looked at, or one is not let go.
+    """
     make_changes(captured)
     client, arguments = client_of(captured), captured["arguments"]
     spaces = captured["cluster"]["namespaces"]
     moving = []
     for victim in captured["victims"]:
         _, pods = check_node(client, str(victim["name"]), spaces)  # nothing new comes from now on
-        moving += [pod["metadata"] for pod in pods if not is_of_daemon(pod) and not is_mirror(pod)]
-    evicting = evict(client, moving, grace_s=arguments["grace_s"], within_s=float(arguments["within_s"]))
+        moving += [pod for pod in pods if not is_of_daemon(pod) and not is_mirror(pod)]
+    check_drainable(moving, may_lose_data=bool(arguments["delete_emptydir_data"]))
+    rows = [pod["metadata"] for pod in moving]
+    evicting = evict(client, rows, grace_s=arguments["grace_s"], within_s=float(arguments["within_s"]))
     captured["refused"] = evicting.refused
+
+
+def check_drainable(pods: Sequence[JsonObject], *, may_lose_data: bool) -> None:
+    """See that each may be evicted: those that came after the plan was made too.
+
+    Raises:
+        TargetError: one may not be.
+    """
+    reasons = [why for pod in pods if (why := why_not_drained(pod, may_lose_data=may_lose_data))]
+    if reasons:
+        raise TargetError(f"came since the plan was made: {'; '.join(reasons)}; nothing is evicted")
 
 
 def verify_drained(captured: JsonObject) -> Verification:

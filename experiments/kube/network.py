@@ -16,6 +16,7 @@ from experiments.kube.faults import (
     client_of,
     make_changes,
     recheck_pods,
+    see_changes,
     subject_of,
     undo_changes,
 )
@@ -136,7 +137,13 @@ def recheck_partition(captured: JsonObject) -> None:
 
 
 def verify_partition(captured: JsonObject) -> Verification:
-    """See that none of the pods answers any more: many networks take a policy and do nothing."""
+    """See that none of the pods answers any more: many networks take a policy and do nothing.
+
+    One that is gone, and an API that is silent itself, do not answer either: neither is a partition.
+
+    Raises:
+        TargetError: the API does not answer.
+    """
     client, port = client_of(captured), int(captured["arguments"]["port"])
 
     def answering() -> list[str]:
@@ -150,7 +157,10 @@ def verify_partition(captured: JsonObject) -> Verification:
             f"{', '.join(left)}: still answer {TAKES_S:g} s after the policy was made: does this cluster's "
             "network enforce policies, also for what the API server sends?"
         )
-    return Verification(is_verified=not left, observed=said)
+    steps = [step for step in map(step_from_json, captured["undo_steps"]) if step.made is None]
+    labelled = see_changes(steps, ClientApi(client=client))
+    why = "" if labelled.is_verified else f"; {labelled.observed}"
+    return Verification(is_verified=not left and labelled.is_verified, observed=f"{said}{why}")
 
 
 def capture_dns(aim: Aim, client: KubeClient, identity: Identity, name: str, namespace: str) -> JsonObject:
@@ -168,6 +178,8 @@ def capture_dns(aim: Aim, client: KubeClient, identity: Identity, name: str, nam
     pods = [pod for pod in pods_of(dns, rows) if is_ready(pod)]
     if not pods or len(pods) < dns["wanted"]:
         raise FaultRefused(f"deployment {namespace}/{name}: {len(pods)} of {dns['wanted']} are ready now")
+    if not client.may("patch", "deployments", group="apps", namespace=namespace, name=name):
+        raise FaultRefused(f"RBAC of the cluster does not let us patch deployment {name} in {namespace}")
     step = make_step(
         found,
         subject=f"deployment/{namespace}/{name}",

@@ -6,11 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from experiments.kube.choosing.allowed import read_or_none
 from experiments.kube.client import ApiRefused, KubeClient
+from experiments.kube.pods.pod import is_leaving, uid_of
 from probes.errors import TargetError
 from probes.json_types import JsonObject
 
-_TOO_MANY, _GONE, _OTHER = 429, 404, 409
+_BUDGET, _GONE, _CONFLICT = 429, 404, 409
+_LATER = (_BUDGET, _CONFLICT, 503, 504)  # the others: it could not note in the budget that a pod goes
 _AGAIN_S = 1.0  # where the API does not say how long to wait
 _AGAIN_S_MAX = 5.0
 
@@ -19,8 +22,9 @@ _AGAIN_S_MAX = 5.0
 class Evicting:
     """How the evictions went so far."""
 
+    asked: int = 0  # in vain, whoever said no
     refused: dict[str, int] = field(default_factory=dict)  # by pod: how often a budget said no
-    why: dict[str, str] = field(default_factory=dict)  # what it said last
+    why: dict[str, str] = field(default_factory=dict)  # what was said last
 
 
 def evict(
@@ -44,8 +48,7 @@ def evict(
             break
         if time.monotonic() + wait_s > deadline:
             said = "; ".join(f"{name}: {seen.why[name]}" for name in map(_name, left))
-            tries = sum(seen.refused.values())
-            raise TargetError(f"not let go within {within_s:g} s, asked {tries} times: {said}")
+            raise TargetError(f"not let go within {within_s:g} s, asked {seen.asked} times: {said}")
         time.sleep(wait_s)
     return seen
 
@@ -69,13 +72,21 @@ def _evict_one(client: KubeClient, pod: JsonObject, grace_s: int | None, seen: E
     try:
         client.ask("POST", path, body=body)
     except ApiRefused as error:
-        if error.status in (_GONE, _OTHER):
+        if error.status == _GONE or (error.status == _CONFLICT and not _is_there(client, pod)):
             return None  # it went by itself, and another one by its name is not ours
-        if error.status != _TOO_MANY:
+        if error.status not in _LATER:
             raise
         name = _name(pod)
-        seen.refused[name] = seen.refused.get(name, 0) + 1
+        seen.asked += 1
+        if error.status == _BUDGET:
+            seen.refused[name] = seen.refused.get(name, 0) + 1
         causes = (error.said.get("details") or {}).get("causes") or []
         seen.why[name] = "; ".join(str(c.get("message")) for c in causes) or str(error.said.get("message"))
         return min(max(error.retry_after_s or _AGAIN_S, _AGAIN_S), _AGAIN_S_MAX)
     return None
+
+
+def _is_there(client: KubeClient, pod: JsonObject) -> bool:
+    """Say whether this very pod stays: evictions that contend for one budget are told of a conflict as well."""
+    found = read_or_none(client, f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}")
+    return found is not None and uid_of(found) == pod["uid"] and not is_leaving(found)

@@ -96,7 +96,7 @@ def _listed(kind: str) -> Answer:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[KubeClient]:
-    with answering(tmp_path, GET=[_listed("nodes"), _listed("pods")]) as (_, client):
+    with answering(tmp_path, {"GET": [_listed("nodes"), _listed("pods")]}) as (_, client):
         yield client
 
 
@@ -136,7 +136,7 @@ def test_a_cluster_that_does_not_say_permits_nothing_and_one_line_tells_why(
     tmp_path: Path, answer: Answer, why: str
 ) -> None:
     with (
-        answering(tmp_path, GET=[answer]) as (api, client),
+        answering(tmp_path, {"GET": [answer]}) as (api, client),
         pytest.raises(TargetError, match=rf"^cluster c at http://\S+: [^\n]*{why}[^\n]*$"),
     ):
         ask_kubernetes(["a"], client)

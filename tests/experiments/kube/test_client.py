@@ -61,7 +61,7 @@ def test_a_context_that_is_not_there_says_how_to_list_those_that_are(tmp_path: P
 )
 def test_what_is_no_api_at_all_is_told_of_in_one_line(tmp_path: Path, answer: Answer) -> None:
     with (
-        answering(tmp_path, GET=[answer]) as (_, client),
+        answering(tmp_path, {"GET": [answer]}) as (_, client),
         pytest.raises(
             TargetError, match=r"^cluster c at http://\S+: what answers GET \S+ is no Kubernetes API"
         ),
@@ -71,7 +71,7 @@ def test_what_is_no_api_at_all_is_told_of_in_one_line(tmp_path: Path, answer: An
 
 def test_a_list_without_a_version_is_none_of_an_api(tmp_path: Path) -> None:
     with (
-        answering(tmp_path, GET=[Answer(body={"ok": True})]) as (_, client),
+        answering(tmp_path, {"GET": [Answer(body={"ok": True})]}) as (_, client),
         pytest.raises(TargetError, match=r"is no Kubernetes API: '\{\"ok\": true\}'"),
     ):
         client.listed("/api/v1/nodes")
@@ -79,7 +79,7 @@ def test_a_list_without_a_version_is_none_of_an_api(tmp_path: Path) -> None:
 
 def test_an_api_that_sends_us_elsewhere_has_refused(tmp_path: Path) -> None:
     with (
-        answering(tmp_path, GET=[Answer(status=302, body=b"<a>Found</a>")]) as (_, client),
+        answering(tmp_path, {"GET": [Answer(status=302, body=b"<a>Found</a>")]}) as (_, client),
         pytest.raises(ApiRefused, match=r"GET \S+: <a>Found</a> \(302\)"),
     ):
         client.identity()
@@ -87,14 +87,14 @@ def test_an_api_that_sends_us_elsewhere_has_refused(tmp_path: Path) -> None:
 
 def test_an_answer_that_comes_byte_by_byte_has_to_be_there_in_time_too(tmp_path: Path) -> None:
     with (
-        answering(tmp_path, GET=[Answer(body=b" " * 100_000, gap_s=0.1)]) as (_, client),
+        answering(tmp_path, {"GET": [Answer(body=b" " * 100_000, gap_s=0.1)]}) as (_, client),
         pytest.raises(TargetError, match=r"no answer to GET /slow: \d+ bytes came in 1 s, and not all"),
     ):
         client.ask("GET", "/slow", within_s=1.0)
 
 
 def test_one_connection_serves_call_after_call(tmp_path: Path) -> None:
-    with answering(tmp_path, GET=[Answer(body={"a": 1})]) as (api, client):
+    with answering(tmp_path, {"GET": [Answer(body={"a": 1})]}) as (api, client):
         seen = [client.ask("GET", "/") for _ in range(5)]
 
     assert seen == [{"a": 1}] * 5

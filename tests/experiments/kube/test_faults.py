@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from experiments.kube.faults import see_changes
+import pytest
+
+from experiments.kube.faults import check_drainable, see_changes
 from experiments.kube.undoing.steps import UndoStep, make_change, make_step
+from probes.errors import TargetError
 from tests.experiments.kube.fake_api import FakeApi, node
+from tests.experiments.kube.objects import pod
 
 NAMES = ("node-1", "node-2")
 
@@ -45,3 +49,15 @@ def test_changes_are_there_only_where_all_are() -> None:
     assert whole.is_verified
     assert not parted.is_verified
     assert parted.observed.endswith("node/node-2: is not as we set it")
+
+
+def test_a_pod_that_came_after_the_plan_and_may_not_go_stops_the_drain() -> None:
+    scratch = pod("late", volumes=({"name": "scratch", "emptyDir": {}},))
+    bare = pod("bare", owner=None)
+
+    check_drainable([pod("chat-1"), scratch], may_lose_data=True)
+
+    with pytest.raises(TargetError, match="since the plan was made: inference/late would lose its emptyDir"):
+        check_drainable([pod("chat-1"), scratch], may_lose_data=False)
+    with pytest.raises(TargetError, match=r"inference/bare has no controller.*nothing is evicted"):
+        check_drainable([bare], may_lose_data=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
+
+from experiments.kube.cluster import Cluster
 from experiments.kube.deadman.mirror import MirrorEntry, undo_entry
-from experiments.kube.network import PARTITION_LABEL, label_steps, policy_steps
+from experiments.kube.network import PARTITION_LABEL, label_steps, policy_steps, verify_partition
 from experiments.kube.undoing.marks import new_mark
 from experiments.kube.undoing.steps import carry_out, make_change, step_from_json
+from tests.answering_api import Answer, answering
 from tests.experiments.kube.fake_api import FakeApi
 from tests.experiments.kube.objects import pod
 
@@ -96,3 +101,36 @@ def test_a_policy_is_owned_by_the_pods_of_its_namespace_that_it_is_about() -> No
 
     assert [each["name"] for each in first["metadata"]["ownerReferences"]] == ["a", "c"]
     assert [each["name"] for each in second["metadata"]["ownerReferences"]] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("now", "is_verified"),
+    [("as labelled", True), ("another one", False), ("gone", False), ("without the label", False)],
+)
+def test_a_pod_that_is_gone_or_not_labelled_is_not_one_that_is_cut_off(
+    tmp_path: Path, now: str, is_verified: bool
+) -> None:
+    row = pod("a")
+    (step,) = label_steps([row], new_mark(RUN))
+    labelled = row | {"metadata": row["metadata"] | {"annotations": {}, "resourceVersion": "1"}}
+    api = FakeApi({step.path: labelled})
+    if now != "without the label":
+        make_change(step, api)
+    found = api.objects[step.path]
+    if now == "another one":
+        found["metadata"]["uid"] = "uid-of-another"
+    answers = {
+        "GET /api/v1/namespaces/kube-system": [Answer(body={"metadata": {"uid": "c-1"}})],
+        f"GET {step.path}": [Answer(status=404) if now == "gone" else Answer(body=found)],
+        "GET": [Answer(status=503, body={"kind": "Status", "message": "no route to host"})],
+    }
+
+    with answering(tmp_path, answers):
+        cluster = Cluster(namespaces=("inference",), kubeconfig=str(tmp_path / "kubeconfig"))
+        seen = verify_partition(
+            {"cluster": cluster.to_json(), "identity": {"uid": "c-1"}, "arguments": {"port": 8000}}
+            | {"hit_pods": [row["metadata"]], "victims": [{"name": "inference/a"}]}
+            | {"undo_steps": [step.to_json()]}
+        )
+
+    assert seen.is_verified is is_verified
