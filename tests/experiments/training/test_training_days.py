@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
 from reports.run import Run, load_run
-from tests.experiments.training.jobs import running_job
+from tests.experiments.training.jobs import PLAN, running_job
 
 pytestmark = pytest.mark.timeout(300)  # each process of a job imports torch first
 
@@ -41,7 +42,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def job(out: Path) -> Iterator[Job]:
     """A job as `lab train up` leaves it under the folder of the runs."""
-    with running_job(out / FOLDER_NAME) as running:
+    # Storage that is cut between two ranks' questions has one wait for the other: longer than it is cut.
+    clocks = replace(PLAN.clocks, collective_timeout_s=30.0)
+    with running_job(out / FOLDER_NAME, replace(PLAN, clocks=clocks)) as running:
         allow(running.folder)
         assert wait_until(lambda: (last_row(running.folder, 0) or {"step": 0})["step"] >= 30, timeout_s=30)
         yield running
