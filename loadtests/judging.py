@@ -23,6 +23,7 @@ from loadtests.rules.endpoint_judging import (
     read_outages,
 )
 from loadtests.rules.outages import Outage
+from loadtests.rules.prefix_cache import judge_prefix_cache
 from loadtests.rules.regression import judge_baseline
 from loadtests.sending.guards import judge_guards
 from loadtests.sending.sessions import judge_chains
@@ -93,6 +94,7 @@ def judge_run(run: Run) -> list[Finding]:
         judge_client_lag(requests, _figures(run), subject=client),
         _judge_calibration(run, workload, requests),
         *judge_prompt_size(run),
+        *judge_prefix_cache(run, workload, requests),
         *_judge_replicas(run, workload, subject=subject),
         judge_controls(run.events_of(plans.READY)),
         *judge_server_metrics(run),
