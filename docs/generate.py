@@ -120,6 +120,11 @@ def _schema_default(found: dict[str, Any]) -> str:
 BOUNDS = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
 
 
+def exact(bound: float) -> str:
+    """Return a bound with all its digits: one that is rounded would refuse what the page allows."""
+    return f"{int(bound):,}" if bound == int(bound) else f"{bound!r}"
+
+
 def _kind(found: dict[str, Any]) -> str:
     """Say in words what a value may be."""
     if "$ref" in found:
@@ -130,7 +135,7 @@ def _kind(found: dict[str, Any]) -> str:
             return " or ".join(_kind(one) for one in found[word] if one.get("type") != "null")
     if "const" in found or "enum" in found:
         return ", ".join(code(one) for one in found.get("enum", [found.get("const")]))
-    bounds = " ".join(f"{sign} {found[word]:g}" for word, sign in BOUNDS.items() if word in found)
+    bounds = " ".join(f"{sign} {exact(found[word])}" for word, sign in BOUNDS.items() if word in found)
     kind = found.get("type", "anything")
     if kind == "array":
         kind = f"list of {_kind(found.get('items', {}))}"

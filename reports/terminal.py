@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,7 @@ def _result(run: Run, *, is_tty: bool) -> Iterator[Text]:
     full = DECIDING_MAX if sheet.fleet is None else SUSPECTS_FULL_MAX
     for finding in decided[:full]:
         yield Text()
-        yield from _deciding(finding)
+        yield from _deciding(finding, is_tty=is_tty)
     brief = decided[full : full + SUSPECTS_BRIEF_MAX] if sheet.fleet is not None else []
     yield from _suspects(brief, is_tty=is_tty)
     if len(decided) > full + len(brief):
@@ -151,8 +152,16 @@ def _moments(sheet: Sheet) -> Iterator[Text]:
     yield Text(" → ".join(parts), style="bold")
 
 
-def _deciding(finding: Finding) -> Iterator[Text]:
+def _deciding(finding: Finding, *, is_tty: bool) -> Iterator[Text]:
+    """Yield what was observed and expected, and what to do; on a terminal wrapped below its own beginning."""
     from rich.text import Text
+
+    def row(name: str, text: str, style: str = "") -> Text:
+        line = f"  {name:<8}  {one_line(text, 600)}"
+        if is_tty:
+            columns = max(40, shutil.get_terminal_size().columns)
+            line = textwrap.fill(line, columns, subsequent_indent=" " * 12, break_on_hyphens=False)
+        return Text(line, style=style)
 
     colour = _COLOURS[finding.outcome]
     yield Text.assemble(
@@ -160,12 +169,12 @@ def _deciding(finding: Finding) -> Iterator[Text]:
         (f"{one_line(finding.rule)} ", "bold"),
         (one_line(finding.subject), "dim"),
     )
-    yield Text(f"  observed  {one_line(finding.observed, 600)}")
-    yield Text(f"  expected  {one_line(finding.expected, 600)}")
+    yield row("observed", finding.observed)
+    yield row("expected", finding.expected)
     if finding.evidence.get("explains"):
-        yield Text(f"  explains  {one_line(', '.join(map(str, finding.evidence['explains'])), 600)}")
+        yield row("explains", ", ".join(map(str, finding.evidence["explains"])))
     if finding.next_step:
-        yield Text(f"  next      {one_line(finding.next_step, 600)}", style="bold")
+        yield row("next", finding.next_step, "bold")
 
 
 def _suspects(findings: Sequence[Finding], *, is_tty: bool) -> Iterator[Text]:

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import typer.main
 
@@ -95,12 +96,24 @@ def test_every_exit_code_is_in_the_reference_and_the_readme() -> None:
         assert re.search(rf"^\| {code} \|", readme, re.MULTILINE)
 
 
-def test_the_generated_blocks_of_the_reference_are_what_the_code_says() -> None:
+def generator() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
+    return generate
+
+
+def test_the_bounds_of_a_file_are_told_with_all_their_digits() -> None:
+    page = generator().schema_page("plan")
+
+    assert "integer ≥ 1,048,576 ≤ 68,719,476,736" in page
+    assert not re.search(r"[≥≤<>] [0-9.]+e[+-]", page)
+
+
+def test_the_generated_blocks_of_the_reference_are_what_the_code_says() -> None:
+    generate = generator()
 
     assert generate.with_blocks(REFERENCE) == REFERENCE, "run: python docs/generate.py"
 

@@ -119,7 +119,7 @@ def _judge_digest(
         count = max(int(result["dissents"]), dissents[device])
         observed = f"{count} of {result['digests']} digests differ from the first"
         return _digest_finding(device, Outcome.FAIL, observed, evidence)
-    every = f"{result['digests']} digests (every {result['digest_every']}th product) agree"
+    every = f"{result['digests']} digests (one in {result['digest_every']} products) agree"
     if not siblings:
         return _digest_finding(device, Outcome.PASS, f"{every}; no sibling to compare with", evidence)
     own = str(result["digest"])

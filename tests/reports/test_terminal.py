@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from probes.finding import finding_to_json
 from probes.outcome import Outcome
 from reports.run import Run
@@ -95,6 +97,21 @@ def test_on_a_terminal_a_rule_is_one_line_cut_to_its_width_and_the_path_is_never
     [cut] = [line for line in lines if "a word" in line]
     assert "×3" in cut
     assert re.sub(r"\x1b\[[0-9;]*m", "", cut)[79:] == "…"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_on_a_terminal_what_decided_wraps_below_its_own_beginning(columns: int, tmp_path: Path) -> None:
+    words = "replace-it " * 30
+    run = judged(tmp_path, [finding("exact", "gpu:0", Outcome.FAIL, words, next_step=words, expected=words)])
+
+    text = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(run, columns=columns))
+    lines = text.partition("Follow-ups")[0].splitlines()
+
+    told = [line for line in lines if "replace-it" in line]
+    begins = {line[:12] for line in told}
+    assert begins == {"  observed  ", "  expected  ", "  next      ", " " * 12}
+    assert max(map(len, told)) <= columns
+    assert all(line[12:].startswith("replace-it") for line in told)
 
 
 def test_hostile_text_reaches_no_terminal_as_a_command(tmp_path: Path) -> None:

@@ -49,3 +49,9 @@ def test_where_an_error_was_seen_no_bound_is_stated() -> None:
 
     assert found.outcome is None
     assert "per_gpu_hour_max" not in found.evidence
+
+
+def test_what_a_few_seconds_exclude_is_written_out_and_not_as_a_power_of_ten() -> None:
+    found = judge_bound("GPU-1", [_load(6.2)], errors=[])
+
+    assert "fewer than 1,742 per GPU-hour at 95 %" in found.observed
