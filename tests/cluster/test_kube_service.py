@@ -15,6 +15,7 @@ import pytest
 import yaml
 from kubernetes import client
 
+from experiments.kube.actions import NO_SUCH_IMAGE
 from experiments.kube.choosing.aim import Aim, aiming_at
 from experiments.kube.client import connect
 from experiments.kube.cluster import ALLOWED_LABEL, ALLOWED_VALUE, Cluster
@@ -90,6 +91,16 @@ def test_the_lab_is_put_up_seen_and_removed_and_says_first_on_which_cluster(
     assert status.stdout.count(": serves, on ") == 3
     assert (down.returncode, gone.returncode) == (0, 3), down.stderr
     assert "no lab is there" in gone.stderr
+
+
+def test_a_lab_that_is_put_up_anew_from_what_does_not_start_is_not_up(place: tuple[str, ...]) -> None:
+    first = lab("up", *place, *IMAGE, "--yes", "--replicas", "1")
+
+    anew = lab("up", *place, "--image", NO_SUCH_IMAGE, "--yes", "--replicas", "1", "--ready-within-s", "30")
+    gone = lab("down", *place, "--yes")
+
+    assert (first.returncode, anew.returncode, gone.returncode) == (0, 3, 0), (first.stderr, anew.stderr)
+    assert "not all of them as asked for now: " in anew.stderr
 
 
 def test_a_namespace_of_somebody_else_is_neither_filled_nor_removed(

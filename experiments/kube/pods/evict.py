@@ -87,6 +87,6 @@ def _evict_one(client: KubeClient, pod: JsonObject, grace_s: int | None, seen: E
 
 
 def _is_there(client: KubeClient, pod: JsonObject) -> bool:
-    """Say whether this very pod stays: evictions that contend for one budget are told of a conflict as well."""
+    """Say whether this very pod stays: evictions that contend for one budget get a conflict as well."""
     found = read_or_none(client, f"/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}")
     return found is not None and uid_of(found) == pod["uid"] and not is_leaving(found)

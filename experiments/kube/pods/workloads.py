@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from experiments.kube.choosing.allowed import read_or_none
 from experiments.kube.client import KubeClient
 from experiments.kube.pods.pod import (
     container_ids_of,
@@ -68,16 +69,21 @@ def _owner_of(found: JsonObject) -> _Owner | None:
 
 
 def _read(client: KubeClient, owners: Sequence[_Owner]) -> dict[_Owner, JsonObject]:
-    """Return the objects of the kinds that we know; where many are of one kind, by a list of these."""
+    """Return the objects of the kinds that we know; where many are of one kind, by a list of these.
+
+    One that is gone while its pods still end, as of a job that was cleared away, is left out: nobody is to
+    bring its pods back. So is another one by its name.
+    """
     known = [owner for owner in owners if owner.kind in _PATHS]
     listed: dict[str, JsonObject] = {}
     for (kind, namespace), wanted in Counter((owner.kind, owner.namespace) for owner in known).items():
         if wanted > _MANY:
             listed |= {uid_of(row): row for row in client.listed(path_of(kind, namespace, "").rstrip("/"))}
-    return {
-        owner: listed.get(owner.uid) or client.ask("GET", path_of(owner.kind, owner.namespace, owner.name))
+    found = {
+        owner: listed.get(owner.uid) or read_or_none(client, path_of(owner.kind, owner.namespace, owner.name))
         for owner in known
     }
+    return {owner: row for owner, row in found.items() if row is not None and uid_of(row) == owner.uid}
 
 
 def _row(owner: _Owner, whole: JsonObject | None) -> JsonObject:

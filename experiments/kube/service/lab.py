@@ -44,14 +44,28 @@ def put_up(client: KubeClient, plan: ServicePlan, *, within_s: float) -> JsonObj
     for row in rows:
         client.ask("PATCH", path_of(row), query=_OWNER, body=row, content_type=APPLY)
     view = PodView(client, [plan.namespace])
-    if not view.follow(lambda: _ready(view) >= plan.replicas, within_s=within_s):
+    (deployment,) = (path_of(row) for row in rows if row["kind"] == "Deployment")
+
+    def is_up() -> bool:
+        return _ready(view) >= plan.replicas and is_rolled_out(client.ask("GET", deployment))
+
+    if not view.follow(is_up, within_s=within_s):
         waiting = sorted({why for pod in view.pods if (why := waits_for(pod))})
         said = "; ".join(waiting) or "they load"
         raise TargetError(
             f"namespace {plan.namespace}: {_ready(view)} of {plan.replicas} replicas ready after "
-            f"{within_s:g} s: {said}; `overproof lab down --kube` removes them"
+            f"{within_s:g} s, and not all of them as asked for now: {said}; "
+            "`overproof lab down --kube` removes them"
         )
     return look(client, plan.namespace)
+
+
+def is_rolled_out(deployment: JsonObject) -> bool:
+    """Say whether every replica is of what was asked for last; those of the former version are ready too."""
+    status = deployment.get("status") or {}
+    is_seen = int(status.get("observedGeneration") or 0) >= int(deployment["metadata"]["generation"])
+    updated = int(status.get("updatedReplicas") or 0)
+    return is_seen and int(status.get("replicas") or 0) == updated >= int(deployment["spec"]["replicas"])
 
 
 def _ready(view: PodView) -> int:
