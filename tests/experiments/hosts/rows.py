@@ -25,14 +25,14 @@ class Row:
 
 def _sleeping(host: SshHost) -> JsonObject:
     start_program(host, "exec sleep 70001")
-    assert wait_until(lambda: "70001" in host.run("ps", "-eo", "args"), timeout_s=5)
+    assert wait_until(lambda: "70001" in host.run("ps", "-eo", "args"), timeout_s=20)
     return {"pattern": "^sleep 70001"}
 
 
 def _states(host: SshHost) -> list[str]:
-    """Return the state of each such process, not who it is."""
+    """Return of each such process whether it is stopped, not who it is."""
     lines = host.run("ps", "-eo", "state,args").splitlines()
-    return [line.split()[0].replace("R", "S") for line in lines if "sleep 70001" in line]
+    return ["T" if line.startswith("T") else "S" for line in lines if "sleep 70001" in line]
 
 
 def _link(host: SshHost) -> list[str]:

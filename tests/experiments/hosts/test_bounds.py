@@ -65,7 +65,7 @@ def other(hosts: SshHosts) -> SshHost:
 def server(one: SshHost) -> Iterator[SshHost]:
     """A host with a server, and nothing of it afterwards."""
     start_program(one, "exec sleep 70003")
-    assert wait_until(lambda: len(pids(one)) == 1, timeout_s=5)
+    assert wait_until(lambda: len(pids(one)) == 1, timeout_s=20)
     yield one
     for armed in base_of(one).glob("armed/*"):
         session_of(entry_of(one)).ask("undo", id=armed.name, by="test")
@@ -93,9 +93,10 @@ def test_a_plan_names_host_process_and_stake_and_another_process_is_another_plan
     first = resolve_plan(experiment, tmp_path, seed=1)
     again = resolve_plan(experiment, tmp_path, seed=1)
     conditions = look_at_hosts(experiment.target.hosts, {"one": ["process.stop"]})
-    server.run("kill", "-9", pids(server)[0])
+    (old,) = pids(server)
+    server.run("kill", "-9", old)
     start_program(server, "exec sleep 70003")
-    assert wait_until(lambda: len(pids(server)) == 1, timeout_s=5)
+    assert wait_until(lambda: len(now := pids(server)) == 1 and now != [old], timeout_s=20)
     later = resolve_plan(experiment, tmp_path, seed=1)
 
     said = render_plan(first, conditions)
@@ -126,7 +127,7 @@ def test_a_selection_that_is_empty_or_dangerous_is_refused(
 
 def test_more_processes_than_were_asked_for_are_refused(server: SshHost) -> None:
     start_program(server, "exec sleep 70003")
-    assert wait_until(lambda: len(pids(server)) == 2, timeout_s=5)
+    assert wait_until(lambda: len(pids(server)) == 2, timeout_s=20)
 
     with pytest.raises(FaultRefused, match="names 2 processes, at most 1 may be hit"):
         captured(server, "process.stop", SERVER)
@@ -252,6 +253,7 @@ def test_nothing_is_injected_once_its_timer_is_gone(server: SshHost) -> None:
     state = captured(server, "process.stop", SERVER)
     arm(state)
     server.run("pkill", "-9", "-f", "experiments.host_agent.timer")
+    assert wait_until(lambda: "host_agent.timer" not in " ".join(server.programs()), timeout_s=20)
 
     with pytest.raises(FaultRefused, match="its timer does not watch"):
         inject(state)

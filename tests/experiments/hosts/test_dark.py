@@ -26,7 +26,7 @@ from tests.ssh_hosts import SshHost, SshHosts
 
 pytestmark = pytest.mark.needs("root", "sshd", "ip", "nft", "tc")
 UNDO_AFTER_S = (
-    10.0  # from the look at the host: until then it has to be armed and injected, on a busy machine
+    15.0  # from the look at the host: until then it has to be armed and injected, on a busy machine
 )
 AT_ONCE = 7
 
