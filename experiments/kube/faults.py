@@ -234,12 +234,13 @@ def drain(captured: JsonObject) -> None:
 
 
 def check_drainable(pods: Sequence[JsonObject], *, may_lose_data: bool) -> None:
-    """See that each may be evicted: those that came after the plan was made too.
+    """See that each that stays may be evicted: those that came after the plan was made too.
 
     Raises:
         TargetError: one may not be.
     """
-    reasons = [why for pod in pods if (why := why_not_drained(pod, may_lose_data=may_lose_data))]
+    staying = [pod for pod in pods if not is_leaving(pod)]
+    reasons = [why for pod in staying if (why := why_not_drained(pod, may_lose_data=may_lose_data))]
     if reasons:
         raise TargetError(f"came since the plan was made: {'; '.join(reasons)}; nothing is evicted")
 

@@ -295,6 +295,19 @@ def once(is_so: Callable[[], bool], act: Callable[[], object], *, interval_s: fl
         waiting.join()
 
 
+def has_its_times(run: Run, *, is_node_lost: bool = False) -> bool:
+    """Say whether the report tells how long it took, and of a lost node whose part of that is whose."""
+    by_rule = {finding.rule: finding for finding in run.findings}
+    at = by_rule["redundancy"].evidence
+    is_timed = at["t_inject_s"] == 0.0 < at["t_redundant_s"]
+    if not is_node_lost:
+        return bool(is_timed)
+    platform, application = by_rule["platform-time"].evidence, by_rule["application-time"].evidence
+    parts = [platform["missed_s"], platform["made_s"], platform["started_s"], application["took_s"]]
+    whole_s = parts[2] + parts[3]
+    return bool(is_timed and None not in parts and abs(whole_s - at["t_redundant_s"]) < 0.1)
+
+
 def told(run: Run) -> dict[str, str]:
     """Return what did not pass, with what was observed, for a test that fails to show."""
     bad = (f for f in run.findings if f.outcome not in (None, Outcome.PASS))

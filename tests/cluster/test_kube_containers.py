@@ -25,6 +25,7 @@ from tests.cluster.images import ENDPOINT_IMAGE
 from tests.cluster.kube_days import (
     Service,
     decided_day,
+    has_its_times,
     lent_node,
     outcome_of,
     run_day,
@@ -142,6 +143,7 @@ def test_a_hang_is_noticed_by_liveness_on_generation_and_the_day_passes(
     after = restarts_of(service)
     (fault,) = [f for f in run.findings if f.rule == "fault"]
     assert status == 0, told(run)
+    assert has_its_times(run)
     assert after.keys() == before.keys()
     assert sum(after.values()) > sum(before.values())
     assert "is in state T" in fault.observed

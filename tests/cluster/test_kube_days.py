@@ -17,6 +17,7 @@ from tests.cluster.kube_days import (
     DEPLOYMENT,
     Service,
     decided_day,
+    has_its_times,
     kill_in_the_middle,
     lent_node,
     lost_day,
@@ -69,6 +70,7 @@ def test_a_killed_pod_is_replaced_and_the_day_passes_with_its_times(service: Ser
 
     (redundancy,) = [f for f in run.findings if f.rule == "redundancy"]
     assert status == 0, told(run)
+    assert has_its_times(run)
     assert "all pods ready again after" in redundancy.observed
     service.await_ready()
     assert before.keys() - service.ready().keys()
@@ -103,6 +105,7 @@ def test_a_drain_waits_for_the_disruption_budget_and_gives_the_node_back(
 
     (fault,) = [f for f in run.findings if f.rule == "fault"]
     assert status == 0, told(run)
+    assert has_its_times(run)
     assert "a disruption budget said no first" in fault.observed
     assert node not in service.ready().values()
     assert not service.core.read_node(node).spec.unschedulable
@@ -155,6 +158,7 @@ def test_a_bad_roll_out_takes_nothing_away_and_the_former_version_comes_back(
 
     now = apps.read_namespaced_deployment(DEPLOYMENT, service.namespace).spec.template.spec.containers
     assert status == 0, told(run)
+    assert has_its_times(run)
     assert [each.image for each in now] == [each.image for each in former]
     as_before = wait_until(lambda: service.containers() == before, timeout_s=30)  # the bad pod has to go
     assert as_before, diagnosis(service.api, service.namespace)()

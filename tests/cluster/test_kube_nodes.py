@@ -25,6 +25,7 @@ from tests.cluster.kube_days import (
     CATALOGUE,
     DEPLOYMENT,
     Service,
+    has_its_times,
     kill_in_the_middle,
     lent_node,
     lost_day,
@@ -99,6 +100,7 @@ def test_a_node_whose_kubelet_stops_is_lost_and_the_day_tells_platform_from_appl
     status, run = lost_day(service, node, write_day(tmp_path, "node-kubelet-stop", service, change))
 
     assert status == 0, told(run)
+    assert has_its_times(run, is_node_lost=True)
     assert node not in service.ready().values()
     assert len(service.ready()) == 3
     assert is_node_well(service.api, node)
@@ -113,6 +115,7 @@ def test_a_node_that_is_cut_off_is_lost_and_comes_back_by_the_timer_on_it(
     status, run = lost_day(service, node, write_day(tmp_path, "node-network-cut", service, change))
 
     assert status == 0, told(run)
+    assert has_its_times(run, is_node_lost=True)
     assert node not in service.ready().values()
     assert is_node_well(service.api, node)
     (undo,) = [f for f in run.findings if f.rule == "undo"]

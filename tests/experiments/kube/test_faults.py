@@ -56,6 +56,7 @@ def test_a_pod_that_came_after_the_plan_and_may_not_go_stops_the_drain() -> None
     bare = pod("bare", owner=None)
 
     check_drainable([pod("chat-1"), scratch], may_lose_data=True)
+    check_drainable([pod("ends", owner=None, is_leaving=True)], may_lose_data=False)
 
     with pytest.raises(TargetError, match="since the plan was made: inference/late would lose its emptyDir"):
         check_drainable([pod("chat-1"), scratch], may_lose_data=False)
