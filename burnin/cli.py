@@ -132,7 +132,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True, help="Stop when stdin ends.")] = False,
     seed_fault: Annotated[
-        list[str] | None, typer.Option(hidden=True, help="STAGE:KIND@DEVICE, to see it found.")
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE:KIND@DEVICE",
+            help="Fault to plant and see found, such as matmul:bit_flip@cpu:1; may be repeated.",
+        ),
     ] = None,
 ) -> Outcome | None:
     """Load each device of this machine or of a fleet, check every result, judge devices and sensors."""

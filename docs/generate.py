@@ -7,6 +7,7 @@ without a build; ``tests/test_docs.py`` compares them with the code.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import re
@@ -69,7 +70,27 @@ def _command_text(name: str, command: Any) -> str:
     records = [parameter.get_help_record(context) for parameter in command.params]  # none of what is hidden
     rows = [(code(record[0]), record[1]) for record in records if record is not None]
     about = (command.help or "").strip()
+    if name == "overproof load endpoint":  # a process of its own, with a command line of its own
+        from loadtests.endpoint.process import make_parser
+
+        rows, about = _options_of(make_parser()), f"{about}\n\n{make_parser().epilog}."
     return f"## {name}\n\n```\n{usage}\n```\n\n{about}\n\n{table(('argument or option', 'meaning'), rows)}"
+
+
+def _options_of(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
+    # argparse has no other way to tell its options than this list
+    actions = [action for action in parser._actions if action.dest != "help"]
+    return [
+        (
+            code(f"{' '.join(a.option_strings)} {a.metavar or ''}".strip()),
+            f"{a.help} {_from(a.default)}".strip(),
+        )
+        for a in actions
+    ]
+
+
+def _from(default: object) -> str:
+    return "" if default in (None, False, []) else f"[default: {default}]"
 
 
 # --- schemas ---

@@ -105,6 +105,20 @@ def generator() -> ModuleType:
     return generate
 
 
+def test_every_option_that_a_page_or_the_readme_types_stands_in_the_reference_of_commands() -> None:
+    known = set(re.findall(r"--[a-z][a-z-]+", generator().commands_page()))
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    typed = {
+        option
+        for page in pages
+        for command in re.findall(r"^(?:\$ )?overproof .*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for option in re.findall(r"(?<= )--[a-z][a-z-]+", command)
+    }
+
+    assert len(typed) > 20
+    assert sorted(typed - known - {"--help"}) == []
+
+
 def test_the_bounds_of_a_file_are_told_with_all_their_digits() -> None:
     page = generator().schema_page("plan")
 

@@ -171,6 +171,17 @@ def test_a_recipe_finds_in_real_runs_what_our_own_code_finds(name: str, answers:
     CHECKS[name](answers[name])
 
 
+def test_a_failed_request_that_names_no_replica_is_of_one_that_is_not_known() -> None:
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE TABLE requests AS SELECT 'a' AS folder, unnest(['', NULL, 'r-1']) AS replica,"
+            " 'status_502' AS error, false AS is_hung_up"
+        )
+        rows = connection.execute(RECIPES["errors"]).fetchall()
+
+    assert {(replica, count) for _, replica, count, *_ in rows} == {("not known", 2), ("r-1", 1)}
+
+
 def test_the_kept_game_day_is_told_of_the_burn_in_beside_it() -> None:
     day = kept_run("gameday")
     found = {one.path.name: one.when for one in related_runs(day, runs_beside(day))}
