@@ -17,7 +17,7 @@ from tests.experiments.hosts.rows import ROWS
 from tests.processes import Job, start_job
 from tests.ssh_hosts import SshHost, SshHosts
 
-pytestmark = pytest.mark.needs("root", "sshd", "ip")
+pytestmark = [pytest.mark.needs("root", "sshd", "ip"), pytest.mark.timeout(400)]  # several days at a time
 KINDS = ("host.power", "gpu.clock-cap", "gpu.xid")
 
 
@@ -45,7 +45,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[i
                 jobs[kind], _ = start_day(hosts, kind, folder)
             seen = {}
             for kind, job in jobs.items():
-                status = job.wait(timeout_s=110)
+                status = job.wait(timeout_s=300)
                 (run,) = [path.parent for path in (folder / kind / "runs").glob("*-gameday-*/run.json")]
                 seen[kind] = status, job.text(), load_run(run)
             yield seen

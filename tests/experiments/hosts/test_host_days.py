@@ -18,7 +18,7 @@ from tests.experiments.hosts.real_hosts import base_of, real_hosts, start_host, 
 from tests.processes import Job, start_job
 from tests.ssh_hosts import SshHost, SshHosts
 
-pytestmark = pytest.mark.needs("root", "sshd", "ip")
+pytestmark = [pytest.mark.needs("root", "sshd", "ip"), pytest.mark.timeout(400)]  # several days at a time
 SERVER = "^sleep 70002"
 SUPERVISED = "while :; do sleep 70002; done"
 UNDO_AFTER_S = 60
@@ -75,7 +75,7 @@ class Days:
     def end(self, name: str) -> Day:
         """Wait for one."""
         job, hosts = self.jobs[name]
-        status = job.wait(timeout_s=110)
+        status = job.wait(timeout_s=300)
         (run,) = [path.parent for path in (self.folder / name / "runs").glob("*-gameday-*/run.json")]
         return Day(status=status, said=job.text(), run=load_run(run), hosts=hosts)
 

@@ -21,7 +21,7 @@ from tests.experiments.hosts.real_hosts import real_hosts, start_host, start_pro
 from tests.processes import Job, start_job
 from tests.ssh_hosts import SshHost
 
-pytestmark = [pytest.mark.needs("root", "sshd", "ip", "nft"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.needs("root", "sshd", "ip", "nft"), pytest.mark.timeout(400)]
 PORT = 8400
 LINK = "svc0"  # beside the one that carries SSH
 FAULTS: dict[str, JsonObject] = {
@@ -129,7 +129,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[R
         ended = {}
         try:
             for function, job in jobs.items():
-                job.wait(timeout_s=120)
+                job.wait(timeout_s=300)
                 (path,) = job.log.parent.glob("runs/*-gameday-*/run.json")
                 ended[function] = load_run(path.parent), job.text()
             yield ended

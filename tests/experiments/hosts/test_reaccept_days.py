@@ -146,7 +146,7 @@ def test_a_day_that_is_stopped_in_its_burn_in_ends_it_and_is_undecided(days: dic
     assert (status, finding.outcome) == (130, Outcome.INCONCLUSIVE), day.job.text()
     assert "did not come to its end" in finding.observed
     assert _burn_in(run).state == "interrupted"
-    assert not _is_burned_in(host)
+    assert wait_until(lambda: not _is_burned_in(host), timeout_s=30)
 
 
 def test_a_host_that_passes_its_burn_in_afterwards_goes_back_into_service(days: dict[str, Started]) -> None:
