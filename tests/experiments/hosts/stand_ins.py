@@ -98,7 +98,7 @@ elif verb not in ("list-units", "reset-failed"):
 """
 _DCGMI = """
 # An injected value is newer than what is measured for a moment; the last XID stays: nothing measures one.
-LASTS_S = 1.5
+LASTS_S = 3.0
 def value(field):
     injected = state["injected"].get(field)
     is_newer = injected and (field == "230" or time.time() < injected[1])

@@ -39,7 +39,7 @@ def users_of(tool: StandIn) -> list[str]:
 
 
 def fault(dcgmi: StandIn) -> Inject:
-    return Inject(dcgmi=str(dcgmi.path), ages_out_within_s=3)
+    return Inject(dcgmi=str(dcgmi.path), ages_out_within_s=8)
 
 
 def test_a_value_stays_for_longer_than_dcgm_keeps_it_and_then_what_is_measured_is_back(
@@ -49,7 +49,7 @@ def test_a_value_stays_for_longer_than_dcgm_keeps_it_and_then_what_is_measured_i
     assert fault(dcgmi).verify(state)[0] is False
     fault(dcgmi).inject(state)
     try:
-        time.sleep(2.0)  # longer than one injection lasts
+        time.sleep(4.0)  # longer than one injection lasts
         seen = fault(dcgmi).verify(state)
     finally:
         undone = fault(dcgmi).undo(state)
