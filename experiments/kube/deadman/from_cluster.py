@@ -81,7 +81,7 @@ def read_mirrors(api: Api, namespace: str) -> list[tuple[Place, JsonObject]]:
     """Return every mirror there, oldest first."""
     path = f"/api/v1/namespaces/{namespace}/configmaps?labelSelector={RUN_LABEL.replace('/', '%2F')}"
     status, answer = api.ask("GET", path)
-    if status != OK:
+    if status != OK or "items" not in answer:
         raise TargetError(f"{path}: the API server says {status}: {answer.get('message')}")
     rows = [row for row in answer["items"] if not row["metadata"]["name"].endswith(_CODE)]
     rows.sort(key=lambda row: str(row["metadata"]["creationTimestamp"]))
