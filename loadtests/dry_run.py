@@ -15,6 +15,7 @@ from loadtests.sending.routes import Routes
 from loadtests.sending.spending import Tokens, most
 from loadtests.sending.task_requests import choices_of, task_body, task_prompt
 from loadtests.spec.allowed_hosts import check_host
+from loadtests.spec.inputs import check_inputs
 from loadtests.spec.workload import Workload, WorkloadSpec, read_headers
 from loadtests.traffic.arrivals import CHAIN_STRIDE, schedule
 from loadtests.traffic.prompts import Prompts, make_body
@@ -67,6 +68,7 @@ def plan_dry(spec: WorkloadSpec, *, seed: int) -> DryRun:
             check_host(endpoint.spec.url, spec.allowed_hosts)
         read_headers(endpoint.spec)
     workload = spec.to_workload()
+    check_inputs(workload, seed=seed)
     names = [endpoint.spec.model or MODEL_DEFAULT for endpoint in spec.named_endpoints]
     plan = LoadPlan(run=Path(), spec=spec, seed=seed, url="", model=max(names, key=len))
     requests = _requests(plan)

@@ -23,7 +23,7 @@ NODES_MAX = 200_000  # with every alias written out: nine lines of aliases can s
 class Spec(BaseModel):
     """A shape of the user's YAML; a key it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Spec)

@@ -28,8 +28,10 @@ class SpreadSize(Spec):
     """Token counts drawn from a distribution, kept between ``min`` and ``max``."""
 
     kind: Literal["normal", "lognormal"]
-    mean: Annotated[float, Field(gt=0, description="of the tokens themselves, also for lognormal")]
-    stddev: Annotated[float, Field(ge=0)]
+    mean: Annotated[
+        float, Field(ge=1, le=10_000_000, description="of the tokens themselves, also for lognormal")
+    ]
+    stddev: Annotated[float, Field(ge=0, le=10_000_000)]
     min: Annotated[int, Field(ge=1)] = 1
     max: _Tokens = 1_000_000
 
@@ -52,7 +54,7 @@ class PairSpec(Spec):
 
     input_tokens: _Tokens
     output_tokens: _Tokens
-    weight: Annotated[float, Field(gt=0, description="how often, beside the others")] = 1.0
+    weight: Annotated[float, Field(gt=0, le=1e9, description="how often, beside the others")] = 1.0
 
 
 class SharedPrefixSpec(Spec):
@@ -119,5 +121,5 @@ class PromptSpec(Spec):
 class PromptClassSpec(Spec):
     """One kind of request among several."""
 
-    weight: Annotated[float, Field(gt=0, description="how often, beside the other classes")]
+    weight: Annotated[float, Field(gt=0, le=1e9, description="how often, beside the other classes")]
     prompt: PromptSpec

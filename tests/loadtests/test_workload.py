@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 import loadtests
+from loadtests.dry_run import plan_dry
 from loadtests.spec.endpoint import check_url, read_api_key, read_headers
 from loadtests.spec.inputs import check_inputs
 from loadtests.spec.workload import WorkloadSpec, load_workload, override
@@ -67,6 +68,14 @@ def test_every_example_is_valid_and_promises_something(path: Path) -> None:
         (
             GOOD + "prompt:\n  input_tokens: {kind: normal, mean: 3, stddev: 1, min: 9, max: 8}\n",
             "min 9 is above max 8",
+        ),
+        (GOOD + "prompt:\n  input_tokens: {kind: normal, mean: .inf, stddev: 1}\n", "input_tokens"),
+        (GOOD + "prompt:\n  input_tokens: {kind: lognormal, mean: 1e-300, stddev: 1}\n", "input_tokens"),
+        (GOOD + "prompt:\n  pairs: [{input_tokens: 3, output_tokens: 3, weight: .inf}]\n", "weight: got inf"),
+        (GOOD.replace("duration_s: 5", "duration_s: .nan"), "duration_s"),
+        (
+            "name: x\nduration_s: 3\narrivals: {kind: diurnal, rate_per_s: 1, swing: 1, peak_at_s: .inf}\n",
+            "peak_at_s: got inf",
         ),
     ],
 )
@@ -175,3 +184,12 @@ def test_a_bare_name_means_a_workload_of_ours_unless_a_file_here_has_it(
 
     (tmp_path / "demo").write_text((Path(loadtests.__file__).parent / "workloads" / "chat.yaml").read_text())
     assert load_workload(Path("demo")).name == "chat"
+
+
+def test_a_dry_run_refuses_a_trace_without_a_request_as_the_run_itself_does(tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+    path = tmp_path / "workload.yaml"
+    path.write_text("name: x\narrivals: {kind: trace, file: trace.csv, format: azure}\nduration_s: 5\n")
+
+    with pytest.raises(ConfigError, match="no request in this window"):
+        plan_dry(load_workload(path), seed=1)
