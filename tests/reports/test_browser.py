@@ -17,6 +17,7 @@ from tests.reports.every_kind import KINDS, record
 from tests.reports.hostile import TEXTS
 from tests.reports.nodes import gpu_node
 from tests.reports.recorded import finding, game_day, request, write_requests
+from tests.reports.tabs import once
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -63,6 +64,10 @@ def open_report(browser: Browser, run: Run, **options: object) -> Opened:
     return opened
 
 
+def are_alike(values: list[str]) -> bool:
+    return len(set(values)) == 1
+
+
 @pytest.fixture
 def opened(browser: Browser, run: Run) -> Iterator[Opened]:
     opened = open_report(browser, run, viewport={"width": 1280, "height": 900})
@@ -100,6 +105,7 @@ def test_a_script_that_got_into_the_page_would_not_run(browser: Browser, run: Ru
     (tmp_path / "report.html").write_text(text.replace("<main>", "<main>" + inserted))
     opened = open_report(browser, copy)
 
+    once(opened.page, "0", lambda _: bool(opened.complaints))  # they come beside what is evaluated
     assert opened.page.evaluate("window.hurt") is None
     assert any("Content Security Policy" in said for said in opened.complaints)
     opened.page.close()
@@ -158,16 +164,14 @@ def test_a_drag_across_one_chart_zooms_all_and_a_double_click_takes_it_back(open
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 30, steps=5)
     page.mouse.up()
-    page.wait_for_timeout(100)
-    zoomed = page.evaluate(TIMES)
+    zoomed = once(page, TIMES, lambda times: times != whole and are_alike(times))
 
     assert len(set(whole)) == len(set(zoomed)) == 1
     low, high = map(float, zoomed[0].split())
     assert (round(low), round(high)) == (18, 27)
 
     page.mouse.dblclick(box["x"] + 100, box["y"] + 30)
-    page.wait_for_timeout(400)
-    assert page.evaluate(TIMES) == whole
+    assert once(page, TIMES, lambda times: times == whole) == whole
 
 
 def test_the_cursor_over_one_chart_is_in_all_and_each_says_its_value(opened: Opened) -> None:
@@ -176,10 +180,10 @@ def test_the_cursor_over_one_chart_is_in_all_and_each_says_its_value(opened: Ope
     box = page.locator("#panel-0 .u-over").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 23.5 / 45, box["y"] + 40)
-    page.wait_for_timeout(100)
+    clock = "document.querySelector('#clock').innerText"
 
-    assert len(set(page.evaluate(CURSORS))) == 1
-    assert page.locator("#clock").inner_text().startswith("23.")
+    assert once(page, clock, lambda text: text.startswith("23.")).startswith("23.")
+    assert are_alike(once(page, CURSORS, are_alike))
     [replicas] = page.locator("[data-name='lab.replicas_ready'] .u-value").all_inner_texts()[1:]
     assert replicas == "2"
 
@@ -188,22 +192,20 @@ def test_the_fault_can_be_zoomed_to_and_the_keyboard_does_it_all(opened: Opened)
     page = opened.page
     whole = page.evaluate(TIMES)
     page.locator("#zoom-fault").click()
-    page.wait_for_timeout(100)
-    [low, high] = map(float, page.evaluate(TIMES)[0].split())
+    [low, high] = map(float, once(page, TIMES, lambda times: times != whole and are_alike(times))[0].split())
     assert low < 20 < 30.1 < high < 40
 
     page.locator("#charts").focus()
     page.keyboard.press("0")
-    page.wait_for_timeout(100)
-    assert page.evaluate(TIMES) == whole
+    assert once(page, TIMES, lambda times: times == whole) == whole
     page.keyboard.press("End")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("+")
-    page.wait_for_timeout(100)
+    near = once(page, TIMES, lambda times: times != whole and are_alike(times))
 
-    assert len(set(page.evaluate(CURSORS))) == 1
-    assert len(set(page.evaluate(TIMES))) == 1
-    assert page.evaluate(TIMES) != whole
+    assert are_alike(once(page, CURSORS, are_alike))
+    assert are_alike(near)
+    assert near != whole
 
 
 def test_findings_can_be_filtered_by_outcome(opened: Opened) -> None:
@@ -236,10 +238,9 @@ def test_dark_mode_and_print_change_the_ink_of_page_and_charts(browser: Browser,
 
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
-    page.wait_for_timeout(100)
 
-    assert page.evaluate(ground) == "rgb(255, 255, 255)" != dark
-    assert page.evaluate(picture) != dark_chart
+    assert once(page, ground, lambda colour: colour != dark) == "rgb(255, 255, 255)" != dark
+    assert once(page, picture, lambda chart: chart != dark_chart) != dark_chart
     assert not page.locator("#tools").is_visible()
     assert len(page.pdf()) > 10_000
     page.close()

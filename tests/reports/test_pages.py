@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ from tests.reports.hostile import TEXTS
 from tests.reports.kept import KEPT
 from tests.reports.load_runs import SPEC, Truth, figures, record_run
 from tests.reports.recorded import finding, judged
+from tests.reports.tabs import once
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -161,8 +163,7 @@ def test_a_page_is_printed_with_dark_ink_also_where_the_screen_is_dark(
     charts = "[...document.querySelectorAll('canvas')].map(one => one.toDataURL())"
     on_screen, drawn = tab.evaluate(read), tab.evaluate(charts)
     tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    tab.wait_for_timeout(200)
-    redrawn = tab.evaluate(charts)
+    redrawn = once(tab, charts, lambda now: all(map(operator.ne, drawn, now)))
     tab.emulate_media(media="print", color_scheme="dark")
     on_paper = tab.evaluate(read)
     tab.close()
