@@ -13,6 +13,8 @@ import pytest
 
 import overproof_pytest
 from overproof_pytest import InconclusiveError, _read_result
+from reports.run import load_run
+from tests.loadtests.noise import TRIES, is_left_open_by_noise
 
 ROOT = Path(__file__).parents[1]
 WORKLOAD = """
@@ -43,18 +45,12 @@ def write(folder: Path, name: str, *, objective: float = 0.5, more: str = "") ->
 
 
 def test_fail_is_a_failure_inconclusive_an_error_and_a_fixture_gives_the_run(tmp_path: Path) -> None:
-    loads = tmp_path / "loadtests" / "workloads"
-    write(loads, "undecided", objective=0.9999)
-    (loads / "compose.yaml").write_text("services: {}\n")
-    good = write(tmp_path / "workloads", "gate")
-    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
-    (loads / "test_own.py").write_text(
-        example.replace("workloads/gate.yaml", str(good)).replace('"5"', '"1"')
-    )
-    impossible = "- {metric: ttft_ms, statistic: p50, bound: 0.001}"
-    write(loads, "broken", objective=0.9, more=impossible)
-    done = run_pytest(tmp_path, "loadtests/workloads", "--junitxml=junit.xml", "-rA")
-    suite = next(ElementTree.parse(tmp_path / "junit.xml").iter("testsuite"))
+    for number in range(TRIES):
+        done = run_three_workloads(folder := tmp_path / str(number))
+        runs = [load_run(path) for path in (folder / "runs").glob("2*")]
+        if not any(run.header.spec["name"] == "gate" and is_left_open_by_noise(run) for run in runs):
+            break
+    suite = next(ElementTree.parse(folder / "junit.xml").iter("testsuite"))
 
     assert done.returncode == 1
     assert {n: suite.get(n) for n in ("tests", "failures", "errors")} == {
@@ -64,7 +60,22 @@ def test_fail_is_a_failure_inconclusive_an_error_and_a_fixture_gives_the_run(tmp
     }, done.stdout
     assert "slo slo:goodput" in done.stdout
     assert "PASSED loadtests/workloads/test_own.py" in done.stdout
-    assert len(list((tmp_path / "runs").glob("2*"))) == 3
+    assert len(runs) == 3
+
+
+def run_three_workloads(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run pytest over one that cannot be decided, one that fails, and a test of one that passes."""
+    loads = folder / "loadtests" / "workloads"
+    write(loads, "undecided", objective=0.9999)
+    (loads / "compose.yaml").write_text("services: {}\n")
+    good = write(folder / "workloads", "gate")
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
+    (loads / "test_own.py").write_text(
+        example.replace("workloads/gate.yaml", str(good)).replace('"5"', '"1"')
+    )
+    impossible = "- {metric: ttft_ms, statistic: p50, bound: 0.001}"
+    write(loads, "broken", objective=0.9, more=impossible)
+    return run_pytest(folder, "loadtests/workloads", "--junitxml=junit.xml", "-rA")
 
 
 def test_nothing_is_collected_where_nobody_asked(tmp_path: Path) -> None:

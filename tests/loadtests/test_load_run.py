@@ -23,6 +23,7 @@ from probes.request import Request
 from reports.run import Run, load_run, read_ndjson
 from reports.table import read_requests, read_series
 from tests.loadtests.endpoints import RunningEndpoint, endpoint
+from tests.loadtests.noise import TRIES, is_left_open_by_noise, undecided
 
 COMMAND = [sys.executable, "-P", "-m", "overproof", "load", "run"]
 WORKLOAD = """
@@ -131,9 +132,13 @@ def good(tmp_path_factory: pytest.TempPathFactory, fast_endpoint: RunningEndpoin
     for name in ("reports/__init__.py", "loadtests/__init__.py", "probes.py", "statistics.py", "gevent.py"):
         (folder / name).write_text("raise RuntimeError('someone else’s file was imported')\n")
     workload = write_workload(folder)
-    done = run(str(workload), "--endpoint", fast_endpoint.url, "--seed", "7", "--json", cwd=folder)
+    for _ in range(TRIES):
+        done = run(str(workload), "--endpoint", fast_endpoint.url, "--seed", "7", "--json", cwd=folder)
+        recorded = load_run(folder / "runs" / "latest")
+        if not is_left_open_by_noise(recorded):
+            break
     assert done.returncode == 0, done.stdout + done.stderr
-    return load_run(folder / "runs" / "latest"), done.stdout
+    return recorded, done.stdout
 
 
 def test_a_good_run_passes_with_one_json_document_on_stdout(good: tuple[Run, str]) -> None:
@@ -334,7 +339,8 @@ def test_rows_are_on_disk_while_the_load_runs_and_nothing_listens_beyond_loopbac
     assert recorded.state == "finished"
     assert finding(recorded, "accounting").outcome is Outcome.PASS
     assert len(read_requests(recorded.path)) < 30 * 40
-    assert code == 0
+    assert recorded.outcome is not Outcome.FAIL
+    assert code == (3 if undecided(recorded) else 0)  # two seconds of a busy machine decide little
     assert not (tmp_path / "latest").is_symlink()
 
 

@@ -36,6 +36,7 @@ from reports.run import load_run, read_ndjson
 from reports.table import read_series
 from reports.telemetry import telemetry_panels
 from tests.loadtests.endpoints import raw_server
+from tests.loadtests.noise import is_left_open_by_noise
 
 VLLM = """# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -248,7 +249,7 @@ def test_a_run_records_the_servers_metrics_and_serves_its_own(tmp_path: Path) ->
         out, err = process.communicate(timeout=60)
 
     assert "overproof_load_arrivals_total" in said
-    assert process.returncode == 0, err
+    assert (process.returncode, is_left_open_by_noise(load_run(run))) in ((0, False), (3, True)), err
     found = next(f for f in json.loads(out)["findings"] if f["rule"] == "server-metrics")
     assert found["outcome"] is None
     assert "server_running" in found["observed"]

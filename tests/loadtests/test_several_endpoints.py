@@ -32,9 +32,9 @@ from reports.run import Run, load_run
 from reports.table import read_requests
 from tests.loadtests.certificates import make_authority
 from tests.loadtests.endpoints import endpoint, raw_server
+from tests.loadtests.noise import OF_A_BUSY_MACHINE
 from tests.loadtests.test_load_run import run, start
 
-OF_A_BUSY_MACHINE = {"lateness", "client-lag"}  # what others on it do to this client
 FAST = ("--decode-step-ms", "4", "--slots", "64")
 WORKLOAD = """
 name: several
