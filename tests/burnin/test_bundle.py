@@ -129,7 +129,7 @@ def collecting(path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen([sys.executable, "-P", *command], cwd=tmp_path, text=True) as process:
         assert wait_until(lambda: processes_with(f"OVERPROOF_LOG={tmp_path}") != [], timeout_s=60)
         yield process
-    assert wait_until(lambda: processes_with(f"OVERPROOF_LOG={tmp_path}") == [], timeout_s=5)
+    assert wait_until(lambda: processes_with(f"OVERPROOF_LOG={tmp_path}") == [], timeout_s=30)
 
 
 def test_ctrl_c_while_it_is_collected_leaves_the_record_and_nothing_running(
@@ -160,4 +160,4 @@ def test_kill_9_while_it_is_collected_leaves_nothing_running(path: Path, tmp_pat
         process.kill()
 
     assert process.returncode == -signal.SIGKILL
-    assert wait_until(lambda: processes_with(mark) == [], timeout_s=10)
+    assert wait_until(lambda: processes_with(mark) == [], timeout_s=30)

@@ -229,9 +229,9 @@ def test_kill_9_of_the_controller_leaves_nothing_running_and_a_record_that_can_b
 
     wait_for(has_come, job, timeout_s=60, what=phase)
     job.signal(signal.SIGKILL)
-    job.wait(timeout_s=5)
+    job.wait(timeout_s=30)
 
-    assert wait_until(lambda: not job.descendants(), timeout_s=10), job.descendants()
+    assert wait_until(lambda: not job.descendants(), timeout_s=30), job.descendants()
     run = load_run(tmp_path / "runs" / "latest")
     outcomes = {finding.outcome for finding in judge_run(run)}
     assert run.state == "interrupted"
@@ -261,7 +261,7 @@ def test_an_agent_that_falls_silent_is_ended_with_all_its_children_and_leaves_th
     assert findings["agent", "host"].outcome is Outcome.INCONCLUSIVE
     assert findings["agent", "host"].observed == "silent for 3 s"
     assert load_run(writer.path).outcome is Outcome.INCONCLUSIVE
-    assert wait_until(lambda: not _burnin_processes(), timeout_s=5), _burnin_processes()
+    assert wait_until(lambda: not _burnin_processes(), timeout_s=30), _burnin_processes()
 
 
 def _burnin_processes() -> list[str]:

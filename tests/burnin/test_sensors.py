@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -236,7 +235,7 @@ def test_an_xid_in_the_kernel_log_alone_fails_the_gpu_at_that_address(
     with begin(machine(), root=tmp_path / "root") as sampled:
         with log.open("a") as kernel:
             kernel.write(GONE.format(bus=FIRST_BUS + 3))
-        time.sleep(1.5)
+        assert wait_until(lambda: sampled.has_said("kernel.xid"), timeout_s=30)
         findings = sampled.finish()
 
     assert having(findings, Outcome.FAIL) == {"xid": {3}}
