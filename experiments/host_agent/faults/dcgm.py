@@ -27,6 +27,7 @@ _WITHIN_S = 20.0
 _POLL_S = 0.5
 _PROCESS_WITHIN_S = 10.0
 _INJECTED = "Successfully injected"
+_MARK = "OVERPROOF_DCGM"  # in its environment, and so in that of each injection under way
 # By itself, since what travelled may be gone while it runs. Arguments: mark, seconds, interval, command.
 _AGAIN = """
 import subprocess, sys, time
@@ -97,6 +98,7 @@ class Inject:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env=os.environ | {_MARK: state["mark"]},
         ).returncode = 0  # it stays, on purpose: Popen must not wait for it nor warn
         if not _wait_marked(state["mark"], is_wanted=True):  # undoing finds it by that mark alone
             raise Refused("the process that injects again did not start")
@@ -155,14 +157,14 @@ def _same(one: str, other: str) -> bool:
 
 
 def _marked(mark: str) -> list[int]:
-    """Return the processes that carry the mark among their words."""
+    """Return the processes that carry the mark: what injects again, and an injection that it has begun."""
     found = []
     for entry in os.listdir("/proc"):  # noqa: PTH208
         try:
-            words = Path("/proc", entry, "cmdline").read_bytes().split(b"\0") if entry.isdigit() else []
+            held = Path("/proc", entry, "environ").read_bytes().split(b"\0") if entry.isdigit() else []
         except OSError:
             continue
-        if mark.encode() in words:
+        if f"{_MARK}={mark}".encode() in held:
             found.append(int(entry))
     return found
 
@@ -180,7 +182,7 @@ def _end(mark: str) -> list[int]:
 
 
 def _wait_marked(mark: str, *, is_wanted: bool) -> bool:
-    """Wait until there is such a process, or none; a new one shows its words a moment after its start."""
+    """Wait until there is such a process, or none; a new one shows its mark a moment after its start."""
     deadline = time.monotonic() + _PROCESS_WITHIN_S
     while bool(_marked(mark)) is not is_wanted:
         if time.monotonic() > deadline:

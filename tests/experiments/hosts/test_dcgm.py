@@ -48,16 +48,36 @@ def test_a_value_stays_for_longer_than_dcgm_keeps_it_and_then_what_is_measured_i
     state = fault(dcgmi).capture(HOT)
     assert fault(dcgmi).verify(state)[0] is False
     fault(dcgmi).inject(state)
+    seen: list[tuple[bool, str]] = []
+
+    def is_seen() -> bool:
+        seen.append(fault(dcgmi).verify(state))
+        return seen[-1][0]
+
     try:
         time.sleep(4.0)  # longer than one injection lasts
-        seen = fault(dcgmi).verify(state)
+        wait_until(is_seen, timeout_s=20)
     finally:
         undone = fault(dcgmi).undo(state)
 
-    assert seen == (True, "DCGM tells 99 for dcgm:gpu 0, field 150; it is injected again and again")
+    assert seen[-1] == (True, "DCGM tells 99 for dcgm:gpu 0, field 150; it is injected again and again")
     assert undone[::2] == (True, True)
     assert undone[1].endswith("DCGM tells 41")
     assert fault(dcgmi).undo(state) == (True, "nothing to do: DCGM tells 41", False)
+
+
+def test_an_injection_that_is_under_way_does_not_outlive_the_undoing(dcgmi: StandIn) -> None:
+    state = fault(dcgmi).capture(XID)
+    fault(dcgmi).inject(state)
+    slow = dcgmi.path.read_text().replace("LASTS_S = 3.0", "LASTS_S = 3.0\nif '79' in words: time.sleep(2)")
+    dcgmi.path.write_text(slow)
+    told = len(dcgmi.told_to_change("79"))
+    assert wait_until(lambda: len(dcgmi.told_to_change("79")) > told, timeout_s=20)  # it has just begun
+    is_restored = Inject(dcgmi=str(dcgmi.path), ages_out_within_s=0.2).undo(state)[0]
+    time.sleep(2.5)
+
+    assert is_restored
+    assert dcgmi.state["injected"]["230"][0] == "0"
 
 
 def test_a_value_that_nothing_measured_replaces_is_set_to_what_it_was(dcgmi: StandIn) -> None:
