@@ -75,7 +75,12 @@ def test_users_rate_time_and_host_count_as_in_any_locustfile_and_our_times_are_r
     assert entries["/v1/chat/completions"]["num_failures"] == 0
     assert entries["time to first token"]["num_requests"] == requests
     assert entries["gap between tokens"]["num_requests"] == 11 * requests
-    assert 3 < entries["gap between tokens"]["total_response_time"] / (11 * requests) < 12
+    first, gaps, whole = (
+        entries[name]["total_response_time"]
+        for name in ("time to first token", "gap between tokens", "/v1/chat/completions")
+    )
+    assert gaps / (11 * requests) > 3
+    assert 0.8 * whole < first + gaps < 1.01 * whole  # of one answer, all in milliseconds
     # As Locust last wrote them: our rows are in no sum of requests.
     lines = [line.split(",") for line in (tmp_path / "csv_stats.csv").read_text().splitlines()]
     counts = {line[1]: line[2] for line in lines[1:]}
@@ -83,11 +88,11 @@ def test_users_rate_time_and_host_count_as_in_any_locustfile_and_our_times_are_r
 
 
 def test_failed_requests_make_locust_exit_with_1_and_a_wrong_host_with_its_reason(tmp_path: Path) -> None:
-    common = ("--headless", "-u", "2", "-t", "2s", "-L", "ERROR")
+    common = ("--headless", "-u", "2", "-L", "ERROR", "-t")
     with endpoint("--decode-step-ms", "4", "--fault", "cut:1") as running:
-        cut = locust(*common, "--host", running.url)
-    refused = locust(*common, "--host", running.url)
-    nowhere = locust(*common)
+        cut = locust(*common, "8s", "--host", running.url)  # time to fail at least once, on any machine
+    refused = locust(*common, "2s", "--host", running.url)
+    nowhere = locust(*common, "2s")
 
     assert (cut.returncode, refused.returncode, nowhere.returncode) == (1, 3, 2)
     assert "no_done" in cut.stderr + cut.stdout
