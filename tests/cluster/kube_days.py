@@ -70,6 +70,13 @@ class Service:
         """Return the containers of each pod that stays, ready or not: as before where nothing was touched."""
         return containers(self.api, self.namespace)
 
+    def renew(self) -> None:
+        """Have other pods, whose containers no kubelet makes wait for having been started anew too often."""
+        old = self.ready().keys()
+        self.core.delete_collection_namespaced_pod(self.namespace)
+        assert wait_until(lambda: not old & self.ready().keys(), timeout_s=60)
+        self.await_ready()
+
     def await_ready(self, count: int = 3, *, timeout_s: float = 90) -> None:
         """Wait until so many are ready."""
         tell = diagnosis(self.api, self.namespace)

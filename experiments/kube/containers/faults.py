@@ -7,6 +7,7 @@ pod or in another. A hung one goes on when the hand's own time is over, whoever 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from experiments.kube.choosing.allowed import namespace_path, read_or_none
 from experiments.kube.choosing.capture import capture_pods
 from experiments.kube.client import KubeClient
 from experiments.kube.cluster import Cluster, DeadMan, Identity
+from experiments.kube.containers.back_off import back_off_s
 from experiments.kube.containers.hand import CONTINUE, HANG, KILL, LOOK
 from experiments.kube.containers.hand_pod import Hand, reach, remove
 from experiments.kube.deadman.mirror import NAMESPACE
@@ -70,6 +72,13 @@ def capture_containers(
         victim["identity"] = row["id"]
         victim["what"] = f"container {row['container']} {row['id'][:12]} on {row['node']}"
     captured["containers"] = hit
+    captured["back_off_s"] = max(row["back_off_s"] for row in hit)
+    captured["carries"] += [
+        f"{row['container']} on {row['node']}: was started anew of late, so its kubelet may wait "
+        f"{row['back_off_s']:.0f} s before it does so again"
+        for row in hit
+        if row["back_off_s"]
+    ]
     captured["hand"] = hand.to_json()
     captured["carries"] += [_healer(pod, row) for pod, row in zip(chosen, hit, strict=True)]
     if for_s:
@@ -109,6 +118,7 @@ def _container_of(pod: JsonObject, wanted: str) -> JsonObject:
         "node": node_of(pod),
         "container": name,
         "id": str(found["containerID"]).rpartition("//")[2],
+        "back_off_s": back_off_s(found, datetime.datetime.now(datetime.UTC)),
     }
 
 

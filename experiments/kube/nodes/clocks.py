@@ -7,14 +7,13 @@ in the ConfigMap ``overproof-clocks`` of ``kube-public``, else taken to be as Ku
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from experiments.faults.fault import FaultRefused
 from experiments.kube.choosing.allowed import read_or_none
 from experiments.kube.client import FORBIDDEN, ApiRefused, KubeClient
-from experiments.kube.pods.pod import restarts_of
+from experiments.kube.pods.pod import moment, restarts_of
 from probes.errors import ConfigError
 from probes.json_types import JsonObject
 
@@ -163,19 +162,15 @@ def started_within_s(pods: Iterable[JsonObject]) -> float:
     for pod in pods:
         if restarts_of(pod):
             continue  # it tells only when it was started last
-        made = _moment(pod["metadata"]["creationTimestamp"])
+        made = moment(pod["metadata"]["creationTimestamp"])
         states = [
             each.get("state") or {} for each in (pod.get("status") or {}).get("containerStatuses") or []
         ]
         began = [
-            _moment(s["running"]["startedAt"]) for s in states if (s.get("running") or {}).get("startedAt")
+            moment(s["running"]["startedAt"]) for s in states if (s.get("running") or {}).get("startedAt")
         ]
         took_s += [(each - made).total_seconds() for each in began]
     return max(took_s)
-
-
-def _moment(text: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def clocks_of(fault: str, clocks: Clocks) -> Clocks:
@@ -201,6 +196,12 @@ def check_recovery(captured: JsonObject, recovery_s: float) -> None:
     Raises:
         ConfigError: the platform alone takes longer.
     """
+    if recovery_s <= (wait_s := captured.get("back_off_s", 0.0)):
+        raise ConfigError(
+            f"recovery_s: {recovery_s:g} s is what no kubelet can meet now: a container that is to be hit "
+            f"was started anew too often of late, so it may wait {wait_s:.0f} s before it starts it again; "
+            "come back later, or replace the pod"
+        )
     if captured.get("clocks") and recovery_s <= (clocks := clocks_from_json(captured["clocks"])).platform_s:
         raise ConfigError(
             f"recovery_s: {recovery_s:g} s is what no node of this cluster can meet: {clocks.words()}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 from probes.json_types import JsonObject
 
 MIRROR = "kubernetes.io/config.mirror"  # of a static pod, which only its kubelet can end
@@ -82,6 +84,11 @@ def container_ids_of(pod: JsonObject) -> set[str]:
     """Return its containers that run: one that is started again is another one."""
     running = [each for each in _containers(pod) if "running" in (each.get("state") or {})]
     return {str(each.get("containerID") or "").rpartition("//")[2] for each in running} - {""}
+
+
+def moment(text: str) -> datetime.datetime:
+    """Return a time as the API writes it."""
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def restarts_of(pod: JsonObject) -> int:
