@@ -108,7 +108,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         print(f"\n{line}")  # noqa: T201
     if leftovers:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if (cache := session.config.cache) is not None and (stands := leftovers + _TORN_DOWN):
+    if (cache := getattr(session.config, "cache", None)) is not None and (stands := leftovers + _TORN_DOWN):
         cache.set(STANDS, [*cache.get(STANDS, []), *stands])
 
 
