@@ -16,6 +16,7 @@ from burnin.rules.collective import judge_allreduce
 from burnin.rules.controls import (
     DETECTORS,
     judge_control,
+    judge_planted,
     prove_aftermath_rules,
     prove_preflight_rules,
     prove_rules,
@@ -85,8 +86,9 @@ def judge_run(run: Run) -> list[Finding]:
     ]
     findings += judge_bounds(evidence, findings)
     controls = merge_cycles([_judge_controls(cycle) for cycle in cycles])
-    judged = name_causes(withhold(findings, controls))
-    return [*judged, *controls, *judge_left_out(evidence.order.left_out, parts_left_out(evidence))]
+    judged = [*name_causes(withhold(findings, controls)), *controls]
+    judged += judge_planted(run.header.host, evidence.order.seeded_faults, judged)
+    return [*judged, *judge_left_out(evidence.order.left_out, parts_left_out(evidence))]
 
 
 def _judge_alive(evidence: Evidence) -> list[Finding]:

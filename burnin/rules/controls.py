@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from burnin.node.order import SeededFault
 from burnin.node.seeding import SLOW_FACTOR
 from burnin.rules.gpu_health import judge_ecc, judge_heat, judge_lost, judge_sensors, judge_throttle
 from burnin.rules.host_controls import host_faults
@@ -152,6 +153,23 @@ def _gpu_faults() -> dict[str, Callable[[], Finding]]:
             "GPU-1", [healthy] * 5 + [silent] * 5, lacking={}, failed=[], hung=[], rows_expected=10
         ),
     }
+
+
+def judge_planted(host: str, faults: Sequence[SeededFault], findings: Sequence[Finding]) -> list[Finding]:
+    """Leave a run undecided that was to show a planted fault and in which no rule has failed."""
+    if not faults or any(finding.outcome is Outcome.FAIL for finding in findings):
+        return []
+    names = ", ".join(f"{fault.stage}:{fault.kind}@{fault.device}" for fault in faults)
+    return [
+        Finding(
+            rule="planted-fault",
+            subject=host,
+            outcome=Outcome.INCONCLUSIVE,
+            observed=f"{names}: no rule has failed",
+            expected="what --seed-fault plants is found",
+            next_step="run longer: some faults are planted into a product that a short run may not reach",
+        )
+    ]
 
 
 def prove_rules(stage: str, seeded: dict[str, Callable[[], Finding]]) -> Finding:

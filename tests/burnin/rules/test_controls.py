@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from burnin.node.order import SeededFault
 from burnin.rules.controls import (
     judge_control,
+    judge_planted,
     prove_aftermath_rules,
     prove_preflight_rules,
     prove_speed_rule,
@@ -68,3 +70,14 @@ def test_the_rules_of_preflight_and_aftermath_find_every_invented_fault() -> Non
     ):
         assert found.outcome is Outcome.PASS
         assert found.observed.endswith("parser only")
+
+
+def test_a_planted_fault_that_no_rule_has_found_leaves_the_run_undecided() -> None:
+    planted = [SeededFault(stage="matmul", kind="bit_flip", device="cpu:1")]
+
+    (unseen,) = judge_planted("h", planted, [_finding("exact")])
+
+    assert unseen.outcome is Outcome.INCONCLUSIVE
+    assert "matmul:bit_flip@cpu:1" in unseen.observed
+    assert judge_planted("h", planted, [_finding("exact", Outcome.FAIL)]) == []
+    assert judge_planted("h", [], [_finding("exact")]) == []
