@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it: ``overproof --help`` answer
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -343,6 +344,9 @@ def run_command(arguments: list[str]) -> int:
     except typer.Exit as end:
         return int(end.exit_code)
     except BaseException as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f": {error.filename}" if error.filename else ""
+            return _say(f"no room left on the disk{where}", error, EXIT_UNREACHABLE)
         return _unexpected(error)
     return EXIT_CODE[result] if isinstance(result, Outcome) else int(result or 0)
 

@@ -88,6 +88,16 @@ def test_an_uncaught_error_exits_4_with_the_path_to_its_trace(tmp_path: Path) ->
     trace.unlink()
 
 
+def test_a_full_disk_is_no_crash_of_ours() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-P", "-m", "overproof", "version"]
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+
+    assert (done.returncode, done.stderr) == (3, "overproof: no room left on the disk\n")
+
+
 @pytest.mark.parametrize("kind", ["workload", "plan", "slo", "experiment"])
 def test_schema_prints_a_json_schema_that_forbids_unknown_keys(kind: str) -> None:
     done = run_overproof("schema", kind)
