@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -377,7 +378,7 @@ def test_whatever_takes_one_endpoint_refuses_several_and_says_so(tmp_path: Path)
     with pytest.raises(ConfigError, match="endpoints: find-max searches one endpoint at a time"):
         check_search(load_workload(path))
     with pytest.raises(ConfigError, match="endpoints: plain Locust has one"):
-        load_plain(str(path), host=None, seed=1)
+        load_plain(str(path), host=None, seed=1, numbers=itertools.count())
 
 
 def test_a_worker_elsewhere_wants_the_secrets_of_every_endpoint_allowed(tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ def test_an_endpoint_that_refuses_or_is_none_is_exit_3_with_one_clear_line(tmp_p
     refused = run(str(workload), "--endpoint", running.url, "--out", str(tmp_path / "runs"), "--json")
 
     assert (html.returncode, refused.returncode) == (3, 3)
-    assert "wanted a chat completion in JSON, got text/html: '<!doctype html>" in html.stderr
+    assert "wanted a completion in JSON, got text/html: '<!doctype html>" in html.stderr
     assert f"{running.url}: cannot be reached: Connection refused; is it running?; record:" in refused.stderr
     assert html.stderr.count("\n") == refused.stderr.count("\n") == 1
     assert load_run(tmp_path / "runs" / "latest").outcome is Outcome.INCONCLUSIVE
