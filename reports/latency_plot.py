@@ -15,6 +15,7 @@ from reports.request_figures import CLASSES_PER_DECADE, Latency, class_begin
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _BAR = 760, 8, 8, 66, 40
 _DECADE_MIN = -1  # 0.1 ms: what is less, such as the gap of two tokens in one packet, stands at the edge
+_LETTER, _NAME_LETTER, _APART = 6.2, 7.0, 8  # widths: of a label's letter, of a name's, between two
 _MARKS = ("max", "p99", "p95", "p50")
 
 
@@ -103,17 +104,22 @@ def _row(latency: Latency, scale: _Scale, place: int) -> Markup:
 
 
 def _marks(latency: Latency, scale: _Scale, base: int) -> Iterator[Markup]:
-    """Yield a line and a label for each percentile, from the right: labels that are too near move left."""
-    limit = float(_WIDTH - _RIGHT)
-    for name in _MARKS:
-        x = scale.at(latency.values[name])
-        text = f"{name} {_short(latency.values[name])}"
-        width = 6.2 * len(text)
+    """Yield a line and a label for each percentile; labels keep apart, and off the row's name."""
+    places = [scale.at(latency.values[name]) for name in _MARKS]
+    texts = [f"{name} {_short(latency.values[name])}" for name in _MARKS]
+    widths = [_LETTER * len(text) for text in texts]
+    lefts, limit = [], float(_WIDTH - _RIGHT)
+    for x, width in zip(places, widths, strict=True):  # from the right: what is too near moves left
+        lefts.append(min(x - width / 2, limit - width))
+        limit = lefts[-1] - _APART
+    begin = _LEFT + _NAME_LETTER * len(latency.metric) + _APART
+    for number in reversed(range(len(lefts))):  # and to the right again, off the name
+        lefts[number] = max(begin, lefts[number])
+        begin = lefts[number] + widths[number] + _APART
+    for name, x, left, text in zip(_MARKS, places, lefts, texts, strict=True):
         yield Markup('<line class="mark-{}" x1="{x}" x2="{x}" y1="{}" y2="{}"/>').format(
             name, base - _BAR - 4, base, x=f"{x:.1f}"
         )
-        left = min(x - width / 2, limit - width)
-        limit = left - 8
         yield Markup('<text class="value" x="{}" y="{}">{}</text>').format(
             f"{left:.1f}", base - _BAR - 8, text
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +39,22 @@ def test_seconds_are_written_out_and_never_as_a_power_of_ten() -> None:
     plot = latency_plot([latency("e2e_ms", [(56, 100), (63, 9), (82, 1)])])
 
     assert re.findall(r">(max|p50) ([^<]+)<", plot) == [("max", "12,589"), ("p50", "1,413")]
+
+
+@pytest.mark.parametrize("begin", [20, 30, 55])  # at the left edge, among others, at the right edge
+def test_labels_keep_apart_and_off_the_name_of_their_row(begin: int) -> None:
+    metric = "ttft_from_schedule_ms"
+    plot = latency_plot(
+        [latency("e2e_ms", [(20, 1), (59, 1)]), latency(metric, [(begin, 9), (begin + 1, 1)])]
+    )
+
+    words = re.findall(r'class="(?:name|value)" x="([0-9.]+)" y="[0-9]+">([^<]+)<', plot)
+    _, _, _, _, _, (name_left, name), *labels = [(float(x), word) for x, word in words]
+    ends = [(left, left + 6 * len(word)) for left, word in reversed(labels)]
+    assert (name, name_left) == (metric, 8)
+    assert ends[0][0] > name_left + 6.5 * len(name)
+    assert all(end < begin for (_, end), (begin, _) in pairwise(ends))
+    assert ends[-1][1] <= 760
 
 
 def test_nothing_answered_is_nothing_drawn() -> None:
