@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
+from probes.digits import three_digits
 from reports.request_figures import CLASSES_PER_DECADE, Latency, class_begin
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _BAR = 760, 8, 8, 66, 40
@@ -79,11 +80,6 @@ def _time(value_ms: float) -> str:
     )
 
 
-def _short(value_ms: float) -> str:
-    """Return a value with three digits, or all of those before the point, and never as a power of ten."""
-    return f"{value_ms:.3g}" if value_ms < 999.5 else f"{value_ms:,.0f}"
-
-
 def _row(latency: Latency, scale: _Scale, place: int) -> Markup:
     base = place * _ROW + _ROW - 4
     most = max(count for _, count in latency.classes)
@@ -106,7 +102,7 @@ def _row(latency: Latency, scale: _Scale, place: int) -> Markup:
 def _marks(latency: Latency, scale: _Scale, base: int) -> Iterator[Markup]:
     """Yield a line and a label for each percentile; labels keep apart, and off the row's name."""
     places = [scale.at(latency.values[name]) for name in _MARKS]
-    texts = [f"{name} {_short(latency.values[name])}" for name in _MARKS]
+    texts = [f"{name} {three_digits(latency.values[name])}" for name in _MARKS]
     widths = [_LETTER * len(text) for text in texts]
     lefts, limit = [], float(_WIDTH - _RIGHT)
     for x, width in zip(places, widths, strict=True):  # from the right: what is too near moves left

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from burnin.evidence import Evidence, subject_of
+from probes.digits import three_digits
 from probes.finding import Finding
 from probes.json_types import JsonObject
 from probes.outcome import Outcome
@@ -70,15 +71,11 @@ def judge_bound(device: str, loads: Sequence[Load], *, errors: Sequence[str]) ->
 def _bound(hours: float, thinned: float, elements: int) -> str:
     text = (
         f"no error in {hours:.3g} GPU-hours ({elements:,} elements checked): "
-        f"fewer than {_rate(RULE_OF_THREE / hours)} per GPU-hour at 95 %"
+        f"fewer than {three_digits(RULE_OF_THREE / hours)} per GPU-hour at 95 %"
     )
     if thinned < hours:
-        text += f"; of errors that touch a single product fewer than {_rate(RULE_OF_THREE / thinned)}"
+        text += f"; of errors that touch a single product fewer than {three_digits(RULE_OF_THREE / thinned)}"
     return text
-
-
-def _rate(per_hour: float) -> str:
-    return f"{per_hour:,.0f}" if per_hour >= 999.5 else f"{per_hour:.3g}"
 
 
 def _evidence(
