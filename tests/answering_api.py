@@ -23,17 +23,24 @@ class Answer:
     gap_s: float = 0.0  # between two bytes
 
 
-class AnsweringApi(ThreadingHTTPServer):
-    """Answers by ``GET /path``, else by ``GET``; the last answer of a kind holds for good."""
+class ScriptedApi(ThreadingHTTPServer):
+    """On a port of its own; whoever has a connection looks whether it is over."""
 
     daemon_threads = True
 
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.is_over = threading.Event()
+
+
+class AnsweringApi(ScriptedApi):
+    """Answers by ``GET /path``, else by ``GET``; the last answer of a kind holds for good."""
+
     def __init__(self, answers: dict[str, list[Answer]]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.answers = answers
         self.asked: list[tuple[str, str, JsonObject]] = []  # method, path and body of each call
         self.connections = 0
-        self.is_over = threading.Event()
 
     def next(self, method: str, path: str) -> Answer:
         """Return the answer whose turn it is."""
@@ -73,11 +80,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def answering(folder: Path, answers: dict[str, list[Answer]]) -> Iterator[tuple[AnsweringApi, KubeClient]]:
-    """Serve it, and yield it with a client that knows it by a kubeconfig."""
-    with AnsweringApi(answers) as api:
-        serving = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.05})
-        serving.start()
+def serving(api: ScriptedApi, folder: Path) -> Iterator[str]:
+    """Serve it, and yield the path of a kubeconfig that names it."""
+    with api:
+        thread = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
         config = {
             "current-context": "c",
             "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{api.server_port}"}}],
@@ -87,8 +94,16 @@ def answering(folder: Path, answers: dict[str, list[Answer]]) -> Iterator[tuple[
         path = folder / "kubeconfig"
         path.write_text(json.dumps(config))
         try:
-            yield api, connect_api(str(path))
+            yield str(path)
         finally:
             api.is_over.set()
             api.shutdown()
-            serving.join()
+            thread.join()
+
+
+@contextmanager
+def answering(folder: Path, answers: dict[str, list[Answer]]) -> Iterator[tuple[AnsweringApi, KubeClient]]:
+    """Serve it, and yield it with a client that knows it by a kubeconfig."""
+    api = AnsweringApi(answers)
+    with serving(api, folder) as kubeconfig:
+        yield api, connect_api(kubeconfig)

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from experiments.kube.client import KubeClient, connect
 from experiments.kube.cluster import Cluster
 from probes.json_types import JsonObject
+from tests.answering_api import ScriptedApi, serving
 
 GONE: JsonObject = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
 
 
-class ListApi(ThreadingHTTPServer):
+class ListApi(ScriptedApi):
     """Answers each list by the next of ``pages``, a watch by the next of ``watches``, others by silence."""
 
-    daemon_threads = True
-
     def __init__(self, *, pages: list[JsonObject], watches: list[list[JsonObject]]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.pages, self.watches = pages, watches
         self.asked: list[dict[str, str]] = []  # the query of each call
-        self.is_over = threading.Event()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -68,20 +65,6 @@ def listing(
     folder: Path, *, pages: list[JsonObject], watches: list[list[JsonObject]] | None = None
 ) -> Iterator[tuple[ListApi, KubeClient]]:
     """Serve it, and yield it with a client that knows it by a kubeconfig."""
-    with ListApi(pages=pages, watches=watches or []) as api:
-        serving = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.05})
-        serving.start()
-        config = {
-            "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{api.server_port}"}}],
-            "users": [{"name": "c", "user": {}}],
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}],
-        }
-        path = folder / "kubeconfig"
-        path.write_text(json.dumps(config))
-        try:
-            yield api, connect(Cluster(namespaces=("inference",), kubeconfig=str(path)))
-        finally:
-            api.is_over.set()
-            api.shutdown()
-            serving.join()
+    api = ListApi(pages=pages, watches=watches or [])
+    with serving(api, folder) as kubeconfig:
+        yield api, connect(Cluster(namespaces=("inference",), kubeconfig=kubeconfig))
